@@ -1,0 +1,30 @@
+"""The signed per-class field of a batch: what every view is computed from."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class ClassField(Protocol):
+    """Attributions of every class's logit to the input, one class per image at a time.
+
+    A source that can attribute any logit returns one of these; views stream over the classes
+    through `of` and never hold more than a few classes at once, so memory does not grow with K.
+    """
+
+    logits: Tensor
+    """Logits of the unmodified images, shape (B, K), detached."""
+
+    def of(self, classes: Tensor) -> Tensor:
+        """Signed attribution of logit `classes[b]` of image b.
+
+        Args:
+            classes: int64, shape (B,), each in [0, K).
+
+        Returns:
+            Shape (B, C, H, W), detached, unscaled, in the dtype of the images; positive where a
+            brighter channel value raises the logit (to first order).
+        """
+        ...

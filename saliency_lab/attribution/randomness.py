@@ -1,0 +1,46 @@
+"""Random numbers that belong to a sample, not to a batch, a process or an order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class SampleGenerator:
+    """One random stream per sample, seeded by (seed, sample id) alone.
+
+    Two draws of the same sequence for the same sample give the same numbers, whatever batch,
+    device, order or process the sample is met in: numbers are drawn on the CPU and moved.
+
+    Args:
+        seed: the run's seed.
+        sample_ids: one stable id per image of the batch, in the batch's order.
+    """
+
+    def __init__(self, seed: int, sample_ids: Sequence[str | int]) -> None:
+        self.seed = seed
+        self.sample_ids = tuple(sample_ids)
+        self._streams = [_stream(seed, sample_id) for sample_id in self.sample_ids]
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers, shape (B, *shape), float32 on the CPU."""
+        return self._draw(lambda stream: torch.randn(shape, generator=stream))
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1), shape (B, *shape), float32 on the CPU."""
+        return self._draw(lambda stream: torch.rand(shape, generator=stream))
+
+    def _draw(self, draw) -> Tensor:
+        return torch.stack([draw(stream) for stream in self._streams])
+
+
+def _stream(seed: int, sample_id: str | int) -> torch.Generator:
+    digest = hashlib.blake2b(f"{seed}/{sample_id}".encode(), digest_size=8).digest()
+    # torch takes seeds up to 2**63 - 1 on every platform.
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)

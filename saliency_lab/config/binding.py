@@ -1,0 +1,126 @@
+"""Components held against the signatures they name, before anything heavy starts."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from saliency_lab.errors import UserError, unknown_choice, unknown_key
+
+# Keys of a component that Hydra or the tasks read, and that are no arguments.
+RESERVED = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "control"})
+
+
+def located(target: str, key: str) -> Callable[..., Any]:
+    """The object that a dotted path names.
+
+    Raises:
+        UserError: nothing can be imported from that path.
+    """
+    module_name, _, name = target.rpartition(".")
+    try:
+        return typing.cast(Callable[..., Any], getattr(importlib.import_module(module_name), name))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"Expected `{key}._target_` to name something importable, but got '{target}': {error}"
+        ) from error
+
+
+def bound_arguments(
+    component: Mapping[str, Any], key: str, given: tuple[str, ...] = ()
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The target of a component and its arguments, checked and converted to their types.
+
+    Args:
+        component: a mapping with `_target_` and arguments; plain containers, not DictConfig.
+        key: where the component lies in the configuration, for messages.
+        given: arguments that the program passes itself; the component may not name them.
+
+    Returns:
+        The callable, and the keyword arguments as the annotations say. Nested components become
+        callables: `functools.partial` where they carry `_partial_: true`, else the built object.
+
+    Raises:
+        UserError: an unknown or missing argument, or a value that its annotation does not allow.
+    """
+    if "_target_" not in component:
+        raise UserError(f"Expected `{key}` to have a `_target_`, but got {dict(component)!r}")
+    target = located(str(component["_target_"]), key)
+    function = target.__init__ if inspect.isclass(target) else target
+    parameters = dict(inspect.signature(target).parameters)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    names = [
+        name
+        for name, p in parameters.items()
+        if name not in given and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    hints = typing.get_type_hints(function, include_extras=True)
+    arguments = {name: value for name, value in component.items() if name not in RESERVED}
+    if "name" not in names:
+        arguments.pop("name", None)
+    for name, value in arguments.items():
+        if name not in names and not open_ended:
+            raise unknown_key(f"{key}.{name}", names)
+        arguments[name] = _checked(value, hints.get(name, Any), f"{key}.{name}")
+    for name in names:
+        if parameters[name].default is inspect.Parameter.empty and name not in arguments:
+            raise UserError(f"Expected `{key}.{name}` to be given, but it is missing")
+    return target, arguments
+
+
+def built(component: Mapping[str, Any], key: str, **given: Any) -> Any:
+    """The object that a component describes: its target called with checked arguments."""
+    target, arguments = bound_arguments(component, key, tuple(given))
+    return target(**arguments, **given)
+
+
+def _checked(value: Any, annotation: Any, key: str) -> Any:
+    if isinstance(value, Mapping) and "_target_" in value:
+        target, arguments = bound_arguments(value, key)
+        partial = functools.partial(target, **arguments)
+        return partial if value.get("_partial_") else partial()
+    try:
+        adapter = _adapter(annotation)
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "literal_error" and value is not None:
+            raise unknown_choice(key, value, _literals(annotation)) from error
+        where = ".".join(str(part) for part in first["loc"] if isinstance(part, int))
+        raise UserError(
+            f"Expected `{key}{'.' + where if where else ''}` to be {_requirement(annotation)}, "
+            f"but got {value!r} ({first['msg'].lower()})"
+        ) from error
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    # Strict about bool and str for numbers would refuse 1 for 1.0, so lax mode; arbitrary types
+    # (a torch.nn.Module argument) are checked by isinstance.
+    return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+
+
+def _literals(annotation: Any) -> list[Any]:
+    found: list[Any] = []
+    if typing.get_origin(annotation) is typing.Literal:
+        return list(typing.get_args(annotation))
+    for part in typing.get_args(annotation):
+        found.extend(_literals(part))
+    return found
+
+
+def _requirement(annotation: Any) -> str:
+    if typing.get_origin(annotation) is typing.Annotated:
+        base, *limits = typing.get_args(annotation)
+        return f"{_requirement(base)} with {', '.join(str(limit) for limit in limits)}"
+    literals = _literals(annotation)
+    if literals:
+        return "one of " + ", ".join(str(literal) for literal in literals)
+    if inspect.isclass(annotation) and not typing.get_args(annotation):
+        return annotation.__name__
+    return str(annotation).replace("typing.", "").replace("collections.abc.", "")

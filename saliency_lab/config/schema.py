@@ -1,0 +1,81 @@
+"""The typed root schema of every task's configuration. Free of torch: `--cfg job` stays fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+# Components are mappings with a `_target_`; their keys and types are held against the signature
+# they name (saliency_lab.config.binding), so the schema only says that they are mappings.
+Component = dict[str, Any]
+
+
+@dataclass
+class RunConfig:
+    """What every task has."""
+
+    task: str = MISSING
+    output_root: str = "outputs"
+    overwrite: bool = False
+    seed: int = 42
+    hydra: Any = None
+
+
+@dataclass
+class TrainConfig(RunConfig):
+    """What decides a trained classifier."""
+
+    data: Component = MISSING
+    model: Component = MISSING
+    optimizer: Component = MISSING
+    scheduler: Component = MISSING
+    trainer: Component = MISSING
+    logger: Component = MISSING
+
+
+@dataclass
+class EvaluateConfig(TrainConfig):
+    """A trained classifier, a method and how it is measured."""
+
+    ckpt: str | None = None
+    method: Component = MISSING
+    view: Component = MISSING
+    evaluator: Component = MISSING
+    engine: Component = MISSING
+
+
+@dataclass
+class ExplainConfig(EvaluateConfig):
+    """Maps to look at: of test images of each class, or of a person's own files."""
+
+    images: list[str] = field(default_factory=list)
+    target: str | None = None
+    per_class: int = 1
+
+
+@dataclass
+class ReportConfig(RunConfig):
+    """Which runs the page shows, and where it goes."""
+
+    runs: list[str] | None = None
+    destination: str | None = None
+    wandb: bool = False
+
+
+SCHEMAS = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "explain": ExplainConfig,
+    "report": ReportConfig,
+}
+
+
+def register_schemas() -> None:
+    """Put the schemas where the task yamls' defaults lists find them."""
+    store = ConfigStore.instance()
+    for task, schema in SCHEMAS.items():
+        # Not inside a config group: there it would become a job of `group=glob(*)`.
+        store.store(name=f"{task}_schema", node=schema, provider="saliency_lab")
