@@ -1,0 +1,64 @@
+"""What a loader hands on: images with their labels, indices and stable ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from saliency_lab.data.cache import CachedImages
+
+
+class Batch(NamedTuple):
+    """Samples of one split."""
+
+    image: Tensor
+    """(B, C, H, W): uint8 as it leaves the loader, float32 in [0, 1] on the device."""
+    label: Tensor
+    """int64 (B,)."""
+    index: Tensor  # type: ignore[assignment]  # shadows tuple.index, which no one needs here
+    """int64 (B,), position in the split after class selection and limit."""
+    ids: list[str]
+    """Stable names of the samples, such as `test/cat/0001.jpg`."""
+
+
+class Split(Dataset[Batch]):
+    """A split as an index view on the cache: a batch is one gather from the mapped file."""
+
+    def __init__(
+        self,
+        images: CachedImages,
+        rows: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        ids: Sequence[str],
+    ) -> None:
+        self.images = images
+        self.rows = rows
+        self.labels = labels
+        self.ids = list(ids)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pixels(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Images at these positions, uint8 (n, C, H, W)."""
+        return self.images.take(self.rows[np.asarray(indices, dtype=np.int64)])
+
+    def __getitem__(self, index: int) -> Batch:
+        """One sample as a batch of one."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """All samples of a batch at once; the loader's fetcher looks for this name."""
+        index = np.asarray(indices, dtype=np.int64)
+        return Batch(
+            image=torch.from_numpy(self.pixels(index)),
+            label=torch.from_numpy(self.labels[index]),
+            index=torch.from_numpy(index),
+            ids=[self.ids[position] for position in index],
+        )

@@ -1,0 +1,84 @@
+"""From an image file to uint8 pixels of a fixed size."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from saliency_lab.data.source import Pixels, Reader, Unreadable
+
+Resize = Literal["stretch", "crop"]
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+)
+DECODING = "rgb,exif,bilinear-antialias,1"
+"""Changes when the pixels made from a file change."""
+
+# What Pillow raises for damaged files of the formats above.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
+           Image.DecompressionBombError)  # fmt: skip
+_CROP_SHARE = 224 / 256
+
+
+def decoded(path: Path, size: int, resize: Resize) -> Pixels:
+    """An image file as RGB, uint8 (3, size, size).
+
+    The EXIF orientation is honoured. An image that has the size already is left as it is.
+    `stretch` ignores the aspect; `crop` brings the shorter side to 256/224 of the size and takes
+    the middle. Both are bilinear with antialiasing.
+
+    Raises:
+        OSError, SyntaxError, ValueError and others of Pillow's: the file is damaged or no image.
+    """
+    with Image.open(path) as opened:
+        image = _rgb(ImageOps.exif_transpose(opened))
+    if image.size != (size, size):
+        image = _stretched(image, size) if resize == "stretch" else _cropped(image, size)
+    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
+
+
+def file_reader(paths: Sequence[Path], size: int, resize: Resize) -> Reader:
+    """A source's reader over image files; unreadable ones are left black and named."""
+
+    def read(positions: Sequence[int]) -> tuple[Pixels, Unreadable]:
+        pixels = np.zeros((len(positions), 3, size, size), dtype=np.uint8)
+        unreadable: Unreadable = {}
+        for slot, position in enumerate(positions):
+            path = paths[position]
+            try:
+                pixels[slot] = decoded(path, size, resize)
+            except _DAMAGE as error:
+                reason = " ".join(str(error).split()) or type(error).__name__
+                unreadable[position] = reason if str(path) in reason else f"{path} ({reason})"
+        return pixels, unreadable
+
+    return read
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # 16-bit greys: Pillow's own conversion cuts everything above 255 off.
+        values = np.asarray(image, dtype=np.int64)
+        depth = 255 if values.max(initial=0) > 255 else 1
+        image = Image.fromarray(
+            (np.clip(values, 0, 65535) // (depth + (depth > 1))).astype(np.uint8)
+        )
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _stretched(image: Image.Image, size: int) -> Image.Image:
+    return image.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def _cropped(image: Image.Image, size: int) -> Image.Image:
+    scale = round(size / _CROP_SHARE) / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))

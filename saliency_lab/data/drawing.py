@@ -1,0 +1,169 @@
+"""Pictures of the embedded data set: one outlined shape among textures, clutter and occluders."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+CLASSES = (
+    "arrow", "bowtie", "circle", "crescent", "cross", "heart", "spiral", "square", "star",
+    "triangle",
+)  # fmt: skip
+SIDE = 64
+DRAWING = "shapes,1"
+"""Changes when the pictures of a seed change."""
+
+Points = NDArray[np.float64]
+_FINE = 4  # Strokes are drawn this many times larger and averaged: smooth edges, exact coverage.
+
+
+def drawn(label: int, seed: tuple[int, ...]) -> tuple[NDArray[np.uint8], NDArray[np.bool]]:
+    """One picture and the mask of its evidence.
+
+    Colour, place, size, turn, aspect, line width, background and clutter are drawn independently
+    of the class, so that the outline's form is all that tells the classes apart.
+
+    Args:
+        label: index into `CLASSES`.
+        seed: of the picture; the same numbers give the same picture everywhere.
+
+    Returns:
+        uint8 (3, SIDE, SIDE), and bool (SIDE, SIDE): pixels at least half covered by the outline
+        and less than half covered by what lies in front of it.
+    """
+    rng = np.random.Generator(np.random.PCG64(seed))
+    base = rng.uniform(0.15, 0.85, 3)
+    picture = _background(rng, base)
+    picture = _covered(picture, *_clutter(rng, int(rng.integers(4, 9)), 0.5))
+    outline = _outline(rng, label)
+    colour = _distinct_colour(rng, base)
+    picture = _covered(picture, outline[..., None] * colour, outline)
+    front, cover = _clutter(rng, int(rng.integers(1, 4)), 0.3)
+    picture = _covered(picture, front, cover)
+    picture += rng.normal(0, 0.03, picture.shape)
+    pixels = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8).transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels), (outline >= 0.5) & (cover < 0.5)
+
+
+def _outline(rng: np.random.Generator, label: int) -> Points:
+    """Share of every pixel that the shape's outline covers, (SIDE, SIDE) in [0, 1]."""
+    radius = rng.uniform(0.24, 0.40) * SIDE
+    points = _unit_shape(CLASSES[label]).copy()
+    points *= rng.uniform(0.8, 1.0, 2)
+    turn = rng.uniform(0, 2 * math.pi)
+    cos, sin = math.cos(turn), math.sin(turn)
+    points = points @ np.array([[cos, sin], [-sin, cos]]) * radius
+    room = np.maximum(SIDE / 2 - np.abs(points).max(axis=0) - 2, 0)
+    points += SIDE / 2 + rng.uniform(-room, room)
+    canvas = Image.new("L", (SIDE * _FINE, SIDE * _FINE))
+    width = round(rng.uniform(2.2, 4.0) * _FINE)
+    _stroke(ImageDraw.Draw(canvas), points, width, 255)
+    return np.asarray(canvas.reduce(_FINE), dtype=np.float64) / 255
+
+
+@cache
+def _unit_shape(name: str) -> Points:
+    """Corners of the shape within the unit circle, (n, 2); closed shapes end where they begin."""
+    if name == "spiral":
+        turn = np.linspace(0, 4.2 * math.pi, 48)
+        return _polar(0.12 + 0.88 * turn / turn[-1], turn)
+    if name == "circle":
+        return _polar(np.ones(41) * 0.9, np.linspace(0, 2 * math.pi, 41))
+    if name == "heart":
+        t = np.linspace(0, 2 * math.pi, 41)
+        down = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
+        return np.stack([16 * np.sin(t) ** 3, -down - 2], axis=1) / 16.5
+    if name == "crescent":
+        outer = np.linspace(0.25 * math.pi, 1.75 * math.pi, 28)
+        edge = math.cos(0.25 * math.pi)
+        inner = np.linspace(1.62 * math.pi, 0.38 * math.pi, 20)
+        bite = _polar(np.ones(20), inner) * (edge / math.sin(0.38 * math.pi))
+        bite[:, 0] += edge - bite[0, 0]
+        return _closed(np.concatenate([_polar(np.ones(28), outer), bite[1:-1]]))
+    if name == "star":
+        return _closed(_polar(np.tile([1.0, 0.42], 5), np.arange(10) * math.pi / 5))
+    corners = {
+        "triangle": [(0.0, -1.0), (0.87, 0.5), (-0.87, 0.5)],
+        "square": [(-0.7, -0.7), (0.7, -0.7), (0.7, 0.7), (-0.7, 0.7)],
+        "bowtie": [(-0.85, -0.55), (0.85, 0.55), (0.85, -0.55), (-0.85, 0.55)],
+        "arrow": [(-1.0, -0.25), (0.1, -0.25), (0.1, -0.7), (1.0, 0.0), (0.1, 0.7), (0.1, 0.25),
+                  (-1.0, 0.25)],
+        "cross": [(-0.3, -0.95), (0.3, -0.95), (0.3, -0.3), (0.95, -0.3), (0.95, 0.3), (0.3, 0.3),
+                  (0.3, 0.95), (-0.3, 0.95), (-0.3, 0.3), (-0.95, 0.3), (-0.95, -0.3),
+                  (-0.3, -0.3)],
+    }  # fmt: skip
+    return _closed(np.array(corners[name]))
+
+
+def _polar(radius: Points, angle: Points) -> Points:
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+
+
+def _closed(points: Points) -> Points:
+    # The second point again, so that the joint of the last corner is drawn too.
+    return np.concatenate([points, points[:2]])
+
+
+def _stroke(
+    draw: ImageDraw.ImageDraw, points: Points, width: int, fill: int | tuple[int, ...]
+) -> None:
+    corners = [(round(x), round(y)) for x, y in (points * _FINE).tolist()]
+    draw.line(corners, fill=fill, width=width, joint="curve")
+
+
+def _background(rng: np.random.Generator, base: Points) -> Points:
+    """Two gratings and blotches around a base colour, (SIDE, SIDE, 3)."""
+    place = np.arange(SIDE) / SIDE
+    picture = np.tile(base, (SIDE, SIDE, 1))
+    for _ in range(2):
+        turn, waves = rng.uniform(0, math.pi), rng.uniform(1, 9)
+        along = math.cos(turn) * place[None, :] + math.sin(turn) * place[:, None]
+        wave = np.sin(2 * math.pi * (waves * along + rng.uniform()))
+        picture += wave[..., None] * rng.uniform(-0.12, 0.12, 3)
+    coarse = rng.uniform(0, 1, (8, 8)).astype(np.float32)
+    blotches = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    picture += (np.asarray(blotches, dtype=np.float64)[..., None] - 0.5) * rng.uniform(-0.3, 0.3, 3)
+    return picture
+
+
+def _clutter(rng: np.random.Generator, count: int, length: float) -> tuple[Points, Points]:
+    """Bars, arcs and dots: colour times coverage (SIDE, SIDE, 3), and coverage."""
+    fine = SIDE * _FINE
+    colours, cover = Image.new("RGB", (fine, fine)), Image.new("L", (fine, fine))
+    paint, hide = ImageDraw.Draw(colours), ImageDraw.Draw(cover)
+    for kind in rng.integers(0, 3, count).tolist():
+        colour = tuple(rng.integers(0, 256, 3).tolist())
+        middle, size = rng.uniform(0, SIDE, 2), rng.uniform(0.3, 1) * length * SIDE / 2
+        turn, width = rng.uniform(0, 2 * math.pi), round(rng.uniform(2.0, 4.0) * _FINE)
+        if kind == 2:
+            x, y = (middle * _FINE).round().tolist()
+            around = round(size / 4 * _FINE) + _FINE
+            box = (x - around, y - around, x + around, y + around)
+            paint.ellipse(box, fill=colour)
+            hide.ellipse(box, fill=255)
+            continue
+        bend = np.linspace(0, 0.9 * math.pi if kind else 0.01, 9)
+        points = _polar(np.full(9, size / bend[-1]), bend + turn) * (1.5 if kind else 1.0)
+        points += middle - points.mean(axis=0)
+        _stroke(paint, points, width, colour)
+        _stroke(hide, points, width, 255)
+    return (
+        np.asarray(colours.reduce(_FINE), dtype=np.float64) / 255,
+        np.asarray(cover.reduce(_FINE), dtype=np.float64) / 255,
+    )
+
+
+def _covered(picture: Points, front: Points, cover: Points) -> Points:
+    return picture * (1 - cover[..., None]) + front
+
+
+def _distinct_colour(rng: np.random.Generator, base: Points) -> Points:
+    """A colour that is clearly brighter or darker than the base, either way as likely."""
+    colour = rng.uniform(0, 1, 3)
+    brighter = rng.uniform() < 0.5 if 0.35 < base.mean() < 0.65 else base.mean() < 0.5
+    wanted = base.mean() + (0.4 if brighter else -0.4)
+    return np.clip(colour + (wanted - colour.mean()), 0, 1)

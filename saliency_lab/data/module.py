@@ -1,0 +1,283 @@
+"""The common face of all data sets."""
+
+# No `from __future__ import annotations` here and in the data sets: a dataclass hands its fields'
+# annotations on to the signatures of its subclasses, and those are validated, so they must be
+# types and not strings that mean something in this module only.
+
+import logging
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt, Lt
+from numpy.typing import NDArray
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader, Sampler
+
+from saliency_lab.data.augmentation import augmented
+from saliency_lab.data.batch import Batch, Split
+from saliency_lab.data.cache import CachedImages, cached_images, default_cache_dir
+from saliency_lab.data.sampling import BlockBatches, TrainBatches
+from saliency_lab.data.selection import balanced, class_labels, held_out, renumbered
+from saliency_lab.data.source import Source, digest
+from saliency_lab.errors import UserError
+
+SplitName = Literal["train", "val", "test"]
+_NAMED = 5
+_log = logging.getLogger(__name__)
+
+
+def _nothing_done() -> Collection[int]:
+    return ()
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ImageData(LightningDataModule):
+    """Images decoded once, selected by class and limit, batched the same on any number of ranks.
+
+    A data set is a subclass, decorated as this one is, that gives `source` and, where it can be
+    downloaded, `download`; its own settings are further fields.
+
+    Args:
+        name: the name of the data set, used for its cache and in reports.
+        root: folder of the images; None for the data set's own place.
+        classes: names of the classes to use, labels renumbered in this order; None for all.
+        limit: images per split, balanced over the classes; None for all.
+        augment: `basic` flips and crops while training, on the device.
+        batch_size: images per training batch over all processes.
+        workers: loader processes; 0 gathers batches in the main process, which is the fastest.
+        validation: share of the training split held out as `val`, class by class.
+        on_corrupt: `skip` leaves unreadable images out and says how many.
+        cache_dir: folder of decoded images; None for $SALIENCY_LAB_CACHE or the user's cache.
+        seed: decides limit, validation, order and augmentation.
+    """
+
+    name: str
+    root: str | None = None
+    classes: Sequence[str] | None = None
+    limit: Annotated[int, Gt(0)] | None = None
+    augment: Literal["none", "basic"] = "none"
+    batch_size: Annotated[int, Gt(0)] = 128
+    workers: Annotated[int, Ge(0)] = 0
+    validation: Annotated[float, Ge(0), Lt(1)] = 0.0
+    on_corrupt: Literal["error", "skip"] = "error"
+    cache_dir: str | None = None
+    seed: Annotated[int, Ge(0)] = 42
+
+    eval_split: Literal["test", "train"] = field(init=False, default="test")
+    """What `test_dataloader` gives."""
+    eval_batch_size: int = field(init=False)
+    """Samples per block of `test_dataloader`."""
+    done_blocks: Callable[[], Collection[int]] = field(init=False)
+    """Asked when `test_dataloader` is made: the blocks to leave out."""
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        # A rank that gets no block of a small or nearly finished evaluation is no mistake.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self.eval_batch_size = self.batch_size
+        self.done_blocks = _nothing_done
+        self._sources: dict[str, Source] = {}
+        self._splits: dict[str, Split] = {}
+
+    # What a data set gives ---------------------------------------------------------------------
+
+    @abstractmethod
+    def source(self, split: Literal["train", "test"]) -> Source:
+        """All samples of a split, not yet decoded; the same class names for both splits."""
+
+    def download(self) -> None:
+        """Bring the files to their place; called by one process per machine."""
+
+    # What the tasks ask for --------------------------------------------------------------------
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names in label order."""
+        names = self._source("train").class_names
+        return tuple(names[label] for label in class_labels(names, self.classes))
+
+    @property
+    def num_classes(self) -> int:
+        """Number of labels."""
+        return len(self.class_names)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self._source("train").shape
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of images per split that has any; opens every split."""
+        names: tuple[SplitName, ...] = ("train", "val", "test")
+        return {name: len(self.split(name)) for name in names if name != "val" or self.validation}
+
+    def ids(self, split: SplitName) -> list[str]:
+        """Stable sample ids, in the split's order."""
+        return list(self.split(split).ids)
+
+    def labels(self, split: SplitName) -> NDArray[np.int64]:
+        """int64 (N,)."""
+        return self.split(split).labels.copy()
+
+    def images(
+        self, split: SplitName, indices: Sequence[int] | NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        """Images at these positions of the split, uint8 (n, C, H, W)."""
+        return self.split(split).pixels(indices)
+
+    def fingerprint(self, split: SplitName) -> str:
+        """Hash over the ids, labels, classes and decode settings of a split."""
+        opened = self.split(split)
+        labels = (str(label) for label in opened.labels)
+        settings = self._source("test" if split == "test" else "train").settings
+        return digest([settings, *self.class_names, *opened.ids, *labels])
+
+    def split(self, split: SplitName) -> Split:
+        """A split, decoded or taken from the cache when first asked for.
+
+        Raises:
+            UserError: files are missing or unreadable, a class is unknown, the disk is full.
+        """
+        if split not in self._splits:
+            if split == "test":
+                self._splits["test"] = self._opened("test")
+            else:
+                self._splits["train"], self._splits["val"] = self._divided(self._opened("train"))
+        return self._splits[split]
+
+    # Lightning's hooks -------------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        """Download, and decode what the run needs, once per machine."""
+        self.download()
+        if self.trainer is not None:
+            self.setup("fit" if self.trainer.state.fn == "fit" else "test")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Check the settings and open the splits of the stage (`fit`, `validate`, `test`)."""
+        _ = self.class_names
+        if stage in ("fit", "validate"):
+            self.split("train")
+        if stage == "test":
+            self.split(self.eval_split)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled by (seed, epoch) alone; every sample once per epoch over all ranks."""
+        split = self.split("train")
+        epoch = 0 if self.trainer is None else self.trainer.current_epoch
+        rank, world = self._place()
+        return self._loader(
+            split,
+            TrainBatches(
+                len(split), self.batch_size, self.seed, rank=rank, world=world, epoch=epoch
+            ),
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """The held-out share in order, exactly once; no loader without one."""
+        if not self.validation:
+            return []
+        return self._blocks(self.split("val"), self.batch_size, ())
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """The blocks of `eval_split` that are not done, in order, exactly once over all ranks."""
+        return self._blocks(self.split(self.eval_split), self.eval_batch_size, self.done_blocks())
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """uint8 to float32 in [0, 1] on the device, augmented while training."""
+        image = batch.image
+        if self.augment == "basic" and self.trainer is not None and self.trainer.training:
+            epoch = self.trainer.current_epoch
+            image = augmented(image, batch.index, seed=self.seed, epoch=epoch)
+        return batch._replace(image=image.to(torch.float32).div_(255))
+
+    # Inside ------------------------------------------------------------------------------------
+
+    def _source(self, split: Literal["train", "test"]) -> Source:
+        if split not in self._sources:
+            self._sources[split] = self.source(split)
+        return self._sources[split]
+
+    def _opened(self, split: Literal["train", "test"]) -> Split:
+        """All selected samples: a view on the cache of the whole split, or a small cache of
+        their own under a limit, so that no more is decoded than is used."""
+        source = self._source(split)
+        rows, labels = renumbered(source.labels, class_labels(source.class_names, self.classes))
+        ids = source.ids
+        if self.limit is not None:
+            picked = balanced(labels, self.limit, (self.seed, split == "test"))
+            source, labels = source.part(rows[picked]), labels[picked]
+            ids, rows = source.ids, np.arange(len(picked), dtype=np.int64)
+        folder = Path(self.cache_dir).expanduser() if self.cache_dir else default_cache_dir()
+        label = re.sub(r"[^\w.-]", "_", self.name)
+        images = cached_images(source, folder, f"{label}-{split}")
+        good = self._readable(images, rows, len(source))
+        return Split(images, rows[good], labels[good], [ids[row] for row in rows[good]])
+
+    def _readable(
+        self, images: CachedImages, rows: NDArray[np.int64], total: int
+    ) -> NDArray[np.bool]:
+        good = np.isin(rows, list(images.unreadable), invert=True)
+        bad = [images.unreadable[int(row)] for row in rows[~good]]
+        if not bad:
+            return good
+        named = ", ".join(bad[:_NAMED]) + (", …" if len(bad) > _NAMED else "")
+        if self.on_corrupt == "error":
+            raise UserError(
+                f"Expected `data.root` to hold readable images, but {len(bad)} of {len(rows):,} "
+                f"cannot be read: {named}; mend them or set data.on_corrupt=skip."
+            )
+        _log.warning(
+            "Left out %d of %d images that cannot be read: %s.", len(bad), len(rows), named
+        )
+        if not good.any():
+            raise UserError("Expected `data.root` to hold readable images, but none can be read.")
+        return good
+
+    def _divided(self, opened: Split) -> tuple[Split, Split]:
+        kept, held = held_out(opened.labels, self.validation, (self.seed, 2))
+        if self.validation and not len(held):
+            raise UserError(
+                f"Expected `data.validation` to hold at least one of {len(opened):,} images out, "
+                f"but got {self.validation}."
+            )
+        train, val = (
+            Split(
+                opened.images, opened.rows[part], opened.labels[part], [opened.ids[i] for i in part]
+            )
+            for part in (kept, held)
+        )
+        return train, val
+
+    def _place(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _blocks(self, split: Split, block: int, done: Collection[int]) -> DataLoader[Batch]:
+        rank, world = self._place()
+        return self._loader(
+            split, BlockBatches(len(split), block, done=done, rank=rank, world=world)
+        )
+
+    def _loader(self, split: Split, batches: Sampler[list[int]]) -> DataLoader[Batch]:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return DataLoader(
+            split,
+            batch_sampler=batches,
+            collate_fn=_as_it_is,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=on_gpu,
+        )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
