@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class SampleGenerator:
         """Uniform numbers in [0, 1), shape (B, *shape), float32 on the CPU."""
         return self._draw(lambda stream: torch.rand(shape, generator=stream))
 
-    def _draw(self, draw) -> Tensor:
+    def _draw(self, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
         return torch.stack([draw(stream) for stream in self._streams])
 
 

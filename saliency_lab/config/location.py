@@ -1,18 +1,21 @@
-"""Where the yamls lie: in the checkout, or in the installed wheel."""
+"""Where the configuration files lie: beside the package in a checkout, inside it in a wheel."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 
-def conf_directory() -> Path:
-    """The directory of the product's own configuration.
+def config_directory() -> Path:
+    """The directory conf/ of this installation, absolute.
 
-    The checkout comes first: an editable install also holds a copy in the wheel's place, which
-    goes stale as soon as a yaml is edited.
+    The checkout's own comes first: an editable install may hold a stale copy inside the package.
+
+    Raises:
+        FileNotFoundError: neither place has one, so the installation is broken.
     """
     package = Path(__file__).resolve().parent.parent
-    checkout = package.parent / "conf"
-    if (checkout / "train.yaml").is_file() and (package.parent / "pyproject.toml").is_file():
-        return checkout
-    return package / "conf"
+    candidates = [package.parent / "conf", package / "conf"]
+    for candidate in candidates:
+        if (candidate / "method").is_dir():
+            return candidate
+    raise FileNotFoundError(f"no configuration files in {candidates[0]} or {candidates[1]}")

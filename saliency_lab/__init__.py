@@ -1,0 +1,42 @@
+"""Train image classifiers, compute signed and multi-class saliency maps, measure them.
+
+The names below are loaded when they are first used, so importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "explain": "saliency_lab.explanation",
+    "maps": "saliency_lab.attribution.maps",
+    "views": "saliency_lab.attribution.views",
+    "VIEWS": "saliency_lab.attribution.views",
+    "gradient": "saliency_lab.attribution.gradient",
+    "SampleGenerator": "saliency_lab.attribution.randomness",
+    "deletion_curve": "saliency_lab.metrics.curves",
+    "masked_scores": "saliency_lab.metrics.curves",
+    "deletion_levels": "saliency_lab.metrics.deletion",
+    "area_under_curve": "saliency_lab.metrics.deletion",
+    "PAPER_FRACTIONS": "saliency_lab.metrics.deletion",
+    "STANDARD_FRACTIONS": "saliency_lab.metrics.deletion",
+    "fill_images": "saliency_lab.metrics.fills",
+    "bootstrap_interval": "saliency_lab.metrics.statistics",
+    "paired_difference": "saliency_lab.metrics.statistics",
+    "UserError": "saliency_lab.errors",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,176 @@
+"""Maps of a batch from any source: per-class fields through views, single maps as they are."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from saliency_lab.attribution.field import ClassField
+from saliency_lab.attribution.gradient import gradient
+from saliency_lab.attribution.randomness import SampleGenerator
+from saliency_lab.attribution.views import VIEWS, Channels, View, views
+from saliency_lab.engine.frozen import intact_logits
+from saliency_lab.errors import UserError, unknown_choice
+
+Source = Callable[..., Any]
+
+
+class NonFiniteError(UserError):
+    """Logits or attributions of some images are NaN or infinite; `sample_ids` names them."""
+
+    def __init__(self, sample_ids: Sequence[object]) -> None:
+        self.sample_ids = tuple(sample_ids)
+        shown = ", ".join(str(sample) for sample in self.sample_ids[:5])
+        more = f" and {len(self.sample_ids) - 5} more" if len(self.sample_ids) > 5 else ""
+        super().__init__(
+            f"Expected finite logits and maps, but got NaN or infinity for {shown}{more}. "
+            "`evaluator.on_nonfinite=skip` counts and leaves such images out."
+        )
+
+
+@dataclass(frozen=True)
+class BatchMaps:
+    """What `maps` found out about a batch."""
+
+    maps: dict[str, Tensor]
+    """One unscaled map (B, H, W) per view, detached, on the device of the images."""
+
+    targets: Tensor
+    """The explained class of each image, int64 (B,)."""
+
+    logits: Tensor | None
+    """Logits (B, K) of the intact images; None where the source neither gave nor needed them."""
+
+    finite: Tensor
+    """Whether everything that went into an image's maps was finite, bool (B,)."""
+
+
+def takes_targets(source: Source) -> bool:
+    """Whether a source gives one map per target (no views) rather than a per-class field."""
+    return "targets" in inspect.signature(source).parameters
+
+
+def view_names(source: Source, names: Sequence[View] | Literal["all"]) -> tuple[View, ...]:
+    """The views asked of a source; "all" means all that it has.
+
+    Raises:
+        UserError: a view other than original of a source that gives one unsigned map per target.
+    """
+    single = takes_targets(source)
+    if names == "all":
+        return ("original",) if single else VIEWS
+    if isinstance(names, str):
+        raise unknown_choice("view.names", names, [*VIEWS, "all"])
+    if single and any(name != "original" for name in names):
+        refused = next(name for name in names if name != "original")
+        raise UserError(
+            f"Expected `view` to be original for the method {source_name(source)}, which gives "
+            f"one map per class and no signed field of every class, but got '{refused}'."
+        )
+    return tuple(names)
+
+
+def source_name(source: Source) -> str:
+    """The name to call a source by in messages."""
+    inner = getattr(source, "func", source)
+    return getattr(inner, "__name__", type(inner).__name__)
+
+
+_WIDE = torch.float32
+
+
+class _WatchedField:
+    """A field that remembers which images had a NaN or infinite attribution for any class."""
+
+    def __init__(self, field: ClassField) -> None:
+        self._field = field
+        self.logits = field.logits
+        self.finite = field.logits.isfinite().all(1)
+
+    def of(self, classes: Tensor) -> Tensor:
+        attribution = self._field.of(classes)
+        # A sum is finite only if every term is, and costs one reading of the field.
+        total = attribution.sum((1, 2, 3), dtype=torch.promote_types(attribution.dtype, _WIDE))
+        self.finite &= total.isfinite()
+        return attribution
+
+
+def maps(
+    model: nn.Module,
+    images: Tensor,
+    source: Source = gradient,
+    names: Sequence[View] | Literal["all"] = ("original",),
+    targets: Tensor | None = None,
+    *,
+    channels: Channels = "max",
+    competitors: int | None = None,
+    generator: SampleGenerator | None = None,
+) -> BatchMaps:
+    """Maps of a batch by one source, all its views from one computation of the field.
+
+    Args:
+        model: from images (B, C, H, W) to logits (B, K); left unchanged.
+        images: floating (B, C, H, W), pixels in [0, 1].
+        source: a class-field source (model, images, *, generator) or a map source
+            (model, images, targets, *, generator), its settings already bound.
+        names: the views wanted, or "all" that the source has; a map source has original only.
+        targets: the explained classes, int64 (B,); None: the predicted ones.
+        channels, competitors: see `views`.
+        generator: one random stream per image, for sources that draw.
+
+    Raises:
+        UserError: a view that the source cannot give, targets out of range, images or logits of
+            a wrong shape.
+    """
+    chosen = view_names(source, names)
+    if takes_targets(source):
+        logits = intact_logits(model, images).to(images.device) if targets is None else None
+        targets = chosen_targets(logits, targets, len(images)).to(images.device)
+        single = source(model, images, targets, generator=generator)
+        finite = single.flatten(1).isfinite().all(1)
+        if logits is not None:
+            finite &= logits.isfinite().all(1)
+        found: dict[str, Tensor] = dict.fromkeys(chosen, single)
+        return BatchMaps(found, targets, logits, finite)
+    field = _WatchedField(source(model, images, generator=generator))
+    targets = chosen_targets(field.logits, targets, len(images))
+    found = views(field, targets, chosen, channels=channels, competitors=competitors)
+    return BatchMaps(found, targets, field.logits, field.finite)
+
+
+def chosen_targets(logits: Tensor | None, targets: Tensor | None, batch: int) -> Tensor:
+    """The classes to explain, int64 (B,): those asked for, or the predicted ones.
+
+    Raises:
+        UserError: targets of a wrong shape or dtype, or outside [0, K).
+    """
+    if targets is None:
+        if logits is None:
+            raise TypeError("either logits or targets are needed")
+        return logits.argmax(1)
+    targets = torch.as_tensor(targets)
+    if targets.shape != (batch,) or targets.is_floating_point() or targets.dtype == torch.bool:
+        raise UserError(
+            f"Expected `targets` to be {batch} whole numbers, one class per image, "
+            f"but got {tuple(targets.shape)} of {targets.dtype}."
+        )
+    if logits is not None:
+        targets = targets.to(logits.device)
+        classes = logits.shape[1]
+        if bool(((targets < 0) | (targets >= classes)).any()):
+            raise UserError(
+                f"Expected `targets` to be in [0, {classes}), but got {targets.tolist()}."
+            )
+    return targets.long()
+
+
+def require_finite(finite: Tensor, sample_ids: Sequence[object]) -> None:
+    """Nothing if every image is finite; otherwise a NonFiniteError that names the others."""
+    if not bool(finite.all()):
+        kept = finite.tolist()
+        raise NonFiniteError([s for s, ok in zip(sample_ids, kept, strict=True) if not ok])

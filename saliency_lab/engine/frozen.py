@@ -1,0 +1,71 @@
+"""Borrowing a model: eval mode and frozen parameters for a while, everything put back after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from saliency_lab.errors import UserError
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in eval mode with no parameter that wants a gradient; both undone on leaving.
+
+    The mode of every submodule and the flag of every parameter come back one by one, so a model
+    that was half frozen or half in eval mode stays so. A graph that was recorded inside reaches
+    the input only, and stays usable outside.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    wanting = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval()
+    for parameter in wanting:
+        parameter.requires_grad_(False)
+    try:
+        yield model
+    finally:
+        for parameter in wanting:
+            parameter.requires_grad_(True)
+        for module, training in modes:
+            module.training = training
+
+
+def model_place(model: nn.Module, images: Tensor) -> tuple[torch.device, torch.dtype]:
+    """Device and floating dtype that the model computes in; those of `images` if it has none."""
+    for tensor in chain(model.parameters(), model.buffers()):
+        if tensor.is_floating_point():
+            return tensor.device, tensor.dtype
+    return images.device, images.dtype
+
+
+def placed_images(model: nn.Module, images: Tensor) -> Tensor:
+    """The images (B, C, H, W) on the model's device and in its dtype.
+
+    Raises:
+        UserError: they are not a floating tensor of four dimensions.
+    """
+    if images.dim() != 4 or not images.is_floating_point():
+        raise UserError(
+            "Expected `images` to be a floating tensor of shape (B, C, H, W) with pixels in "
+            f"[0, 1], but got {tuple(images.shape)} of {images.dtype}."
+        )
+    device, dtype = model_place(model, images)
+    return images.to(device=device, dtype=dtype)
+
+
+def checked_logits(logits: object, batch: int) -> Tensor:
+    """The model's answer if it is a tensor (B, K); a UserError otherwise."""
+    if isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == batch:
+        return logits
+    got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    raise UserError(f"Expected `model` to return logits of shape ({batch}, K), but got {got}.")
+
+
+def intact_logits(model: nn.Module, images: Tensor) -> Tensor:
+    """Logits (B, K) of the images, detached, in eval mode; one forward, nothing recorded."""
+    with torch.inference_mode(False), torch.no_grad(), frozen(model):
+        return checked_logits(model(placed_images(model, images)), len(images))

@@ -1,0 +1,150 @@
+"""Maps by name, without configuration files of one's own: the face for notebooks."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from torch import Tensor, nn
+
+from saliency_lab.attribution.maps import Source, maps, require_finite, source_name, view_names
+from saliency_lab.attribution.randomness import SampleGenerator
+from saliency_lab.attribution.views import Channels, View
+from saliency_lab.config.location import config_directory
+from saliency_lab.errors import UserError, unknown_choice
+
+Method = str | Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One entry of `methods`: under `label`, the `views` of the source that `key` identifies."""
+
+    label: str
+    key: object
+    views: tuple[View, ...]
+
+
+def explain(
+    model: nn.Module,
+    images: Tensor,
+    methods: Sequence[Method] | Method = ("original", "active"),
+    targets: Tensor | None = None,
+    *,
+    channels: Channels = "max",
+    competitors: int | None = None,
+    seed: int = 42,
+    sample_ids: Sequence[str | int] | None = None,
+) -> dict[str, Tensor]:
+    """Saliency maps of a batch by several methods; views of one source share its computation.
+
+    Args:
+        model: from images (B, C, H, W) to logits (B, K); left as it was, its mode included.
+        images: floating (B, C, H, W), pixels in [0, 1].
+        methods: names, as on the command line ("active", "smoothgrad"), a view of a source
+            ("smoothgrad/active"), or functions that are sources themselves. "paper" stands for
+            the five gradient maps, each under its own name.
+        targets: the classes to explain, int64 (B,); None: the predicted ones.
+        channels, competitors: see `saliency_lab.attribution.views.views`.
+        seed, sample_ids: what the random numbers of an image depend on; ids are 0 ... B − 1
+            unless given.
+
+    Returns:
+        One map (B, H, W) float32 per name, detached, unscaled, on the images' device (float64
+        for float64 views). A function is listed under its own name.
+
+    Raises:
+        UserError: an unknown method or view, images, targets or logits that do not fit.
+        NonFiniteError: NaN or infinity in the logits or maps; it names the samples.
+    """
+    listed = [methods] if isinstance(methods, str) or callable(methods) else methods
+    ids = range(len(images)) if sample_ids is None else sample_ids
+    sources: dict[object, Source] = {}
+    requests = [request for method in listed for request in _requests(method, sources)]
+    found: dict[str, Tensor] = {}
+    for key, source in sources.items():
+        own = [request for request in requests if request.key == key]
+        names = tuple(dict.fromkeys(view for request in own for view in request.views))
+        batch = maps(
+            model,
+            images,
+            source,
+            names,
+            targets,
+            channels=channels,
+            competitors=competitors,
+            generator=SampleGenerator(seed, list(ids)),
+        )
+        require_finite(batch.finite, list(ids))
+        for request in own:
+            for view in request.views:
+                label = request.label if len(request.views) == 1 else view
+                found[label] = batch.maps[view]
+    return {label: found[label] for request in requests for label in _labels(request)}
+
+
+def _labels(request: _Request) -> tuple[str, ...]:
+    return (request.label,) if len(request.views) == 1 else request.views
+
+
+def _requests(method: Method, sources: dict[object, Source]) -> list[_Request]:
+    if not isinstance(method, str):
+        sources.setdefault(method, method)
+        return [_Request(source_name(method), method, ("original",))]
+    name, slash, view = method.partition("/")
+    source, views = named_method(name)
+    sources.setdefault(source, source_function(source))
+    if slash:
+        views = view_names(sources[source], (view,))  # type: ignore[arg-type]  # checked in views
+    return [_Request(method, source, views)]
+
+
+def method_names() -> list[str]:
+    """Every name that `explain` and `method=` know, sorted."""
+    return sorted(file.stem for file in (config_directory() / "method").glob("*.yaml"))
+
+
+def named_method(name: str) -> tuple[str, tuple[View, ...]]:
+    """The source and the views behind a method's name: "active" is ("gradient", ("active",)).
+
+    A file with a `_target_` is a source, seen through original. A shorthand is a defaults list
+    that picks a source and overrides the view.
+
+    Raises:
+        UserError: there is no such method.
+    """
+    settings = _settings("method", name)
+    if "_target_" in settings:
+        return name, ("original",)
+    source = name
+    views: tuple[View, ...] = ("original",)
+    for entry in settings.get("defaults", ()):
+        if isinstance(entry, str) and entry.endswith("@method"):
+            source = entry.removesuffix("@method")
+        elif isinstance(entry, dict) and "override /view" in entry:
+            names = _settings("view", entry["override /view"])["names"]
+            views = view_names(source_function(source), names)
+    if "_target_" not in _settings("method", source):
+        raise UserError(f"Expected `method` {name} to name a source, but got '{source}'.")
+    return source, views
+
+
+def source_function(name: str) -> Source:
+    """The source that conf/method/<name>.yaml describes, its settings bound."""
+    settings = dict(_settings("method", name))
+    settings.pop("name", None)
+    module, _, function = settings.pop("_target_").rpartition(".")
+    found = getattr(importlib.import_module(module), function)
+    return functools.partial(found, **settings) if settings else found
+
+
+def _settings(group: str, name: str) -> dict[str, Any]:
+    directory = config_directory() / group
+    names = sorted(file.stem for file in directory.glob("*.yaml"))
+    if name not in names:
+        raise unknown_choice(group, name, names)
+    return yaml.safe_load((directory / f"{name}.yaml").read_text(encoding="utf-8")) or {}

@@ -1,0 +1,225 @@
+"""Scores of a model on partly deleted images: every distinct masked image is run once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from saliency_lab.engine.frozen import checked_logits, frozen, placed_images
+from saliency_lab.errors import UserError, unknown_choice
+from saliency_lab.metrics.deletion import Protocol, checked_fractions, deletion_levels
+from saliency_lab.metrics.fills import UniformStreams, fill_images
+
+MODES = ("deletion", "insertion")
+Mode = Literal["deletion", "insertion"]
+Forward = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class MaskingJob:
+    """One curve to measure on a batch: which pixels go when, and what replaces them.
+
+    In deletion, pixels with level <= f are replaced by the fill; in insertion they are the ones
+    that are shown, and all others are the fill.
+    """
+
+    levels: Tensor
+    """(B, H, W) uint8, see `deletion_levels`."""
+
+    fill: Tensor
+    """(B, C, H, W), see `fill_images`."""
+
+    mode: Mode = "deletion"
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise unknown_choice("mode", self.mode, MODES)
+
+
+@dataclass(frozen=True)
+class CurveScores:
+    """What the model says along one curve; every tensor is (B, F) on the images' device."""
+
+    prediction: Tensor
+    """Class with the highest logit, int64."""
+
+    probability: Tensor
+    """Softmax of the scored class, float32."""
+
+    logit: Tensor
+    """Logit of the scored class, float32."""
+
+    deleted: Tensor
+    """Share of the pixels that the fill replaced, float32 in [0, 1]."""
+
+
+def masked_scores(
+    forward: Forward,
+    images: Tensor,
+    jobs: Sequence[MaskingJob],
+    n_fractions: int,
+    targets: Tensor | None = None,
+    *,
+    batch_size: int = 256,
+    intact: Tensor | None = None,
+) -> list[CurveScores]:
+    """Scores along several curves of the same images, from as few forwards as there are images.
+
+    The distinct masked images of all jobs, images and fractions are one flat list that is cut
+    into full batches. A fraction that replaces no further pixel repeats the previous answer, and
+    an image with nothing replaced has the intact image's answer in every job.
+
+    Args:
+        forward: from images (n, C, H, W) to logits (n, K), called without gradients, n at most
+            `batch_size`; it gets the images' device and dtype.
+        images: intact, (B, C, H, W).
+        jobs: the curves.
+        n_fractions: F; levels run from 0 to F, F meaning never.
+        targets: the class whose probability and logit are scored, (B,); None: the prediction on
+            the intact image.
+        batch_size: masked images per forward.
+        intact: logits (B, K) of the intact images if they are known already.
+
+    Returns:
+        One CurveScores per job, in order.
+
+    Raises:
+        UserError: levels that do not fit the images.
+    """
+    for job in jobs:
+        if job.levels.shape != (len(images), *images.shape[2:]):
+            raise UserError(
+                f"Expected `map` to be {(len(images), *images.shape[2:])} for these images, "
+                f"but got {tuple(job.levels.shape)}."
+            )
+    with torch.no_grad():
+        if intact is None:
+            intact = torch.cat(
+                [checked_logits(forward(part), len(part)) for part in images.split(batch_size)]
+            )
+        intact = intact.to(images.device)
+        targets = intact.argmax(1) if targets is None else targets.to(images.device)
+        plan = _Plan(jobs, n_fractions)
+        parts = [_scores(intact, targets)]
+        for rows, masked in plan.batches(images, batch_size):
+            logits = checked_logits(forward(masked), len(masked))
+            parts.append(_scores(logits, targets[rows]))
+        prediction, probability, logit = (
+            torch.cat(column)[plan.answers] for column in zip(*parts, strict=True)
+        )
+    return [
+        CurveScores(prediction[j], probability[j], logit[j], plan.deleted[j])
+        for j in range(len(jobs))
+    ]
+
+
+def deletion_curve(
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    fill: str = "black",
+    protocol: Protocol = "paper",
+    fractions: Sequence[float] | None = None,
+    *,
+    mode: Mode = "deletion",
+    batch_size: int = 256,
+    generator: UniformStreams | None = None,
+) -> Tensor:
+    """Whether the model still predicts the intact image's class as pixels are replaced.
+
+    The mean over images is the allegiance at each fraction.
+
+    Args:
+        model: from images (B, C, H, W) to logits (B, K); left unchanged.
+        images: floating, (B, C, H, W), pixels in [0, 1].
+        maps: (B, H, W), higher is more important.
+        fill: see `fill_images`.
+        protocol: see `deletion_levels`.
+        fractions: F ascending numbers in [0, 1]; None: the protocol's own.
+        mode: in "insertion" the most important pixels are shown and the others replaced.
+        batch_size: masked images per forward.
+        generator: random streams for fill="noise".
+
+    Returns:
+        (B, F) bool, on the device of the images.
+
+    Raises:
+        UserError: maps that do not fit the images, an unknown fill, protocol or mode.
+    """
+    fractions = checked_fractions(fractions, protocol)
+    levels = deletion_levels(maps.to(images.device), fractions, protocol)
+    job = MaskingJob(levels, fill_images(images, fill, generator), mode)
+    placed = placed_images(model, images)
+    with torch.no_grad(), frozen(model):
+        intact = torch.cat([model(part) for part in placed.split(batch_size)]).to(images.device)
+        (scores,) = masked_scores(
+            lambda masked: model(masked.to(placed)).to(images.device),
+            images,
+            [job],
+            len(fractions),
+            batch_size=batch_size,
+            intact=intact,
+        )
+        return scores.prediction == intact.argmax(1)[:, None]
+
+
+def _scores(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    logits = logits.float()
+    scored = logits.gather(1, classes[:, None]).squeeze(1)
+    return logits.argmax(1), (scored - logits.logsumexp(1)).exp(), scored
+
+
+class _Plan:
+    """The distinct masked images of several jobs, and where each (job, image, fraction) finds its
+    answer: in the intact images' B answers, followed by those of the distinct masked images.
+    """
+
+    def __init__(self, jobs: Sequence[MaskingJob], n_fractions: int) -> None:
+        self.jobs = jobs
+        levels = torch.stack([job.levels for job in jobs])
+        newly = torch.stack([(levels == f).sum((2, 3)) for f in range(n_fractions)], 2)
+        pixels = levels[0, 0].numel()
+        chosen = newly.cumsum(2)
+        insertion = torch.tensor([job.mode == "insertion" for job in jobs], device=levels.device)
+        replaced = torch.where(insertion[:, None, None], pixels - chosen, chosen)
+        self.deleted = replaced.float() / pixels
+        distinct = newly > 0
+        # Insertion begins with the bare fill, whether or not a pixel is shown already.
+        distinct[:, :, 0] |= insertion[:, None]
+        distinct &= replaced > 0
+        # The only point at which the host waits for the device.
+        where = distinct.cpu().nonzero()
+        self._bounds = torch.searchsorted(where[:, 0], torch.arange(len(jobs) + 1)).tolist()
+        self._rows, self._fractions = where[:, 1:].to(levels.device, non_blocking=True).unbind(1)
+        batch = levels.shape[1]
+        answers = distinct.flatten().cumsum(0).view_as(distinct) + (batch - 1)
+        own = torch.arange(batch, device=levels.device)[:, None]
+        self.answers = torch.where(replaced > 0, answers, own)
+
+    def batches(self, images: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows (n,) of the images that the masked images (n, C, H, W) come from, batch by batch."""
+        for start in range(0, len(self._rows), batch_size):
+            stop = min(start + batch_size, len(self._rows))
+            parts = []
+            for job, (low, high) in zip(self.jobs, pairwise(self._bounds), strict=True):
+                low, high = max(low, start), min(high, stop)
+                if low < high:
+                    parts.append(
+                        _masked(images, job, self._rows[low:high], self._fractions[low:high])
+                    )
+            yield self._rows[start:stop], torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _masked(images: Tensor, job: MaskingJob, rows: Tensor, fractions: Tensor) -> Tensor:
+    levels = job.levels[rows]
+    fractions = fractions.to(torch.uint8)[:, None, None]
+    replace = levels > fractions if job.mode == "insertion" else levels <= fractions
+    # A fill expanded from one number needs no copy per row.
+    constant = not any(job.fill.stride())
+    fill = job.fill[:1, :1, :1, :1] if constant else job.fill[rows]
+    return torch.where(replace[:, None], fill, images[rows])

@@ -1,0 +1,93 @@
+"""What deleted pixels are replaced by."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from saliency_lab.errors import UserError, unknown_choice
+
+FILLS = ("black", "white", "mean", "blur", "noise", "shift+0.1", "shift-0.1")
+
+# The blur's standard deviation as a share of the image's shorter side: 10 pixels of 224, as in
+# Fong and Vedaldi, "Interpretable explanations of black boxes by meaningful perturbation", 2017.
+BLUR_SHARE = 10 / 224
+
+_SHIFT = re.compile(r"shift([+-]\d*\.?\d+)")
+
+
+class UniformStreams(Protocol):
+    """Where noise comes from: one stream per image (attribution.randomness.SampleGenerator)."""
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1), shape (B, *shape), float32 on the CPU."""
+        ...
+
+
+def fill_images(images: Tensor, fill: str, generator: UniformStreams | None = None) -> Tensor:
+    """For every pixel the value that replaces it where it is deleted.
+
+    =========  ===================================================================
+    black      0
+    white      1
+    mean       the mean of the image, per channel
+    blur       the image under a Gaussian of sigma 10/224 of its shorter side
+    noise      uniform in [0, 1), per pixel and channel, one stream per image
+    shift±δ    the image plus or minus δ, clamped to [0, 1] (for example shift+0.1)
+    =========  ===================================================================
+
+    Args:
+        images: floating (B, C, H, W), pixels in [0, 1].
+        fill: one of the names above.
+        generator: where noise is drawn from, one stream per image; each call draws anew.
+
+    Returns:
+        (B, C, H, W) in the images' dtype and on their device; black and white are expanded from
+        one number and take no memory.
+
+    Raises:
+        UserError: an unknown fill, or noise without a generator.
+    """
+    if shift := _SHIFT.fullmatch(fill):
+        return (images + float(shift[1])).clamp_(0, 1)
+    if fill == "noise":
+        if generator is None:
+            raise UserError("Expected `generator` to be given for fill=noise, but got none.")
+        return generator.uniform(*images.shape[1:]).to(images)
+    if fill not in _FILLS:
+        raise unknown_choice("fill", fill, FILLS)
+    return _FILLS[fill](images)
+
+
+def checked_fill(fill: str) -> str:
+    """The fill's name if there is such a fill; a UserError otherwise."""
+    if fill not in FILLS and not _SHIFT.fullmatch(fill):
+        raise unknown_choice("fill", fill, FILLS)
+    return fill
+
+
+def _blurred(images: Tensor) -> Tensor:
+    height, width = images.shape[2:]
+    sigma = BLUR_SHARE * min(height, width)
+    radius = math.ceil(3 * sigma)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    weights = (weights / weights.sum()).to(images)
+    planes = images.flatten(0, 1)[:, None]
+    padded = F.pad(planes, (radius, radius, radius, radius), mode="replicate")
+    rows = F.conv2d(padded, weights.view(1, 1, -1, 1))
+    return F.conv2d(rows, weights.view(1, 1, 1, -1)).view_as(images).clamp_(0, 1)
+
+
+_FILLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "black": lambda images: images.new_zeros(()).expand_as(images),
+    "white": lambda images: images.new_ones(()).expand_as(images),
+    "mean": lambda images: images.mean((2, 3), keepdim=True).expand_as(images),
+    "blur": _blurred,
+}

@@ -1,0 +1,124 @@
+"""The face for notebooks: names, sharing, agreement with Hydra, imports, and what it leaves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from torch import Tensor, nn
+
+import saliency_lab as sl
+from saliency_lab.attribution.maps import NonFiniteError
+from saliency_lab.attribution.views import VIEWS
+from saliency_lab.config.location import config_directory
+from saliency_lab.errors import UserError
+from saliency_lab.explanation import method_names, named_method, source_function
+
+
+class CountedNet(nn.Module):
+    """A small classifier that counts its forwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 5))
+        self.forwards = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.forwards += 1
+        return self.net(images)
+
+
+def noise_times_target(
+    model: nn.Module, images: Tensor, targets: Tensor, *, generator: sl.SampleGenerator
+) -> Tensor:
+    return generator.uniform(*images.shape[2:]) * targets[:, None, None]
+
+
+def test_the_three_lines_of_the_design() -> None:
+    model, images = CountedNet(), torch.rand(2, 3, 8, 6)
+    maps = sl.explain(model, images, methods=("original", "active"), targets=None)
+    agree = sl.deletion_curve(model, images, maps["active"], fill="black")
+    area = sl.area_under_curve(agree.float().mean(0), sl.PAPER_FRACTIONS)
+    assert list(maps) == ["original", "active"]
+    assert all(map_.shape == (2, 8, 6) and map_.dtype == torch.float32 for map_ in maps.values())
+    assert agree.shape == (2, len(sl.PAPER_FRACTIONS))
+    assert 0 <= area <= 0.9
+
+
+def test_views_of_one_source_share_its_forward() -> None:
+    model = CountedNet().train()
+    maps = sl.explain(model, torch.rand(2, 3, 8, 6), ["inactive", "paper", "gradient/active"])
+    expected = ["inactive", "original", "positive", "negative", "active", "gradient/active"]
+    assert list(maps) == expected
+    assert torch.equal(maps["gradient/active"], maps["active"])
+    assert model.forwards == 1
+    assert model.training
+
+
+def test_values_are_those_of_the_views() -> None:
+    model, images = CountedNet(), torch.rand(2, 3, 8, 6)
+    targets = torch.tensor([4, 0])
+    expected = sl.views(sl.gradient(model, images), targets, VIEWS, channels="sum", competitors=2)
+    found = sl.explain(model, images, "paper", targets, channels="sum", competitors=2)
+    for view in VIEWS:
+        assert torch.equal(found[view], expected[view])
+
+
+def test_a_function_is_a_method_too() -> None:
+    model, images, targets = CountedNet(), torch.rand(3, 3, 8, 6), torch.tensor([1, 2, 3])
+    found = sl.explain(model, images, [noise_times_target, "original"], targets)
+    assert list(found) == ["noise_times_target", "original"]
+    part = sl.explain(model, images[2:], noise_times_target, targets[2:], sample_ids=[2])
+    assert torch.equal(part["noise_times_target"][0], found["noise_times_target"][2])
+    other = sl.explain(model, images, noise_times_target, targets, seed=1)
+    assert not torch.equal(other["noise_times_target"], found["noise_times_target"])
+
+
+def test_every_source_of_the_configuration_can_be_named() -> None:
+    for name in method_names():
+        source, views = named_method(name)
+        assert callable(source_function(source))
+        assert set(views) <= set(VIEWS)
+
+
+def test_shorthands_mean_the_same_to_hydra(tmp_path: Path) -> None:
+    root = {"defaults": [{"view": "original"}, {"method": "gradient"}, "_self_"]}
+    root["hydra"] = {"searchpath": [f"file://{config_directory()}"]}
+    (tmp_path / "main.yaml").write_text(yaml.safe_dump(root))
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        for name in method_names():
+            found = compose("main", [f"method={name}"])
+            source, views = named_method(name)
+            assert found.method.name == source
+            assert list(found.view.names) == list(views)
+        found = compose("main", ["method=active", "view=positive"])
+        assert found.method.name == "gradient"
+        assert list(found.view.names) == ["positive"]
+
+
+def test_mistakes_are_named() -> None:
+    model, images = CountedNet(), torch.rand(1, 3, 8, 6)
+    with pytest.raises(UserError, match=r"`method` to be one of .*Did you mean 'active'"):
+        sl.explain(model, images, "actve")
+    with pytest.raises(UserError, match=r"`view.names` to be one of"):
+        sl.explain(model, images, "gradient/actve")
+    with pytest.raises(NonFiniteError, match="infinity for 1") as caught:
+        sl.explain(model, torch.stack([images[0], images[0] * torch.nan]))
+    assert caught.value.sample_ids == (1,)
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    code = "import sys, saliency_lab; assert 'torch' not in sys.modules; saliency_lab.explain"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        sl.nothing_of_the_kind  # noqa: B018
+
+
+def test_every_public_name_exists() -> None:
+    assert all(getattr(sl, name) is not None for name in sl.__all__)
