@@ -131,7 +131,7 @@ def maps(
     if takes_targets(source):
         logits = intact_logits(model, images).to(images.device) if targets is None else None
         targets = chosen_targets(logits, targets, len(images)).to(images.device)
-        single = source(model, images, targets, generator=generator)
+        single: Tensor = source(model, images, targets, generator=generator)
         finite = single.flatten(1).isfinite().all(1)
         if logits is not None:
             finite &= logits.isfinite().all(1)
