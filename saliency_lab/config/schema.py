@@ -21,7 +21,6 @@ class RunConfig:
     output_root: str = "outputs"
     overwrite: bool = False
     seed: int = 42
-    hydra: Any = None
 
 
 @dataclass

@@ -1,0 +1,126 @@
+"""From `sys.argv` to Hydra and back to an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+
+from saliency_lab.cli.words import TASKS, overview, task_of
+
+USER_ERROR, FAULT, INTERRUPTED = 2, 1, 130
+
+
+def run() -> None:
+    """Run the command that `sys.argv` holds and exit with its code.
+
+    0: done. 1: a fault of the program, with its traceback. 2: a mistake of the user, one line.
+    130: Ctrl-C.
+    """
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in ("-sc", "--shell-completion"):
+        sys.exit(_completed(arguments))
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        sys.exit(0 if arguments else USER_ERROR)
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("saliency-lab"))
+        sys.exit(0)
+    sys.exit(_exit_code(arguments))
+
+
+def _exit_code(arguments: list[str]) -> int:
+    from saliency_lab.cli.faults import one_line
+    from saliency_lab.cli.sweep import Sweep
+
+    show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    task, rest, sweep = "", arguments, None
+    try:
+        task, rest = task_of(arguments)
+        sweep = Sweep.of(rest)
+        with _argv(rest), _hydra_raises():
+            _hydra_main(task)
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on from what is saved.", file=sys.stderr)
+        return INTERRUPTED
+    except SystemExit as stop:
+        # Lightning turns Ctrl-C into a clean shutdown and then exit(1).
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            print("Interrupted; the same command goes on from what is saved.", file=sys.stderr)
+            return INTERRUPTED
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else FAULT
+    except Exception as error:  # noqa: BLE001 - the outermost frame decides what is shown
+        if sweep is not None and sweep.failed():
+            return sweep.report()
+        line = one_line(error, task, rest)
+        if line is None or show_traceback:
+            traceback.print_exception(error)
+        if line is not None:
+            print(f"error: {line}", file=sys.stderr)
+        return FAULT if line is None else USER_ERROR
+    finally:
+        if sweep is not None:
+            sweep.close()
+    return 0
+
+
+def _hydra_main(task: str) -> None:
+    import hydra
+
+    from saliency_lab.cli.jobs import register_resolvers, run_task
+    from saliency_lab.config.location import config_directory
+    from saliency_lab.config.schema import register_schemas
+
+    register_schemas()
+    register_resolvers()
+    hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=task)(
+        run_task
+    )()
+
+
+@contextlib.contextmanager
+def _argv(rest: list[str]) -> Iterator[None]:
+    """Hydra reads `sys.argv` without the task word; what starts child ranks needs it with it."""
+    before = sys.argv
+    sys.argv = [before[0], *rest]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextlib.contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Hydra hands its exceptions on instead of printing them in its own way."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("HYDRA_FULL_ERROR")
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _completed(arguments: list[str]) -> int:
+    """Tab completion: the task words by this module, what follows them by Hydra."""
+    task = "train"
+    if "COMP_LINE" in os.environ:
+        line = os.environ["COMP_LINE"]
+        words = line.split()
+        if len(words) < 2 or (len(words) == 2 and not line.endswith(" ")):
+            start = words[1] if len(words) == 2 else ""
+            print("\n".join(name for name in TASKS if name.startswith(start)))
+            return 0
+        task = words[1] if words[1] in TASKS else task
+        # Hydra completes `program overrides` and knows no task word.
+        without = line.replace(f" {words[1]}", "", 1)
+        os.environ["COMP_LINE"], os.environ["COMP_POINT"] = without, str(len(without))
+    with _argv(arguments):
+        _hydra_main(task)
+    return 0

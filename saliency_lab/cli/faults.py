@@ -1,0 +1,118 @@
+"""Exceptions of Hydra, OmegaConf and the tasks, told as one line where the user can mend them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from saliency_lab.errors import UserError, unknown_choice, unknown_key
+
+
+def one_line(error: BaseException, task: str, arguments: list[str]) -> str | None:
+    """What to tell the user in one line, or None where the fault is the program's."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    if isinstance(error, MissingConfigException):
+        return _missing_config(error)
+    if isinstance(error, OverrideParseException):
+        return f"Cannot read the override '{error.override}': {_first_line(error)}"
+    cause = error.__cause__
+    if isinstance(error, ConfigCompositionException) and cause is not None:
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError):
+            return str(_unknown(str(cause.full_key), task, arguments))
+        if isinstance(cause, ValidationError):
+            return _wrong_type(cause)
+        return f"{_first_line(error)}: {_first_line(cause)}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"Expected `{error.full_key}` to be given, but it is missing"
+    if isinstance(error, ValidationError):
+        return _wrong_type(error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _first_line(error)
+    if _is_grammar(error):
+        return _first_line(error)
+    return None
+
+
+def _is_grammar(error: BaseException) -> bool:
+    """Whether Hydra refused the command line with a bare ValueError of its own."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    module = frame.tb_frame.f_globals.get("__name__", "") if frame is not None else ""
+    return isinstance(error, ValueError) and module.startswith("hydra.")
+
+
+def _missing_config(error: MissingConfigException) -> str:
+    name, options = error.missing_cfg_file, error.options
+    if name is None or options is None:
+        return _first_line(error)
+    group, _, choice = name.rpartition("/")
+    return str(unknown_choice(group or "config", choice, sorted(options)))
+
+
+def _wrong_type(error: OmegaConfBaseException) -> str:
+    match = re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", str(error))
+    if match:
+        value, kind = match.groups()
+        return f"Expected `{error.full_key}` to be of type {kind}, but got '{value}'"
+    return f"Wrong value for `{error.full_key}`: {_first_line(error)}"
+
+
+def _unknown(key: str, task: str, arguments: list[str]) -> UserError:
+    """The error for an unknown key, with the keys that stand where it was given."""
+    node: Any = _composed(task, arguments)
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(node, Mapping | DictConfig) or part not in node:
+            options = list(node) if isinstance(node, Mapping | DictConfig) else []
+            return unknown_key(".".join(parts[: depth + 1]), [o for o in options if o != "hydra"])
+        node = OmegaConf.select(node, part, throw_on_missing=False)
+    return unknown_key(key, list(node) if isinstance(node, Mapping | DictConfig) else [])
+
+
+def _composed(task: str, arguments: list[str]) -> DictConfig:
+    """The configuration with the group choices of the command line and no values changed."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from saliency_lab.config.location import config_directory
+
+    words = [word for word in arguments if "=" in word and not word.startswith("-")]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        parser = OverridesParser.create()
+        loader = GlobalHydra.instance().config_loader()
+        chosen = []
+        for word in words:
+            override = parser.parse_override(word)
+            key = override.key_or_group
+            if "." not in key and loader.list_groups(key) == [] and loader.get_group_options(key):
+                if override.is_sweep_override():
+                    continue
+                chosen.append(word)
+        try:
+            return compose(task, overrides=chosen)
+        except HydraException:
+            return compose(task)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

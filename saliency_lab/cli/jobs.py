@@ -1,0 +1,130 @@
+"""One job: from Hydra's composed configuration to a task in its run directory."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from saliency_lab.cli.logs import configure_logging
+from saliency_lab.cli.sweep import leave_record, sweep_directory
+from saliency_lab.config.identity import run_directory
+from saliency_lab.errors import UserError
+from saliency_lab.runs.processes import LAUNCH_VARIABLES, process_rank, started_by_launcher
+
+log = logging.getLogger(__name__)
+
+
+def register_resolvers() -> None:
+    """Make `${run_directory:}` and `${sweep_directory:}` known to OmegaConf."""
+    OmegaConf.register_new_resolver(
+        "run_directory", lambda _root_: _run_directory(_root_), replace=True
+    )
+    OmegaConf.register_new_resolver(
+        "sweep_directory", lambda _root_: sweep_directory(_root_.output_root), replace=True
+    )
+
+
+def run_task(config: DictConfig) -> None:
+    """Run one task; the function that Hydra calls for a run and for every job of a sweep."""
+    hydra_config = HydraConfig.get()
+    directory = Path(hydra_config.runtime.output_dir)
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    plain.pop("hydra", None)
+    configure_logging(directory, str(plain["task"]))
+    argv = sys.argv
+    sys.argv = _own_command(str(plain["task"]), hydra_config)
+    try:
+        importlib.import_module(f"saliency_lab.tasks.{plain['task']}").run(plain, directory)
+    except Exception as error:
+        _record(hydra_config, error)
+        raise
+    finally:
+        sys.argv = argv
+        _leave_process_group()
+    _record(hydra_config, None)
+
+
+def _run_directory(root: DictConfig) -> str:
+    """The absolute run directory of a configuration that Hydra is composing."""
+    config = _plain(root)
+    loader = GlobalHydra.instance().config_loader()
+    choices = [
+        f"{group}={choice}"
+        for group, choice in root.hydra.runtime.choices.items()
+        if choice is not None and group != "experiment" and "/" not in group and "@" not in group
+    ]
+    defaults = loader.load_configuration(
+        config_name=root.hydra.job.config_name, overrides=choices, run_mode=RunMode.RUN
+    )
+    # The seed fills in other keys by interpolation; only its own value tells runs apart.
+    OmegaConf.set_struct(defaults, False)
+    defaults.seed = config["seed"]
+    return str((Path(config["output_root"]) / run_directory(config, _plain(defaults))).absolute())
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    without = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    plain = OmegaConf.to_container(without, resolve=True)
+    return {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
+
+
+def _own_command(task: str, hydra_config: DictConfig) -> list[str]:
+    """The command line that runs this very job and nothing else.
+
+    Lightning starts child ranks from `sys.argv`. Left as it is, rank 1 of a sweep's job would
+    start the whole sweep again, in a directory of its own.
+    """
+    kept = [word for word in hydra_config.overrides.hydra if not word.startswith(_NOT_KEPT)]
+    place = str(hydra_config.runtime.output_dir).replace("'", "\\'")
+    flags = []
+    for source in hydra_config.runtime.config_sources:
+        if source.provider == "command-line":
+            flags = ["--config-dir", source.path]
+    return [
+        sys.argv[0],
+        task,
+        *flags,
+        *hydra_config.overrides.task,
+        *kept,
+        "hydra.mode=RUN",
+        f"hydra.run.dir='{place}'",
+    ]
+
+
+_NOT_KEPT = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep", "hydra/launcher", "hydra.launcher")
+
+
+def _record(hydra_config: DictConfig, error: Exception | None) -> None:
+    if hydra_config.mode != RunMode.MULTIRUN or process_rank() > 0:
+        return
+    overrides = " ".join(hydra_config.overrides.task)
+    outcome: dict[str, Any] = {"status": "finished"}
+    if error is not None:
+        known = isinstance(error, UserError)
+        text = str(error) if known else "".join(traceback.format_exception_only(error)).strip()
+        outcome = {"status": "failed", "user_error": known, "error": text}
+        log.error("job failed: %s\n  %s", overrides, text, exc_info=None if known else error)
+    directory = Path(hydra_config.sweep.dir)
+    leave_record(directory, int(hydra_config.job.num), overrides, **outcome)
+
+
+def _leave_process_group() -> None:
+    """Undo what a multi-process job leaves in this process, so that the next job starts clean."""
+    if "torch.distributed" in sys.modules:
+        import torch.distributed
+
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    if not started_by_launcher() and process_rank() == 0:
+        for variable in LAUNCH_VARIABLES:
+            os.environ.pop(variable, None)

@@ -1,0 +1,40 @@
+"""Where log lines go: the terminal, and one file per process in the run directory."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+from saliency_lab.runs.processes import process_rank
+
+_FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def configure_logging(directory: Path, task: str) -> None:
+    """Send the package's log lines to stderr (rank 0 only) and to `TASK[.rankN].log`.
+
+    Called at the start of each job; the previous job's file is closed.
+    """
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(logging.INFO)
+    for chatty in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Lightning's advice about loader workers: batches are one gather from a mapped file.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    rank = process_rank()
+    if rank == 0:
+        terminal = logging.StreamHandler(sys.stderr)
+        terminal.setFormatter(logging.Formatter("%(message)s"))
+        root.addHandler(terminal)
+    directory.mkdir(parents=True, exist_ok=True)
+    name = f"{task}.log" if rank == 0 else f"{task}.rank{rank}.log"
+    file = logging.FileHandler(directory / name, delay=True)
+    file.setFormatter(logging.Formatter(_FILE_FORMAT))
+    root.addHandler(file)

@@ -1,0 +1,83 @@
+"""What became of each job of a multirun, whichever process ran it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+VARIABLE = "SALIENCY_LAB_SWEEP"
+
+
+@dataclass
+class Sweep:
+    """The sweep that this process has started: its name, and where its jobs leave word.
+
+    Hydra runs all jobs of a sweep and then shows the first exception only. Each job therefore
+    leaves a record in the sweep's own directory, which parallel launchers' processes reach, too.
+    """
+
+    name: str
+
+    @classmethod
+    def of(cls, arguments: list[str]) -> Sweep | None:
+        """The sweep that the arguments ask for, if they do, and if no process above has one."""
+        if not {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments):
+            return None
+        os.environ[VARIABLE] = f"{os.getpid()}"
+        return cls(os.environ[VARIABLE])
+
+    def records(self) -> list[dict[str, Any]]:
+        """One record per job that came to an end, in the jobs' order."""
+        directory = _located.get(self.name)
+        if directory is None:
+            return []
+        found = [json.loads(path.read_text()) for path in directory.glob("job-*.json")]
+        return sorted(found, key=lambda record: record["job"])
+
+    def failed(self) -> list[dict[str, Any]]:
+        """The records of the jobs that failed."""
+        return [record for record in self.records() if record["status"] == "failed"]
+
+    def report(self) -> int:
+        """Print what failed and why, and return the exit code: 2 if all are users' errors."""
+        records, failed = self.records(), self.failed()
+        print(f"\n{len(failed)} of {len(records)} jobs failed:", file=sys.stderr)
+        for record in failed:
+            print(f"  {record['overrides']}\n    {record['error']}", file=sys.stderr)
+        return 2 if all(record["user_error"] for record in failed) else 1
+
+    def close(self) -> None:
+        """Forget the sweep; a launcher's own logs stay."""
+        os.environ.pop(VARIABLE, None)
+        directory = _located.pop(self.name, None)
+        if directory is None or not directory.is_dir():
+            return
+        for path in [*directory.glob("job-*.json"), directory / "multirun.yaml"]:
+            path.unlink(missing_ok=True)
+        for path in (directory, directory.parent):
+            if not any(path.iterdir()):
+                shutil.rmtree(path)
+
+
+# Where this process's sweep keeps its records, known once Hydra has composed the configuration.
+_located: dict[str, Path] = {}
+
+
+def sweep_directory(output_root: str) -> str:
+    """The value of `hydra.sweep.dir`: a hidden directory beside the runs."""
+    name = os.environ.get(VARIABLE, "none")
+    directory = (Path(output_root) / ".sweeps" / name).absolute()
+    _located.setdefault(name, directory)
+    return str(directory)
+
+
+def leave_record(directory: Path, job: int, overrides: str, **outcome: Any) -> None:
+    """Write what became of one job; called in the job's own process."""
+    directory.mkdir(parents=True, exist_ok=True)
+    record = {"job": job, "overrides": overrides, **outcome}
+    (directory / f"job-{job:05d}.json").write_text(json.dumps(record))

@@ -1,0 +1,115 @@
+"""A run directory: who holds it, how far it is, and what it was made from."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+import yaml
+
+from saliency_lab.errors import UserError
+from saliency_lab.runs.environment import environment
+from saliency_lab.runs.files import write_json, write_text
+
+SUMMARY, CONFIG, ERROR = "summary.json", "config.yaml", "error.txt"
+_LOCK, _HOLDER = ".lock", ".holder.json"
+
+
+def read_summary(directory: Path) -> dict[str, Any]:
+    """The run's summary; empty where there is none yet or where it is unreadable."""
+    try:
+        return dict(json.loads((directory / SUMMARY).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether the run there came to its end."""
+    return read_summary(directory).get("status") == "finished"
+
+
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Keep other processes out of a run directory; the lock falls with this process.
+
+    Raises:
+        UserError: another process holds it; the message says which.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"Expected `output_root` to be writable, but got '{directory}': {error.strerror}"
+        ) from error
+    lock = filelock.FileLock(directory / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise UserError(
+            f"'{directory}' is held by {_holder(directory)}; wait for it or stop it first"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"Expected `output_root` to be writable, but got '{directory}': {error.strerror}"
+        ) from error
+    try:
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(
+            directory / _HOLDER, {"pid": os.getpid(), "host": platform.node(), "since": since}
+        )
+        yield
+    finally:
+        (directory / _HOLDER).unlink(missing_ok=True)
+        lock.release()
+
+
+def begin(directory: Path, config: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Prepare a held directory for a run: start anew, go on, or refuse another run's directory.
+
+    Raises:
+        UserError: the directory holds a run of another configuration.
+    """
+    if overwrite:
+        _clear(directory)
+    write_text(directory / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+    write_json(directory / "environment.json", environment(int(config["seed"])))
+    (directory / ERROR).unlink(missing_ok=True)
+    write_json(directory / SUMMARY, {"task": config["task"], "status": "running"})
+
+
+def finish(directory: Path, summary: Mapping[str, Any]) -> None:
+    """Write the summary that says that the run is finished; the last file of every run."""
+    write_json(directory / SUMMARY, {**summary, "status": "finished"})
+
+
+def fail(directory: Path, message: str) -> None:
+    """Leave word of why a run failed, for the report."""
+    # The disk may be full, which may be the very reason; the message was shown already.
+    with contextlib.suppress(OSError, UserError):
+        write_text(directory / ERROR, message + "\n")
+
+
+def _clear(directory: Path) -> None:
+    for path in directory.iterdir():
+        if path.name in (_LOCK, _HOLDER) or path.suffix == ".log":
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _holder(directory: Path) -> str:
+    try:
+        holder = json.loads((directory / _HOLDER).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return "another process"
+    return f"process {holder['pid']} on {holder['host']} since {holder['since']}"

@@ -1,0 +1,106 @@
+"""The components of a configuration, checked all at once and then built."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from saliency_lab.config.binding import bound_arguments, built
+from saliency_lab.data.module import ImageData
+from saliency_lab.errors import UserError
+from saliency_lab.models.classifier import Classifier
+from saliency_lab.tasks.progress import ProgressReport
+from saliency_lab.tasks.tracking import Tracking
+
+# What the program passes by itself, per group.
+_GIVEN = {
+    "data": (),
+    "model": ("num_classes", "in_chans"),
+    "optimizer": ("params",),
+    "scheduler": ("optimizer", "max_epochs"),
+    "trainer": ("directory", "callbacks", "loggers"),
+    "logger": (),
+}
+
+
+def checked(config: Mapping[str, Any]) -> None:
+    """Hold every component's arguments against its signature, before anything heavy starts.
+
+    Raises:
+        UserError: an unknown key or an impossible value.
+    """
+    for group, given in _GIVEN.items():
+        if group in config:
+            bound_arguments(config[group], group, given)
+
+
+def data_module(config: Mapping[str, Any]) -> ImageData:
+    """The data module, with its files found and its classes known."""
+    data = built(config["data"], "data")
+    if not isinstance(data, ImageData):
+        raise UserError(
+            f"Expected `data._target_` to be an ImageData, but got {type(data).__name__}"
+        )
+    return data
+
+
+def classifier(config: Mapping[str, Any], data: ImageData) -> Classifier:
+    """An untrained (or pretrained) classifier for the data, ready to be trained."""
+    model = config["model"]
+    channels, height, width = data.input_shape
+    net = built(model, "model", num_classes=data.num_classes, in_chans=channels)
+    facts = {
+        "model": dict(model),
+        "data": data.name,
+        "classes": list(data.class_names),
+        "input_shape": [channels, height, width],
+        "fingerprint": data.fingerprint("train"),
+    }
+    return Classifier(
+        net,
+        data.num_classes,
+        seed=int(config["seed"]),
+        optimizer=_partial(config["optimizer"], "optimizer"),
+        scheduler=functools.partial(
+            _partial(config["scheduler"], "scheduler", "max_epochs"),
+            max_epochs=config["trainer"]["max_epochs"],
+        ),
+        facts=facts,
+    )
+
+
+def _partial(component: Mapping[str, Any], key: str, *given: str) -> Callable[..., Any]:
+    target, arguments = bound_arguments(component, key, (*_GIVEN[key], *given))
+    return functools.partial(target, **arguments)
+
+
+def lightning_trainer(
+    config: Mapping[str, Any],
+    directory: Path,
+    callbacks: Sequence[pl.Callback],
+    loggers: Sequence[Any] = (),
+) -> pl.Trainer:
+    """The Trainer of the `trainer` group with a progress report and these callbacks."""
+    everything = [*callbacks, ProgressReport(config["trainer"]["progress"])]
+    trainer = built(
+        config["trainer"], "trainer", directory=directory, callbacks=everything, loggers=loggers
+    )
+    if not isinstance(trainer, pl.Trainer):
+        raise UserError(
+            f"Expected `trainer._target_` to give a Trainer, but got {type(trainer).__name__}"
+        )
+    return trainer
+
+
+def tracker(config: Mapping[str, Any]) -> Tracking:
+    """Where the run is recorded beside its files."""
+    tracking = built(config["logger"], "logger")
+    if not isinstance(tracking, Tracking):
+        raise UserError(
+            f"Expected `logger._target_` to give a Tracking, but got {type(tracking).__name__}"
+        )
+    return tracking
