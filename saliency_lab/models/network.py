@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import logging
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
+from saliency_lab.config.binding import built, located
 from saliency_lab.errors import UserError
 from saliency_lab.models import basic_cnn as _registers_basic_cnn  # noqa: F401
 from saliency_lab.models.weights import load_backbone
-
-log = logging.getLogger(__name__)
 
 
 class Normalize(nn.Module):
@@ -73,6 +72,7 @@ def network(
     head: Literal["replace", "on_logits"] = "replace",
     freeze_bn: bool = True,
     normalize: Literal["auto", "none", "own"] = "auto",
+    load_weights: bool = True,
 ) -> Network:
     """A classifier for images in [0, 1].
 
@@ -92,6 +92,8 @@ def network(
             statistics go on updating while training.
         normalize: `own` normalises by the mean and std that timm holds for this architecture,
             `none` leaves pixels in [0, 1]; `auto` is `own` with weights and `none` from scratch.
+        load_weights: False builds the same modules, normalisation and frozen parts without reading
+            or downloading any weights; a checkpoint brings them.
 
     Raises:
         UserError: no such architecture, no such weights, or weights that do not fit.
@@ -103,14 +105,11 @@ def network(
             "Expected `model.head=on_logits` to come with weights, but neither "
             "`model.pretrained=true` nor `model.weights=FILE` is given"
         )
-    backbone = _backbone(
-        name,
-        None if head == "on_logits" else num_classes,
-        in_chans,
-        pretrained and weights is None,
-        tag,
-    )
-    if weights is not None:
+    full_name = f"{name}.{tag}" if tag else name
+    width = None if head == "on_logits" else num_classes
+    download = pretrained and weights is None and load_weights
+    backbone = _backbone(full_name, width, in_chans, download)
+    if weights is not None and load_weights:
         load_backbone(backbone, Path(weights), new_head=head == "replace")
     data = resolve_model_data_config(backbone)
     own = normalize == "own" or (normalize == "auto" and given)
@@ -135,12 +134,11 @@ def _check_name(name: str) -> None:
 
 
 def _backbone(
-    name: str, num_classes: int | None, in_chans: int, pretrained: bool, tag: str | None
+    full_name: str, num_classes: int | None, in_chans: int, pretrained: bool
 ) -> nn.Module:
     settings: dict[str, int] = {"in_chans": in_chans}
     if num_classes is not None:
         settings["num_classes"] = num_classes
-    full_name = f"{name}.{tag}" if pretrained and tag else name
     try:
         return timm.create_model(full_name, pretrained=pretrained, **settings)
     except (OSError, RuntimeError, ValueError) as error:
@@ -151,3 +149,26 @@ def _backbone(
             f"Expected `model.pretrained=true` to find published weights of '{full_name}', but "
             f"got: {reason} (without a network, give a file: model.weights=FILE)"
         ) from error
+
+
+def built_network(
+    component: Mapping[str, Any], num_classes: int, in_chans: int, *, load_weights: bool = True
+) -> nn.Module:
+    """The network that a `model` component describes, for images with `in_chans` channels.
+
+    Any callable that takes `num_classes` and gives a module will do as `_target_`; `in_chans` and
+    `load_weights` are passed where its signature names them.
+
+    Raises:
+        UserError: an argument does not fit the target, or what it gives is no module.
+    """
+    target = located(str(component.get("_target_")), "model")
+    offered = {"in_chans": in_chans, "load_weights": load_weights}
+    named = inspect.signature(target).parameters
+    given = {name: value for name, value in offered.items() if name in named}
+    net = built(component, "model", num_classes=num_classes, **given)
+    if not isinstance(net, nn.Module):
+        raise UserError(
+            f"Expected `model._target_` to give a torch module, but got {type(net).__name__}"
+        )
+    return net

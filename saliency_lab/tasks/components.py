@@ -13,13 +13,14 @@ from saliency_lab.config.binding import bound_arguments, built
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError
 from saliency_lab.models.classifier import Classifier
+from saliency_lab.models.network import built_network
 from saliency_lab.tasks.progress import ProgressReport
 from saliency_lab.tasks.tracking import Tracking
 
 # What the program passes by itself, per group.
 _GIVEN = {
     "data": (),
-    "model": ("num_classes", "in_chans"),
+    "model": ("num_classes", "in_chans", "load_weights"),
     "optimizer": ("params",),
     "scheduler": ("optimizer", "max_epochs"),
     "trainer": ("directory", "callbacks", "loggers"),
@@ -48,11 +49,16 @@ def data_module(config: Mapping[str, Any]) -> ImageData:
     return data
 
 
-def classifier(config: Mapping[str, Any], data: ImageData) -> Classifier:
-    """An untrained (or pretrained) classifier for the data, ready to be trained."""
+def classifier(
+    config: Mapping[str, Any], data: ImageData, *, load_weights: bool = True
+) -> Classifier:
+    """A classifier for the data, ready to be trained.
+
+    Without `load_weights` a pretrained one has its structure only; a checkpoint brings the rest.
+    """
     model = config["model"]
     channels, height, width = data.input_shape
-    net = built(model, "model", num_classes=data.num_classes, in_chans=channels)
+    net = built_network(model, data.num_classes, channels, load_weights=load_weights)
     facts = {
         "model": dict(model),
         "data": data.name,
