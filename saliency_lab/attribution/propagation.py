@@ -1,0 +1,128 @@
+"""Forward passes in which each operation either has a rule, or is linear, or is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from saliency_lab.errors import UserError
+
+Rule = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Tensor]
+
+# fmt: off
+# Linear in the input, or a choice of its entries: the gradient is the right way back.
+LINEAR = frozenset({
+    "conv1d", "conv2d", "conv3d", "linear", "batch_norm", "avg_pool1d", "avg_pool2d",
+    "adaptive_avg_pool2d", "dropout", "dropout2d", "feature_dropout", "alpha_dropout",
+    "add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__rsub__",
+    "__isub__", "rsub", "neg", "__neg__", "cat", "concat", "concatenate", "stack", "chunk",
+    "split", "unbind", "flatten", "unflatten", "reshape", "view", "view_as", "permute",
+    "transpose", "movedim", "squeeze", "unsqueeze", "expand", "contiguous", "clone", "to",
+    "float", "double", "type_as", "__getitem__", "mean", "sum", "pad", "interpolate",
+    "pixel_shuffle", "pixel_unshuffle", "roll", "flip",
+})
+# Linear only while all factors but one are constants.
+PRODUCTS = frozenset({
+    "mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply", "matmul", "__matmul__",
+    "mm", "bmm", "einsum",
+})
+# Linear only while the divisor is a constant.
+QUOTIENTS = frozenset({
+    "div", "div_", "__truediv__", "__itruediv__", "true_divide", "divide",
+})
+# One number in, one number out.
+ELEMENTWISE = frozenset({
+    "relu", "gelu", "silu", "hardswish", "hardsigmoid", "mish", "elu", "selu", "celu",
+    "leaky_relu", "prelu", "relu6", "hardtanh", "softplus", "tanh", "sigmoid", "clamp",
+})
+# fmt: on
+
+
+class Weighted(torch.autograd.Function):
+    """A given value forward, a given multiplier of what arrives backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, multiplier: Tensor) -> Tensor:
+        ctx.save_for_backward(multiplier)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *arriving: Tensor) -> tuple[Tensor, None, None]:
+        (multiplier,) = ctx.saved_tensors
+        return arriving[0] * multiplier, None, None
+
+
+class PropagationRules(TorchFunctionMode):
+    """Rules by operation, for a forward pass inside a `with` block.
+
+    Operations are met where they are called, so it makes no difference whether a module calls
+    them, how often a module is used, or whether it works in place.
+
+    Args:
+        method: the method's name, for the refusal.
+        rules: from an operation's name to its rule.
+
+    Raises:
+        UserError: inside the block, at an operation on the input that has no rule and is not
+            linear.
+    """
+
+    def __init__(self, method: str, rules: Mapping[str, Rule]) -> None:
+        super().__init__()
+        self._method, self._rules = method, rules
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        operands = [t for t in _tensors([*args, *kwargs.values()]) if t.requires_grad]
+        if operands and (rule := self._rules.get(name.removesuffix("_"))):
+            in_place = kwargs.pop("inplace", False) or name.endswith("_")
+            result = rule(_out_of_place(name) if name.endswith("_") else func, args, kwargs)
+            # In place as the user's own operation would be: others may hold the same tensor.
+            return args[0].copy_(result) if in_place else result
+        output = func(*args, **kwargs)
+        if not operands or not any(t.requires_grad for t in _tensors([output])):
+            return output
+        if _linear(name, args, kwargs, operands):
+            return output
+        what = f"{name} of two activations" if name in PRODUCTS else name
+        raise UserError(
+            f"Expected `model` to consist of layers with a rule, but got {what}, "
+            f"for which {self._method} has none."
+        )
+
+
+def _linear(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], operands: list[Tensor]
+) -> bool:
+    """Whether an operation is linear in those of its operands that depend on the input."""
+    if name == "batch_norm":
+        # With the statistics of the batch it is not, and it mixes the images.
+        return not kwargs.get("training", False)
+    if name in QUOTIENTS:
+        return len(args) > 1 and not (isinstance(args[1], Tensor) and args[1].requires_grad)
+    return name in LINEAR or (name in PRODUCTS and len(operands) == 1)
+
+
+def _out_of_place(name: str) -> Callable[..., Any]:
+    plain = name.removesuffix("_")
+    return getattr(torch, plain, None) or getattr(F, plain)
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
