@@ -68,7 +68,9 @@ def bound_arguments(
         if name not in names and not open_ended:
             raise unknown_key(f"{key}.{name}", names)
         arguments[name] = _checked(value, hints.get(name, Any), f"{key}.{name}")
-    for name in names:
+    # What `_partial_` leaves open is given by whoever calls it.
+    required = [] if component.get("_partial_") else names
+    for name in required:
         if parameters[name].default is inspect.Parameter.empty and name not in arguments:
             raise UserError(f"Expected `{key}.{name}` to be given, but it is missing")
     return target, arguments
