@@ -71,7 +71,8 @@ def _exit_code(arguments: list[str]) -> int:
 def _hydra_main(task: str) -> None:
     import hydra
 
-    from saliency_lab.cli.jobs import register_resolvers, run_task
+    from saliency_lab.cli.jobs import run_task
+    from saliency_lab.cli.places import register_resolvers
     from saliency_lab.config.location import config_directory
     from saliency_lab.config.schema import register_schemas
 

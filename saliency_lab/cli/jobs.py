@@ -10,28 +10,16 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from saliency_lab.cli.logs import configure_logging
-from saliency_lab.cli.sweep import leave_record, sweep_directory
-from saliency_lab.config.identity import run_directory
+from saliency_lab.cli.sweep import leave_record
 from saliency_lab.errors import UserError
 from saliency_lab.runs.processes import LAUNCH_VARIABLES, process_rank, started_by_launcher
 
 log = logging.getLogger(__name__)
-
-
-def register_resolvers() -> None:
-    """Make `${run_directory:}` and `${sweep_directory:}` known to OmegaConf."""
-    OmegaConf.register_new_resolver(
-        "run_directory", lambda _root_: _run_directory(_root_), replace=True
-    )
-    OmegaConf.register_new_resolver(
-        "sweep_directory", lambda _root_: sweep_directory(_root_.output_root), replace=True
-    )
 
 
 def run_task(config: DictConfig) -> None:
@@ -52,30 +40,6 @@ def run_task(config: DictConfig) -> None:
         sys.argv = argv
         _leave_process_group()
     _record(hydra_config, None)
-
-
-def _run_directory(root: DictConfig) -> str:
-    """The absolute run directory of a configuration that Hydra is composing."""
-    config = _plain(root)
-    loader = GlobalHydra.instance().config_loader()
-    choices = [
-        f"{group}={choice}"
-        for group, choice in root.hydra.runtime.choices.items()
-        if choice is not None and group != "experiment" and "/" not in group and "@" not in group
-    ]
-    defaults = loader.load_configuration(
-        config_name=root.hydra.job.config_name, overrides=choices, run_mode=RunMode.RUN
-    )
-    # The seed fills in other keys by interpolation; only its own value tells runs apart.
-    OmegaConf.set_struct(defaults, False)
-    defaults.seed = config["seed"]
-    return str((Path(config["output_root"]) / run_directory(config, _plain(defaults))).absolute())
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    without = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-    plain = OmegaConf.to_container(without, resolve=True)
-    return {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
 
 
 def _own_command(task: str, hydra_config: DictConfig) -> list[str]:

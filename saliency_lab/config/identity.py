@@ -11,6 +11,7 @@ from typing import Any
 NOT_IDENTITY = (
     "task",
     "output_root",
+    "training",
     "overwrite",
     "hydra",
     "logger",
@@ -42,15 +43,19 @@ def differences(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[
     return {key: mine[key] for key in sorted(mine) if key not in theirs or theirs[key] != mine[key]}
 
 
-def run_directory(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Path:
+def run_directory(
+    config: Mapping[str, Any], defaults: Mapping[str, Any], chosen: Mapping[str, str] | None = None
+) -> Path:
     """The directory of a run, relative to the output root.
 
-    `task/data/model[/method]/seed=S[,key=value…]`, where the keys are those that differ from the
-    defaults of the same group choices; a long list is cut and a digest of all of it appended.
+    `task/data/model[/method]/seed=S[,group=choice…][,key=value…]`, where the keys are those that
+    differ from the defaults of the same group choices; a long list is cut and a digest of all of
+    it appended.
 
     Args:
         config: the resolved configuration as plain containers.
         defaults: the same group choices with no value changed.
+        chosen: group choices that are not the usual ones and that the path does not name.
     """
     parts = [str(config["task"])]
     parts += [str(config[group]["name"]) for group in ("data", "model") if group in config]
@@ -61,7 +66,10 @@ def run_directory(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Pat
         for key, value in differences(config, defaults).items()
         if key not in IN_PATH and not _belongs(key, _ignored(config))
     }
-    return Path(*[_safe(part) for part in parts], _joined(config["seed"], rest))
+    return Path(
+        *[_safe(part) for part in parts],
+        _joined(config["seed"], {**dict(sorted((chosen or {}).items())), **rest}),
+    )
 
 
 def training_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,10 +100,12 @@ def _belongs(key: str, prefixes: Sequence[str]) -> bool:
 
 def _joined(seed: Any, rest: Mapping[str, Any]) -> str:
     name = ",".join([f"seed={seed}", *(f"{key}={_text(value)}" for key, value in rest.items())])
-    if len(name) <= LONGEST_NAME:
-        return _safe(name)
+    safe = _safe(name)
+    if safe == name and len(name) <= LONGEST_NAME:
+        return name
+    # What was cut or replaced would otherwise make two runs one.
     digest = hashlib.sha256(name.encode()).hexdigest()[:10]
-    return _safe(name[: LONGEST_NAME - 11]) + "~" + digest
+    return f"{safe[: LONGEST_NAME - 11]}~{digest}"
 
 
 def _text(value: Any) -> str:
