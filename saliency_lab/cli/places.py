@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -74,15 +75,15 @@ def _chosen(root: DictConfig) -> dict[str, str]:
         if group not in _IN_PATH and usual.get(group) != choice
     }
     # A person's own file may go by another name than the data set that it is a form of.
-    if "data" in root and root.data.get("name") != root.hydra.runtime.choices.get("data"):
-        chosen["data"] = str(root.hydra.runtime.choices.get("data"))
+    if "data" in root and root.data.get("name") != _hydra(root).runtime.choices.get("data"):
+        chosen["data"] = str(_hydra(root).runtime.choices.get("data"))
     return chosen
 
 
 def _choices(root: DictConfig) -> dict[str, str]:
     return {
         group: choice
-        for group, choice in root.hydra.runtime.choices.items()
+        for group, choice in _hydra(root).runtime.choices.items()
         if choice is not None and group not in _NO_CHOICE and "/" not in group and "@" not in group
     }
 
@@ -92,9 +93,14 @@ def _composed(root: DictConfig, overrides: list[str]) -> DictConfig:
         GlobalHydra.instance()
         .config_loader()
         .load_configuration(
-            config_name=root.hydra.job.config_name, overrides=overrides, run_mode=RunMode.RUN
+            config_name=_hydra(root).job.config_name, overrides=overrides, run_mode=RunMode.RUN
         )
     )
+
+
+def _hydra(root: DictConfig) -> DictConfig:
+    """Hydra's own part: in the tree while Hydra composes it, kept apart inside the job."""
+    return root.hydra if "hydra" in root else HydraConfig.instance().cfg.hydra
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

@@ -21,7 +21,7 @@ DECODING = "rgb,exif,bilinear-antialias,1"
 """Changes when the pixels made from a file change."""
 
 # What Pillow raises for damaged files of the formats above.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
            Image.DecompressionBombError)  # fmt: skip
 _CROP_SHARE = 224 / 256
 
@@ -53,7 +53,7 @@ def file_reader(paths: Sequence[Path], size: int, resize: Resize) -> Reader:
             path = paths[position]
             try:
                 pixels[slot] = decoded(path, size, resize)
-            except _DAMAGE as error:
+            except DAMAGE as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 unreadable[position] = reason if str(path) in reason else f"{path} ({reason})"
         return pixels, unreadable

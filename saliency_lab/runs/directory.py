@@ -71,8 +71,10 @@ def held(directory: Path) -> Iterator[None]:
         lock.release()
 
 
-def begin(directory: Path, config: Mapping[str, Any], *, overwrite: bool) -> None:
+def begin(directory: Path, config: Mapping[str, Any], *, overwrite: bool, **known: Any) -> None:
     """Prepare a held directory for a run: start anew, go on, or refuse another run's directory.
+
+    `known` is what the summary can say before the run has begun.
 
     Raises:
         UserError: the directory holds a run of another configuration.
@@ -82,7 +84,7 @@ def begin(directory: Path, config: Mapping[str, Any], *, overwrite: bool) -> Non
     write_text(directory / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
     write_json(directory / "environment.json", environment(int(config["seed"])))
     (directory / ERROR).unlink(missing_ok=True)
-    write_json(directory / SUMMARY, {"task": config["task"], "status": "running"})
+    write_json(directory / SUMMARY, {"task": config["task"], "status": "running", **known})
 
 
 def finish(directory: Path, summary: Mapping[str, Any]) -> None:

@@ -1,0 +1,72 @@
+"""What a computation costs: passes through the model, seconds, memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class CostMeter:
+    """Counts images that go forward and backward through a model, and the time of each stage.
+
+    Used as a context; the model's own `forward` and modules stay as they are, so that whatever
+    looks into the model (hooks, layer names) sees the same model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.forwards = self.backwards = 0
+        self._stages: dict[str, dict[str, float]] = {}
+        self._since = {"seconds": 0.0, "forwards": 0.0, "backwards": 0.0}
+
+    def __enter__(self) -> CostMeter:
+        self._hook = self.model.register_forward_hook(self._count)
+        self._device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        self._since = self._now()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._hook.remove()
+
+    def mark(self, stage: str) -> None:
+        """Everything since the last mark belongs to this stage."""
+        now = self._now()
+        self._stages[stage] = {name: now[name] - self._since[name] for name in now}
+        self._since = now
+
+    def totals(self) -> dict[str, Any]:
+        """Per stage: images forward, images backward, seconds; and the peak memory in bytes."""
+        return {**self._stages, "peak_bytes": _peak_bytes(self._device)}
+
+    def _now(self) -> dict[str, float]:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return {
+            "seconds": time.perf_counter(),
+            "forwards": float(self.forwards),
+            "backwards": float(self.backwards),
+        }
+
+    def _count(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        if not isinstance(output, Tensor):
+            return output
+        self.forwards += len(output)
+        if output.requires_grad:
+            output.register_hook(self._count_backward)
+        return output
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Kibibytes on Linux, bytes on macOS; of the whole process since its start.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,274 @@
+"""Deletion and insertion curves of saliency maps, as a callback of Lightning's test loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from annotated_types import Ge, Gt
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from saliency_lab.attribution.maps import BatchMaps, Source, maps, require_finite, view_names
+from saliency_lab.attribution.randomness import SampleGenerator
+from saliency_lab.attribution.views import Channels, View
+from saliency_lab.data.batch import Batch
+from saliency_lab.engine.frozen import frozen
+from saliency_lab.errors import UserError
+from saliency_lab.evaluators.cost import CostMeter
+from saliency_lab.evaluators.parts import Parts
+from saliency_lab.metrics.curves import CurveScores, MaskingJob, Mode, masked_scores
+from saliency_lab.metrics.deletion import Protocol, checked_fractions, deletion_levels
+from saliency_lab.metrics.fills import checked_fill, fill_images
+
+# The pairs that the reference reports: maps of what speaks for the class lose it to black, maps
+# of what speaks against darkening to white.
+PAPER_PAIRS: dict[str, tuple[str, ...]] = {
+    "original": ("black", "white"),
+    "positive": ("black",),
+    "active": ("black",),
+    "negative": ("white",),
+    "inactive": ("white",),
+}
+
+
+@dataclass(frozen=True)
+class DeletionSettings:
+    """How faithfulness is measured: the `evaluator` group."""
+
+    protocol: Protocol
+    modes: tuple[Mode, ...]
+    fills: Literal["paper"] | tuple[str, ...]
+    fractions: tuple[float, ...]
+    split: Literal["test", "train"]
+    batch_size: int
+    on_nonfinite: Literal["error", "skip"]
+    examples: int
+    resamples: int
+
+    def fills_of(self, view: str) -> tuple[str, ...]:
+        """What deleted pixels of a view's map are replaced by."""
+        return PAPER_PAIRS[view] if self.fills == "paper" else self.fills
+
+
+def deletion(
+    *,
+    protocol: Protocol = "paper",
+    modes: Sequence[Mode] = ("deletion",),
+    fills: Literal["paper"] | Sequence[str] = "paper",
+    fractions: Sequence[Annotated[float, Ge(0)]] | None = None,
+    split: Literal["test", "train"] = "test",
+    batch_size: Annotated[int, Gt(0)] = 100,
+    on_nonfinite: Literal["error", "skip"] = "error",
+    examples: Annotated[int, Ge(0)] = 50,
+    resamples: Annotated[int, Gt(0)] = 1000,
+) -> DeletionSettings:
+    """The settings of the `evaluator` group.
+
+    Args:
+        protocol, fractions: see `saliency_lab.metrics.deletion.deletion_levels`.
+        modes: `deletion`, `insertion` or both.
+        fills: `paper` reports black for original, positive and active, and white for original,
+            negative and inactive; or a list of fills for every view.
+        split: the images to measure on.
+        batch_size: images per block; a block is computed, written and resumed as one.
+        on_nonfinite: `skip` counts and leaves out images with NaN or infinite logits or maps.
+        examples: images kept with their maps for the report, drawn at random by seed.
+        resamples: bootstrap resamples of each interval.
+
+    Raises:
+        UserError: an unknown fill or unusable fractions.
+    """
+    chosen: Literal["paper"] | tuple[str, ...] = "paper"
+    if not isinstance(fills, str):
+        chosen = tuple(checked_fill(fill) for fill in fills)
+    if not chosen or not modes:
+        raise UserError("Expected `evaluator.fills` and `evaluator.modes` not to be empty")
+    return DeletionSettings(
+        protocol,
+        tuple(modes),
+        chosen,
+        checked_fractions(fractions, protocol),
+        split,
+        batch_size,
+        on_nonfinite,
+        examples,
+        resamples,
+    )
+
+
+@dataclass(frozen=True)
+class Method:
+    """A source of attributions and the views of it that are measured."""
+
+    name: str
+    source: Source
+    views: tuple[View, ...]
+    channels: Channels = "max"
+    competitors: int | None = None
+
+    @classmethod
+    def of(cls, name: str, source: Source, view: Mapping[str, Any]) -> Method:
+        """A method with the settings of the `view` group."""
+        return cls(
+            name,
+            source,
+            view_names(source, view["names"]),
+            view["channels"],
+            view["competitors"],
+        )
+
+
+class DeletionEvaluator(pl.Callback):
+    """Takes each test batch, calls the pure functions and writes its rows."""
+
+    def __init__(
+        self,
+        settings: DeletionSettings,
+        method: Method,
+        parts: Parts,
+        kept: NDArray[np.int64],
+        seed: int,
+    ) -> None:
+        self.settings = settings
+        self.method = method
+        self.parts = parts
+        self.kept = set(kept.tolist())
+        self.seed = seed
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        network = pl_module.network
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"Expected a network, but got {type(network).__name__}")
+        number = int(batch.index[0]) // self.parts.block
+        with CostMeter(network) as cost:
+            found = self._maps(network, batch)
+            cost.mark("maps")
+            skipped = self._skipped(found, batch)
+            levels = {view: self._levels(found.maps[view]) for view in self.method.views}
+            intact = outputs if found.logits is None else found.logits
+            scored = self._scores(network, batch, intact, levels)
+            cost.mark("curves")
+        rows = self._rows(batch, intact.argmax(1), scored, skipped)
+        meta = {"skipped": skipped, "images": len(batch.ids), "cost": cost.totals()}
+        self.parts.write(number, rows, meta, self._examples(batch, intact, found, levels))
+
+    def _maps(self, network: nn.Module, batch: Batch) -> BatchMaps:
+        return maps(
+            network,
+            batch.image,
+            self.method.source,
+            self.method.views,
+            channels=self.method.channels,
+            competitors=self.method.competitors,
+            generator=SampleGenerator(self.seed, batch.ids),
+        )
+
+    def _skipped(self, found: BatchMaps, batch: Batch) -> list[str]:
+        if self.settings.on_nonfinite == "error":
+            require_finite(found.finite, batch.ids)
+        return [s for s, ok in zip(batch.ids, found.finite.tolist(), strict=True) if not ok]
+
+    def _levels(self, values: Tensor) -> Tensor:
+        # Images with a NaN are left out of the rows; a sort needs a number all the same.
+        return deletion_levels(values.nan_to_num(), self.settings.fractions, self.settings.protocol)
+
+    def _scores(
+        self,
+        network: nn.Module,
+        batch: Batch,
+        intact: Tensor,
+        levels: Mapping[str, Tensor],
+    ) -> dict[tuple[str, str, str], CurveScores]:
+        jobs: dict[tuple[str, str, str], MaskingJob] = {}
+        fills: dict[str, Tensor] = {}
+        for view in self.method.views:
+            for mode in self.settings.modes:
+                for fill in self.settings.fills_of(view):
+                    if fill not in fills:
+                        noise = SampleGenerator(self.seed, [f"fill/{i}" for i in batch.ids])
+                        fills[fill] = fill_images(batch.image, fill, noise)
+                    jobs[view, mode, fill] = MaskingJob(levels[view], fills[fill], mode)
+        with frozen(network):
+            scores = masked_scores(
+                network,
+                batch.image,
+                list(jobs.values()),
+                len(self.settings.fractions),
+                intact=intact,
+            )
+        return dict(zip(jobs, scores, strict=True))
+
+    def _rows(
+        self,
+        batch: Batch,
+        predicted: Tensor,
+        scored: Mapping[tuple[str, str, str], CurveScores],
+        skipped: list[str],
+    ) -> pd.DataFrame:
+        intact = predicted.cpu().numpy()[:, None]
+        fractions = np.array(self.settings.fractions)
+        images, count = len(batch.ids), len(fractions)
+        frames = []
+        for (view, mode, fill), scores in scored.items():
+            prediction = scores.prediction.cpu().numpy()
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "sample_id": np.repeat(np.array(batch.ids, dtype=object), count),
+                        "index": np.repeat(batch.index.cpu().numpy(), count),
+                        "label": np.repeat(batch.label.cpu().numpy(), count),
+                        "method": self.method.name,
+                        "view": view,
+                        "mode": mode,
+                        "fill": fill,
+                        "fraction": np.tile(fractions, images),
+                        "deleted": scores.deleted.cpu().numpy().ravel(),
+                        "prediction": prediction.ravel(),
+                        "agrees": (prediction == intact).ravel(),
+                        "probability": scores.probability.cpu().numpy().ravel(),
+                        "logit": scores.logit.cpu().numpy().ravel(),
+                    }
+                )
+            )
+        rows = pd.concat(frames, ignore_index=True)
+        rows = rows[~rows["sample_id"].isin(skipped)] if skipped else rows
+        return rows.astype(dict.fromkeys(("method", "view", "mode", "fill"), "category"))
+
+    def _examples(
+        self, batch: Batch, logits: Tensor, found: BatchMaps, levels: Mapping[str, Tensor]
+    ) -> dict[str, NDArray[Any]] | None:
+        chosen = [i for i, index in enumerate(batch.index.tolist()) if index in self.kept]
+        if not chosen:
+            return None
+        pixels = (batch.image[chosen] * 255).round().to(torch.uint8)
+        arrays: dict[str, NDArray[Any]] = {
+            "ids": np.array([batch.ids[i] for i in chosen]),
+            "labels": batch.label[chosen].cpu().numpy(),
+            "predictions": logits[chosen].argmax(1).cpu().numpy(),
+            "images": pixels.cpu().numpy(),
+        }
+        for view in self.method.views:
+            name = f"{self.method.name}/{view}"
+            arrays[f"map:{name}"] = _scaled(found.maps[view][chosen]).half().cpu().numpy()
+            arrays[f"levels:{name}"] = levels[view][chosen].cpu().numpy()
+        return arrays
+
+
+def _scaled(values: Tensor) -> Tensor:
+    """Maps (B, H, W) scaled to [0, 1] per image, for the eye; a constant map becomes 0."""
+    low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
+    return (values - low) / (high - low).clamp_min(torch.finfo(values.dtype).tiny)

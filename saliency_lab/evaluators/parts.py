@@ -1,0 +1,104 @@
+"""Rows of an evaluation, one file per block of samples: what is there is done, after any kill."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from saliency_lab.runs.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+_META = b"saliency_lab"
+
+
+class Parts:
+    """The finished blocks of an evaluation on disk, and their merge.
+
+    A block is `parts/START-STOP.parquet` (its rows, with counts and costs as metadata) and, where
+    it holds example images, `parts/START-STOP.npz`. Every process writes its own blocks.
+
+    Args:
+        directory: the run directory.
+        size: samples of the split.
+        block: samples per block.
+    """
+
+    def __init__(self, directory: Path, size: int, block: int) -> None:
+        self.directory = directory
+        self.folder = directory / "parts"
+        self.size, self.block = size, block
+
+    def path(self, number: int) -> Path:
+        """Where block `number`'s rows are."""
+        start = number * self.block
+        stop = min(start + self.block, self.size)
+        return self.folder / f"{start:08d}-{stop:08d}.parquet"
+
+    def done(self) -> list[int]:
+        """Numbers of the blocks that need no work; a truncated one is named and done again."""
+        count = -(-self.size // self.block)
+        return [n for n in range(count) if self.path(n).is_file() and _readable(self.path(n))]
+
+    def write(
+        self,
+        number: int,
+        rows: pd.DataFrame,
+        meta: Mapping[str, Any],
+        examples: Mapping[str, NDArray[Any]] | None,
+    ) -> None:
+        """Write a block; the rows come last, so that a block with rows is whole."""
+        path = self.path(number)
+        if examples:
+            with atomic_path(path.with_suffix(".npz")) as temporary:
+                np.savez(temporary, **dict(examples))
+        table = pa.Table.from_pandas(rows, preserve_index=False)
+        kept = {**(table.schema.metadata or {}), _META: json.dumps(dict(meta)).encode()}
+        with atomic_path(path) as temporary:
+            pq.write_table(table.replace_schema_metadata(kept), temporary)
+
+    def rows(self) -> pd.DataFrame:
+        """All rows of all blocks, in the samples' order."""
+        files = self._files()
+        return pa.concat_tables([pq.read_table(f) for f in files]).to_pandas()
+
+    def metas(self) -> Iterator[dict[str, Any]]:
+        """The metadata of every block, in order."""
+        for path in self._files():
+            yield json.loads(pq.read_schema(path).metadata[_META])
+
+    def examples(self) -> dict[str, NDArray[Any]]:
+        """The example arrays of all blocks, joined along the first axis."""
+        found: dict[str, list[NDArray[Any]]] = {}
+        for path in self._files():
+            if path.with_suffix(".npz").is_file():
+                with np.load(path.with_suffix(".npz")) as arrays:
+                    for name in arrays.files:
+                        found.setdefault(name, []).append(arrays[name])
+        return {name: np.concatenate(arrays) for name, arrays in found.items()}
+
+    def clear(self) -> None:
+        """Remove all blocks, also of another block size."""
+        for path in self.folder.glob("*"):
+            path.unlink()
+
+    def _files(self) -> list[Path]:
+        return [self.path(n) for n in range(-(-self.size // self.block))]
+
+
+def _readable(path: Path) -> bool:
+    try:
+        pq.read_schema(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        log.warning("%s is truncated and not used: %s", path, str(error).splitlines()[0])
+        return False
+    return True
