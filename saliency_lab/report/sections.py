@@ -1,0 +1,279 @@
+"""The page's sections as plain data for the template: texts, table cells and inline drawings."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from saliency_lab.report.figures import condition_name
+from saliency_lab.report.palette import Style
+from saliency_lab.report.panels import Condition, Curve, Panel
+from saliency_lab.report.paper import PAPER_VIEWS, title_of
+from saliency_lab.report.plots import Line, chart_svg, interval_svg, lines_of, swatch_svg
+from saliency_lab.report.records import Records, TrainingRun
+from saliency_lab.report.tables import hardware, paper_area
+
+SIGNIFICANT = 0.05
+_LARGEST_CONFUSION = 20
+
+
+def panel_section(panel: Panel) -> dict[str, Any]:
+    """Charts, read-out and area tables of one panel."""
+    summary = panel.summary
+    styles = {curve.key: curve.style for curve in panel.curves}
+    charts = []
+    for mode, fill in panel.conditions:
+        points = panel.points[(panel.points["mode"] == mode) & (panel.points["fill"] == fill)]
+        name = condition_name(mode, fill)
+        word = "inserted" if mode == "insertion" else "deleted"
+        drawn = chart_svg(
+            lines_of(points, styles),
+            name=f"{panel.title}, {name}: allegiance against the share of pixels {word}; "
+            "the values are in the table beside it",
+            x_title=f"most salient pixels {word}",
+        )
+        charts.append({"name": name, "svg": drawn})
+    return {
+        "slug": panel.slug,
+        "title": panel.title,
+        "facts": _facts(panel),
+        "charts": charts,
+        "curves": [legend_entry(curve) for curve in panel.curves],
+        "steps": len(summary.fractions),
+        "areas": [_area_section(panel, condition) for condition in panel.conditions],
+        "reference": panel.reference.label,
+    }
+
+
+def panel_values(panel: Panel) -> dict[str, Any]:
+    """What the read-out needs: allegiance, low and high per curve, condition and fraction."""
+    values: dict[str, list[list[list[float]] | None]] = {}
+    for curve in panel.curves:
+        values[curve.key] = []
+        mine = panel.points[panel.points["key"] == curve.key]
+        for mode, fill in panel.conditions:
+            part = mine[(mine["mode"] == mode) & (mine["fill"] == fill)].sort_values("fraction")
+            rows = part[["allegiance", "low", "high"]].round(4).to_numpy().tolist()
+            values[curve.key].append(rows or None)
+    return {"fractions": list(panel.summary.fractions), "values": values}
+
+
+def reference_section(panels: Sequence[Panel]) -> list[dict[str, Any]]:
+    """The paper's own table: per panel six areas, with the published one below each."""
+    rows = []
+    for panel in panels:
+        cells = []
+        for fill, views in PAPER_VIEWS.items():
+            found = {
+                view: panel.area_of.get((f"gradient/{view}", "deletion", fill, "allegiance"))
+                for view in views
+            }
+            areas = [area.area for area in found.values() if area]
+            for view, area in found.items():
+                paper = panel.paper.areas.get((fill, view)) if panel.paper else None
+                best = area is not None and len(areas) > 1 and area.area == min(areas)
+                cells.append(
+                    {
+                        "value": number(area.area) if area else "–",
+                        "interval": span(area.low, area.high) if area else "",
+                        "paper": f"{paper:.2f}" if paper is not None else "",
+                        "best": best,
+                    }
+                )
+        accuracy = panel.summary.accuracy
+        published = panel.paper.accuracy if panel.paper else None
+        if any(cell["value"] != "–" for cell in cells):
+            rows.append(
+                {
+                    "title": panel.title,
+                    "slug": panel.slug,
+                    "accuracy": percent(accuracy.value) if accuracy else "–",
+                    "paper": percent(published) if published else "",
+                    "cells": cells,
+                }
+            )
+    return rows
+
+
+def findings(panels: Sequence[Panel]) -> list[str]:
+    """One sentence per view of the paper: in how many panels it lowers the area."""
+    sentences = []
+    for fill, (_, *views) in PAPER_VIEWS.items():
+        for view in views:
+            found = [
+                panel.comparison_of[place]
+                for panel in panels
+                for place in [(f"gradient/{view}", "deletion", fill)]
+                if panel.reference.key == "gradient/original" and place in panel.comparison_of
+            ]
+            if not found:
+                continue
+            lower = [comparison for comparison in found if comparison.difference < 0]
+            sure = [c for c in lower if c.p_holm is not None and c.p_holm < SIGNIFICANT]
+            sentences.append(
+                f"{view.capitalize()}, {fill}-deletion: a smaller area than original in "
+                f"{len(lower)} of {len(found)}, significantly in {len(sure)}."
+            )
+    return sentences
+
+
+def training_section(run: TrainingRun, slug: str) -> dict[str, Any]:
+    """Loss and accuracy per epoch and the confusion of one training run."""
+    summary, metrics = run.summary, run.metrics
+    charts = []
+    for name in ("accuracy", "loss"):
+        lines = []
+        for part, label, colour, dash in (
+            ("train", "training", "#0072b2", ()),
+            ("val", "validation", "#d55e00", (6.0, 2.0)),
+        ):
+            column = f"{part}/{name}"
+            if column in metrics:
+                seen = metrics.loc[metrics[column].notna(), ["epoch", column]]
+                style = Style(colour, dash, "o", label)
+                lines.append(Line(part, style, seen["epoch"].tolist(), seen[column].tolist()))
+        if lines:
+            last = ", ".join(f"{line.style.label} ends at {line.y[-1]:.3f}" for line in lines)
+            drawn = chart_svg(
+                lines,
+                name=f"{name} per epoch: {last}",
+                x_title="epoch",
+                percent_x=False,
+                percent_y=name == "accuracy",
+            )
+            legend = [(swatch_svg(line.style), line.style.label) for line in lines]
+            charts.append({"name": name, "svg": drawn, "legend": legend})
+    return {
+        "slug": slug,
+        "title": title_of(summary.data.name, summary.model.name),
+        "charts": charts,
+        "classes": summary.data.classes,
+        "confusion": _confusion_rows(summary.confusion, summary.data.classes),
+        "name": run.name,
+    }
+
+
+def environment_sections(records: Records) -> list[dict[str, Any]]:
+    """The distinct machines and versions that the runs were made with."""
+    found: dict[str, dict[str, Any]] = {}
+    for run in (*records.evaluations, *records.trainings):
+        known = run.environment
+        versions = known.get("versions") or {}
+        shown = {
+            "hardware": hardware(known),
+            "threads": str(known.get("threads") or "–"),
+            "system": f"Python {known.get('python', '?')} on {known.get('platform', '?')}",
+            "versions": ", ".join(f"{name} {value}" for name, value in versions.items() if value),
+            "commit": _commit(known),
+        }
+        entry = found.setdefault(repr(shown), shown | {"count": 0})
+        entry["count"] += 1
+    return list(found.values())
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}".replace("-", "−")
+
+
+def span(low: float, high: float) -> str:
+    """An interval without leading zeros, "[.121, .153]"; signs are true minus signs."""
+    texts = (re.sub(r"^(-?)0\.", r"\1.", f"{value:.3f}") for value in (low, high))
+    return f"[{', '.join(texts)}]".replace("-", "−")
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """ "83 s", "12 min", "3 h 05 min"."""
+    minutes = round(seconds / 60)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _facts(panel: Panel) -> list[tuple[str, str]]:
+    summary = panel.summary
+    facts = [("images", f"{summary.data.images:,} ({summary.data.split})")]
+    if summary.accuracy:
+        interval = summary.accuracy
+        text = percent(interval.value)
+        if interval.low is not None and interval.high is not None:
+            text += f" [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+        facts.append(("accuracy", text))
+    if panel.paper:
+        facts.append(("accuracy in the paper", percent(panel.paper.accuracy)))
+    facts += [("protocol", summary.protocol), ("seed", str(summary.seed))]
+    facts.append(("time", duration(sum(run.summary.seconds for run in panel.runs))))
+    return facts
+
+
+def legend_entry(curve: Curve) -> dict[str, str]:
+    return {"key": curve.key, "label": curve.label, "swatch": swatch_svg(curve.style)}
+
+
+def _area_section(panel: Panel, condition: Condition) -> dict[str, Any]:
+    mode, fill = condition
+    areas = {
+        curve.key: panel.area_of.get((curve.key, mode, fill, "allegiance"))
+        for curve in panel.curves
+    }
+    largest = max((area.high for area in areas.values() if area), default=1.0) or 1.0
+    scores = sorted({key[3] for key in panel.area_of} - {"allegiance"})
+    rows = []
+    for curve in panel.curves:
+        area = areas[curve.key]
+        if area is None:
+            continue
+        paper = paper_area(panel, curve, mode, fill)
+        others = [panel.area_of.get((curve.key, mode, fill, score)) for score in scores]
+        rows.append(
+            legend_entry(curve)
+            | {
+                "area": number(area.area),
+                "interval": span(area.low, area.high),
+                "glyph": interval_svg(area.area, area.low, area.high, largest, curve.style.colour),
+                "paper": f"{paper:.2f}" if paper is not None else "",
+                "others": [number(other.area if other else None) for other in others],
+                **_difference(panel, curve, condition),
+            }
+        )
+    return {
+        "name": condition_name(mode, fill),
+        "rows": rows,
+        "scores": scores,
+        "paper": any(row["paper"] for row in rows),
+    }
+
+
+def _difference(panel: Panel, curve: Curve, condition: Condition) -> dict[str, Any]:
+    found = panel.comparison_of.get((curve.key, *condition))
+    if found is None:
+        return {"difference": "", "difference_interval": "", "p": "", "sure": False}
+    p = found.p_holm if found.p_holm is not None else found.p
+    return {
+        "difference": number(found.difference),
+        "difference_interval": span(found.low, found.high),
+        "p": "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+        "sure": p is not None and p < SIGNIFICANT,
+    }
+
+
+def _confusion_rows(
+    confusion: Sequence[Sequence[int]] | None, classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    if not confusion or len(confusion) > _LARGEST_CONFUSION or len(classes) != len(confusion):
+        return []
+    rows = []
+    for name, counts in zip(classes, confusion, strict=True):
+        total = max(sum(counts), 1)
+        rows.append({"name": name, "cells": [(count, count / total) for count in counts]})
+    return rows
+
+
+def _commit(environment: Mapping[str, Any]) -> str:
+    commit = str(environment.get("commit") or "")[:10]
+    return f"{commit} with local changes" if commit and environment.get("dirty") else commit or "–"
