@@ -83,7 +83,7 @@ def _unknown(key: str, task: str, arguments: list[str]) -> UserError:
         if not isinstance(node, Mapping | DictConfig) or part not in node:
             options = list(node) if isinstance(node, Mapping | DictConfig) else []
             return unknown_key(".".join(parts[: depth + 1]), [o for o in options if o != "hydra"])
-        node = OmegaConf.select(node, part, throw_on_missing=False)
+        node = OmegaConf.select(node, part) if isinstance(node, DictConfig) else node[part]
     return unknown_key(key, list(node) if isinstance(node, Mapping | DictConfig) else [])
 
 

@@ -14,9 +14,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from saliency_lab.cli.logs import configure_logging
+from saliency_lab.cli.logs import close_logs, configure_logging
 from saliency_lab.cli.sweep import leave_record
 from saliency_lab.errors import UserError
+from saliency_lab.runs.directory import require_same_run
 from saliency_lab.runs.processes import LAUNCH_VARIABLES, process_rank, started_by_launcher
 
 log = logging.getLogger(__name__)
@@ -24,22 +25,42 @@ log = logging.getLogger(__name__)
 
 def run_task(config: DictConfig) -> None:
     """Run one task; the function that Hydra calls for a run and for every job of a sweep."""
-    hydra_config = HydraConfig.get()
+    hydra_config: Any = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    plain.pop("hydra", None)
-    configure_logging(directory, str(plain["task"]))
+    if not isinstance(plain, dict):
+        raise TypeError(f"Expected a mapping as configuration, but got {type(plain).__name__}")
+    settings = {str(key): value for key, value in plain.items() if key != "hydra"}
+    task = str(settings["task"])
+    configure_logging(directory, task)
     argv = sys.argv
-    sys.argv = _own_command(str(plain["task"]), hydra_config)
+    sys.argv = _own_command(task, hydra_config)
     try:
-        importlib.import_module(f"saliency_lab.tasks.{plain['task']}").run(plain, directory)
+        if not settings["overwrite"]:
+            require_same_run(directory, settings)
+        importlib.import_module(f"saliency_lab.tasks.{task}").run(settings, directory)
     except Exception as error:
         _record(hydra_config, error)
+        if isinstance(error, UserError):
+            _forget(directory, Path(settings["output_root"]).absolute())
         raise
     finally:
         sys.argv = argv
         _leave_process_group()
     _record(hydra_config, None)
+
+
+def _forget(directory: Path, output_root: Path) -> None:
+    """Remove the directory of a job that was refused before it left anything but log lines."""
+    if process_rank() > 0 or any(path.suffix != ".log" for path in directory.iterdir()):
+        return
+    close_logs()
+    for path in directory.iterdir():
+        path.unlink()
+    for folder in (directory, *directory.parents):
+        if folder == output_root or not folder.is_relative_to(output_root) or any(folder.iterdir()):
+            return
+        folder.rmdir()
 
 
 def _own_command(task: str, hydra_config: DictConfig) -> list[str]:

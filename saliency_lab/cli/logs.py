@@ -17,13 +17,9 @@ def configure_logging(directory: Path, task: str) -> None:
 
     Called at the start of each job; the previous job's file is closed.
     """
+    close_logs()
     root = logging.getLogger()
-    for handler in list(root.handlers):
-        root.removeHandler(handler)
-        handler.close()
     root.setLevel(logging.INFO)
-    for chatty in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
     # Lightning's advice about loader workers: batches are one gather from a mapped file.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
@@ -32,9 +28,24 @@ def configure_logging(directory: Path, task: str) -> None:
     if rank == 0:
         terminal = logging.StreamHandler(sys.stderr)
         terminal.setFormatter(logging.Formatter("%(message)s"))
+        terminal.addFilter(_is_for_the_user)
         root.addHandler(terminal)
     directory.mkdir(parents=True, exist_ok=True)
     name = f"{task}.log" if rank == 0 else f"{task}.rank{rank}.log"
     file = logging.FileHandler(directory / name, delay=True)
     file.setFormatter(logging.Formatter(_FILE_FORMAT))
+    file.addFilter(_is_for_the_user)
     root.addHandler(file)
+
+
+def close_logs() -> None:
+    """Close the log file of the last job, and write nothing more to the terminal."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _is_for_the_user(record: logging.LogRecord) -> bool:
+    """What this program says, and of other libraries what they warn of."""
+    return record.name.startswith("saliency_lab") or record.levelno >= logging.WARNING

@@ -98,13 +98,13 @@ def _composed(root: DictConfig, overrides: list[str]) -> DictConfig:
     )
 
 
-def _hydra(root: DictConfig) -> DictConfig:
+def _hydra(root: DictConfig) -> Any:
     """Hydra's own part: in the tree while Hydra composes it, kept apart inside the job."""
-    return root.hydra if "hydra" in root else HydraConfig.instance().cfg.hydra
+    return root.hydra if "hydra" in root else HydraConfig.get()
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
     """Plain containers without what is itself computed from them."""
-    kept = [key for key in config if key not in ("hydra", "training")]
+    kept = [str(key) for key in config if key not in ("hydra", "training")]
     plain = OmegaConf.to_container(OmegaConf.masked_copy(config, kept), resolve=True)
     return {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}

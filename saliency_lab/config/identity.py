@@ -43,6 +43,20 @@ def differences(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[
     return {key: mine[key] for key in sorted(mine) if key not in theirs or theirs[key] != mine[key]}
 
 
+def conflicts(config: Mapping[str, Any], stored: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Keys that decide the outcome and have other values in a stored configuration.
+
+    Keys that only one of the two has came or went with a version of the program, and are no
+    conflict. Each entry is (key, stored value, value now).
+    """
+    now, ignored = _leaves(config), _ignored(config)
+    return [
+        (key, old, now[key])
+        for key, old in sorted(_leaves(stored).items())
+        if key in now and now[key] != old and not _belongs(key, ignored)
+    ]
+
+
 def run_directory(
     config: Mapping[str, Any], defaults: Mapping[str, Any], chosen: Mapping[str, str] | None = None
 ) -> Path:

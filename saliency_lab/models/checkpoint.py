@@ -6,7 +6,7 @@ from pathlib import Path
 
 from saliency_lab.errors import UserError
 from saliency_lab.models.classifier import Classifier
-from saliency_lab.models.network import built_network
+from saliency_lab.models.construction import built_network
 from saliency_lab.models.weights import read_file
 
 
@@ -24,15 +24,15 @@ def load_classifier(path: Path, key: str = "ckpt") -> Classifier:
         UserError: there is no such file, it is truncated, or it is none of this program's.
     """
     content = read_file(path, key)
-    facts, state = content.get("facts"), content.get("state_dict")
+    facts, state = content.get("facts"), content.get("state_dict", {})
     if not isinstance(facts, dict) or not {"model", "classes", "input_shape"} <= facts.keys():
         raise UserError(
             f"Expected `{key}` to be a checkpoint of this program's train task, but '{path}' "
             "carries no description of its model"
         )
     classes = len(facts["classes"])
-    channels = int(facts["input_shape"][0])
-    net = built_network(facts["model"], classes, channels, load_weights=False)
+    channels, height, width = facts["input_shape"]
+    net = built_network(facts["model"], classes, (channels, height, width), load_weights=False)
     classifier = Classifier(net, classes, facts=facts)
     try:
         classifier.load_state_dict(state)

@@ -96,7 +96,7 @@ class Classifier(pl.LightningModule):
         return {"loss": loss / max(count, 1), "accuracy": correct / max(count, 1)}
 
     def on_train_epoch_end(self) -> None:
-        sums = self.all_gather(self._sums).reshape(-1, 3).sum(0)
+        sums = torch.as_tensor(self.all_gather(self._sums)).reshape(-1, 3).sum(0)
         loss, correct, count = sums.tolist()
         self.epoch_images = int(count)
         self.epoch_metrics = {

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,14 +12,16 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from saliency_lab.config.binding import built, located
-from saliency_lab.errors import UserError
+from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.models import basic_cnn as _registers_basic_cnn  # noqa: F401
-from saliency_lab.models.weights import load_backbone
+from saliency_lab.models.weights import classifier_layers, load_backbone
 
 
 class Normalize(nn.Module):
     """(x − mean) / std per channel, for pixels in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -45,6 +46,8 @@ class Network(nn.Module):
         self.backbone = backbone
         self.head = head
         self.freeze_bn = freeze_bn
+        # Lightning's fit leaves every module's mode as it finds it.
+        self.train()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.backbone(self.normalize(images)))
@@ -65,6 +68,7 @@ def network(
     num_classes: int,
     in_chans: int = 3,
     *,
+    image_size: tuple[int, int] | None = None,
     pretrained: bool = False,
     tag: str | None = None,
     weights: str | None = None,
@@ -80,6 +84,7 @@ def network(
         name: timm's name of the architecture.
         num_classes: number of logits K.
         in_chans: channels C of the images.
+        image_size: (H, W), for architectures that are built for one size (transformers).
         pretrained: take published weights, which timm downloads.
         tag: which of the published weights, for example `tv_in1k`; None for timm's default.
         weights: a file of weights for the backbone (safetensors, or a state dict that torch
@@ -98,47 +103,61 @@ def network(
     Raises:
         UserError: no such architecture, no such weights, or weights that do not fit.
     """
-    _check_name(name)
+    full_name = _full_name(name, tag)
     given = pretrained or weights is not None
     if head == "on_logits" and not given:
         raise UserError(
             "Expected `model.head=on_logits` to come with weights, but neither "
             "`model.pretrained=true` nor `model.weights=FILE` is given"
         )
-    full_name = f"{name}.{tag}" if tag else name
-    width = None if head == "on_logits" else num_classes
-    download = pretrained and weights is None and load_weights
-    backbone = _backbone(full_name, width, in_chans, download)
+    settings: dict[str, Any] = {"in_chans": in_chans}
+    if head == "replace":
+        settings["num_classes"] = num_classes
+    if image_size is not None and _is_of_one_size(full_name, image_size):
+        settings["img_size"] = image_size
+    backbone = _backbone(full_name, pretrained and weights is None and load_weights, settings)
     if weights is not None and load_weights:
         load_backbone(backbone, Path(weights), new_head=head == "replace")
-    data = resolve_model_data_config(backbone)
     own = normalize == "own" or (normalize == "auto" and given)
-    layer = Normalize(data["mean"][:in_chans], data["std"][:in_chans]) if own else nn.Identity()
     top: nn.Module = nn.Identity()
     if head == "on_logits":
         top = nn.Linear(backbone.num_classes, num_classes)
     if train == "head" or (train == "auto" and given):
         backbone.requires_grad_(False)
         if head == "replace":
-            for parameter in backbone.get_classifier().parameters():
-                parameter.requires_grad_(True)
-    return Network(layer, backbone, top, freeze_bn)
+            for layer in classifier_layers(backbone):
+                layer.requires_grad_(True)
+    normalization = _normalization(backbone, in_chans) if own else nn.Identity()
+    return Network(normalization, backbone, top, freeze_bn)
 
 
-def _check_name(name: str) -> None:
-    if timm.is_model(name):
-        return
-    close = difflib.get_close_matches(name, timm.list_models(), n=3)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    raise UserError(f"Expected `model.name` to be an architecture of timm, but got '{name}'.{hint}")
+def _full_name(name: str, tag: str | None) -> str:
+    """timm's `architecture.tag`, both known to exist."""
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise UserError(
+            f"Expected `model.name` to be an architecture of timm, but got '{name}'.{hint}"
+        )
+    if tag is None:
+        return name
+    tags = [known.rpartition(".")[2] for known in timm.list_pretrained(f"{name}.*")]
+    if tag not in tags:
+        raise unknown_choice("model.tag", tag, tags or ["null"])
+    return f"{name}.{tag}"
 
 
-def _backbone(
-    full_name: str, num_classes: int | None, in_chans: int, pretrained: bool
-) -> nn.Module:
-    settings: dict[str, int] = {"in_chans": in_chans}
-    if num_classes is not None:
-        settings["num_classes"] = num_classes
+def _is_of_one_size(full_name: str, size: tuple[int, int]) -> bool:
+    """Whether the architecture is built for one image size, and for another than this one."""
+    published = timm.get_pretrained_cfg(full_name)
+    return (
+        published is not None
+        and bool(published.fixed_input_size)
+        and tuple(published.input_size[1:]) != tuple(size)
+    )
+
+
+def _backbone(full_name: str, pretrained: bool, settings: dict[str, Any]) -> Any:
     try:
         return timm.create_model(full_name, pretrained=pretrained, **settings)
     except (OSError, RuntimeError, ValueError) as error:
@@ -149,26 +168,22 @@ def _backbone(
             f"Expected `model.pretrained=true` to find published weights of '{full_name}', but "
             f"got: {reason} (without a network, give a file: model.weights=FILE)"
         ) from error
-
-
-def built_network(
-    component: Mapping[str, Any], num_classes: int, in_chans: int, *, load_weights: bool = True
-) -> nn.Module:
-    """The network that a `model` component describes, for images with `in_chans` channels.
-
-    Any callable that takes `num_classes` and gives a module will do as `_target_`; `in_chans` and
-    `load_weights` are passed where its signature names them.
-
-    Raises:
-        UserError: an argument does not fit the target, or what it gives is no module.
-    """
-    target = located(str(component.get("_target_")), "model")
-    offered = {"in_chans": in_chans, "load_weights": load_weights}
-    named = inspect.signature(target).parameters
-    given = {name: value for name, value in offered.items() if name in named}
-    net = built(component, "model", num_classes=num_classes, **given)
-    if not isinstance(net, nn.Module):
+    except TypeError as error:
+        if "img_size" not in settings:
+            raise
+        height, width = settings["img_size"]
         raise UserError(
-            f"Expected `model._target_` to give a torch module, but got {type(net).__name__}"
+            f"Expected `model.name` to take images of {height}×{width}, but '{full_name}' takes "
+            "one size only"
+        ) from error
+
+
+def _normalization(backbone: nn.Module, in_chans: int) -> Normalize:
+    published = resolve_model_data_config(backbone)
+    mean, std = published["mean"], published["std"]
+    if len(mean) != in_chans:
+        raise UserError(
+            f"Expected `model.normalize=own` to find the mean of {in_chans} channels, but timm "
+            f"holds {len(mean)} of them; set model.normalize=none"
         )
-    return net
+    return Normalize(mean, std)

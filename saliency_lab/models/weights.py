@@ -92,7 +92,14 @@ def _state_dict(content: dict[str, Any]) -> dict[str, Tensor]:
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
 
 
+def classifier_layers(backbone: Any) -> list[nn.Module]:
+    """The classification layers of a timm model; distilled transformers have two."""
+    layers = backbone.get_classifier()
+    return list(layers) if isinstance(layers, tuple | list) else [layers]
+
+
 def _classifier_names(backbone: nn.Module) -> set[str]:
-    head = {id(tensor) for tensor in backbone.get_classifier().state_dict(keep_vars=True).values()}
+    layers = classifier_layers(backbone)
+    head = {id(tensor) for layer in layers for tensor in layer.state_dict(keep_vars=True).values()}
     everything = backbone.state_dict(keep_vars=True)
     return {name for name, tensor in everything.items() if id(tensor) in head}

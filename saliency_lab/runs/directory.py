@@ -15,6 +15,7 @@ from typing import Any
 import filelock
 import yaml
 
+from saliency_lab.config.identity import conflicts
 from saliency_lab.errors import UserError
 from saliency_lab.runs.environment import environment
 from saliency_lab.runs.files import write_json, write_text
@@ -36,9 +37,32 @@ def is_finished(directory: Path) -> bool:
     return read_summary(directory).get("status") == "finished"
 
 
+def require_same_run(directory: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a directory whose run was made from another configuration.
+
+    The directory's name holds what differs from the defaults; a default may have changed since.
+
+    Raises:
+        UserError: naming the keys and both values.
+    """
+    try:
+        stored = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
+    except (FileNotFoundError, yaml.YAMLError):
+        return
+    found = conflicts(config, stored if isinstance(stored, dict) else {})
+    if found:
+        named = ", ".join(f"`{key}` is {old!r} there and {new!r} here" for key, old, new in found)
+        raise UserError(
+            f"Expected '{directory}' to be a run of this configuration, but {named}; "
+            "choose another `output_root` or start anew with overwrite=true"
+        )
+
+
 @contextlib.contextmanager
 def held(directory: Path) -> Iterator[None]:
     """Keep other processes out of a run directory; the lock falls with this process.
+
+    A block that ends with an exception leaves word of it in `error.txt`.
 
     Raises:
         UserError: another process holds it; the message says which.
@@ -66,18 +90,22 @@ def held(directory: Path) -> Iterator[None]:
             directory / _HOLDER, {"pid": os.getpid(), "host": platform.node(), "since": since}
         )
         yield
+    except Exception as error:
+        if (directory / CONFIG).exists():
+            fail(directory, f"{type(error).__name__}: {error}")
+        else:
+            # Refused before it began: nothing of it is to stay.
+            (directory / _LOCK).unlink(missing_ok=True)
+        raise
     finally:
         (directory / _HOLDER).unlink(missing_ok=True)
         lock.release()
 
 
 def begin(directory: Path, config: Mapping[str, Any], *, overwrite: bool, **known: Any) -> None:
-    """Prepare a held directory for a run: start anew, go on, or refuse another run's directory.
+    """Prepare a held directory for a run: start anew, or go on.
 
     `known` is what the summary can say before the run has begun.
-
-    Raises:
-        UserError: the directory holds a run of another configuration.
     """
     if overwrite:
         _clear(directory)

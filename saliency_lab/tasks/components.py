@@ -13,14 +13,15 @@ from saliency_lab.config.binding import bound_arguments, built
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError
 from saliency_lab.models.classifier import Classifier
-from saliency_lab.models.network import built_network
+from saliency_lab.models.construction import GIVEN as GIVEN_TO_MODEL
+from saliency_lab.models.construction import built_network
 from saliency_lab.tasks.progress import ProgressReport
 from saliency_lab.tasks.tracking import Tracking
 
 # What the program passes by itself, per group.
 _GIVEN = {
     "data": (),
-    "model": ("num_classes", "in_chans", "load_weights"),
+    "model": GIVEN_TO_MODEL,
     "optimizer": ("params",),
     "scheduler": ("optimizer", "max_epochs"),
     "trainer": ("directory", "callbacks", "loggers"),
@@ -57,13 +58,12 @@ def classifier(
     Without `load_weights` a pretrained one has its structure only; a checkpoint brings the rest.
     """
     model = config["model"]
-    channels, height, width = data.input_shape
-    net = built_network(model, data.num_classes, channels, load_weights=load_weights)
+    net = built_network(model, data.num_classes, data.input_shape, load_weights=load_weights)
     facts = {
         "model": dict(model),
         "data": data.name,
         "classes": list(data.class_names),
-        "input_shape": [channels, height, width],
+        "input_shape": list(data.input_shape),
         "fingerprint": data.fingerprint("train"),
     }
     return Classifier(

@@ -47,10 +47,10 @@ class Tracking:
     def _begun(self, config: Mapping[str, Any], directory: Path) -> Any | None:
         import wandb
 
-        mode = self.mode
-        if mode in ("auto", "online"):
-            # Never on a terminal's prompt: answers at once whether a key is there.
-            mode = "online" if wandb.login(prompt=False) else "offline"
+        attempts: list[Literal["online", "offline"]] = ["offline"]
+        # Never on a terminal's prompt: answers at once whether a key is there.
+        if self.mode != "offline" and wandb.login(prompt=False):
+            attempts = ["online", "offline"]
         data, model = config["data"]["name"], config["model"]["name"]
         place = directory / "wandb"
         place.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ class Tracking:
             "config": _flat(config),
             "dir": str(directory),
         }
-        for attempt in (mode, "offline"):
+        for attempt in attempts:
             try:
                 return wandb.init(
                     mode=attempt,

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pytorch_lightning as pl
-from pytorch_lightning.loggers import WandbLogger
-from scipy.stats import binomtest
-
-from saliency_lab.data.module import ImageData
-from saliency_lab.models.classifier import Classifier
-from saliency_lab.report.figures import confusion_figure, figure_bytes, training_figure
 from saliency_lab.report.terminal import print_table
-from saliency_lab.runs.directory import begin, finish, held, is_finished, read_summary
-from saliency_lab.runs.files import atomic_path
+from saliency_lab.runs.directory import is_finished, read_summary
 from saliency_lab.runs.processes import process_rank
-from saliency_lab.tasks.checkpoints import Checkpoints, newest_checkpoint
-from saliency_lab.tasks.components import (
-    checked,
-    classifier,
-    data_module,
-    lightning_trainer,
-    tracker,
-)
-
-log = logging.getLogger(__name__)
 
 
 def run(config: Mapping[str, Any], directory: Path) -> None:
@@ -43,106 +21,13 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     """
     if is_finished(directory) and not config["overwrite"]:
         print(f"finished already (overwrite=true starts anew): {directory}")
+    else:
+        # torch takes seconds to import, and a finished run has no use for it.
+        from saliency_lab.tasks.training import train_classifier
+
+        train_classifier(config, directory)
+    if process_rank() == 0:
         _show(read_summary(directory), directory)
-        return
-    checked(config)
-    # Child ranks work for the process that holds the directory.
-    guard = held(directory) if process_rank() == 0 else contextlib.nullcontext()
-    with guard:
-        if process_rank() == 0:
-            begin(directory, config, overwrite=config["overwrite"])
-        with tracker(config).run(config, directory) as record:
-            _trained(config, directory, record)
-
-
-def _trained(config: Mapping[str, Any], directory: Path, record: Any) -> None:
-    began = time.monotonic()
-    data = data_module(config)
-    data.download()
-    data.setup("fit")
-    data.setup("test")
-    pl.seed_everything(int(config["seed"]), verbose=False)
-    model = classifier(config, data)
-    checkpoints = Checkpoints(directory)
-    loggers = [WandbLogger(experiment=record)] if record is not None else []
-    trainer = lightning_trainer(config, directory, [checkpoints], loggers)
-    resume = newest_checkpoint(directory)
-    if resume is not None:
-        log.info("going on from %s", resume)
-    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
-    model.reset_counts()
-    trainer.test(model, datamodule=data, verbose=False)
-    tested = model.tested()
-    if not trainer.is_global_zero:
-        return
-    summary = _summary(config, data, model, checkpoints, tested, time.monotonic() - began)
-    _draw(directory, checkpoints, tested, data)
-    if record is not None:
-        _log_test(record, summary, directory, data)
-    finish(directory, summary)
-    _show(summary, directory)
-
-
-def _summary(
-    config: Mapping[str, Any],
-    data: ImageData,
-    model: Classifier,
-    checkpoints: Checkpoints,
-    tested: Mapping[str, Any],
-    seconds: float,
-) -> dict[str, Any]:
-    interval = binomtest(tested["correct"], tested["images"]).proportion_ci(method="wilson")
-    last = checkpoints.history[-1]
-    return {
-        "task": "train",
-        "data": {
-            "name": data.name,
-            "images": data.sizes,
-            "classes": list(data.class_names),
-            "fingerprint": data.fingerprint("train"),
-        },
-        "model": {
-            "name": config["model"]["name"],
-            "parameters": sum(p.numel() for p in model.network.parameters()),
-            "trained": sum(p.numel() for p in model.network.parameters() if p.requires_grad),
-        },
-        "seed": config["seed"],
-        "epochs": last["epoch"],
-        "test": {
-            "accuracy": tested["correct"] / tested["images"],
-            "low": float(interval.low),
-            "high": float(interval.high),
-            "loss": tested["loss"],
-            "images": tested["images"],
-        },
-        "train": {"loss": last["train/loss"], "accuracy": last["train/accuracy"]},
-        "best": checkpoints.best,
-        "confusion": tested["confusion"],
-        "training_seconds": sum(row["seconds"] for row in checkpoints.history),
-        "seconds": seconds,
-    }
-
-
-def _draw(
-    directory: Path, checkpoints: Checkpoints, tested: Mapping[str, Any], data: ImageData
-) -> None:
-    figures = {
-        "training": training_figure(pd.DataFrame(checkpoints.history)),
-        "confusion": confusion_figure(tested["confusion"], data.class_names, "Test images"),
-    }
-    for name, figure in figures.items():
-        with atomic_path(directory / "figures" / f"{name}.png") as path:
-            path.write_bytes(figure_bytes(figure, "png"))
-
-
-def _log_test(record: Any, summary: Mapping[str, Any], directory: Path, data: ImageData) -> None:
-    import wandb
-
-    record.summary.update({f"test/{key}": value for key, value in summary["test"].items()})
-    record.log({"confusion": wandb.Image(str(directory / "figures" / "confusion.png"))})
-    artifact = wandb.Artifact(f"checkpoint-{record.id}", type="checkpoint")
-    artifact.add_file(str(directory / "checkpoints" / "last.ckpt"), policy="immutable")
-    record.log_artifact(artifact)
 
 
 def _show(summary: Mapping[str, Any], directory: Path) -> None:

@@ -1,0 +1,48 @@
+# The first use of any target makes .venv and installs everything into it, in the versions of
+# constraints.txt. Nothing here needs a network after that.
+
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline WANDB_SILENT=true
+RUN := $(OFFLINE) $(BIN)/python -m saliency_lab
+DEMO := data=shapes model=basic_cnn trainer.max_epochs=8
+
+.PHONY: help demo test check format bench clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+demo: $(INSTALLED) ## train a classifier on the embedded data set
+	$(RUN) train $(DEMO)
+
+test: $(INSTALLED) ## all tests
+	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+
+check: $(INSTALLED) ## format, lint, types, direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## rewrite the sources in the one format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED) ## seconds per epoch against a bare PyTorch loop
+	$(BIN)/python benchmarks/training.py
+
+clean: ## forget the environment and the tools' caches (outputs/ stays)
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+
+# The stamp is written last: an installation that was interrupted is taken up again, and one that
+# cannot be taken up is made anew.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 2; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-e ".[dev,launchers]" -c constraints.txt
+	@touch $@
