@@ -66,9 +66,13 @@ def centre_bias(
         the height and of the width.
     """
     height, width = images.shape[2:]
-    row, column = (torch.linspace(-2, 2, side + 1)[:-1] + 2 / side for side in (height, width))
+    # Pixel centres, in standard deviations from the middle.
+    row, column = (
+        torch.linspace(-2, 2, side + 1, dtype=torch.float64)[:-1] + 2 / side
+        for side in (height, width)
+    )
     bump = torch.exp(-(row[:, None].square() + column.square()) / 2)
-    return bump.expand(len(images), -1, -1).clone().to(images.device)
+    return bump.float().expand(len(images), -1, -1).clone().to(images.device)
 
 
 def inverted(

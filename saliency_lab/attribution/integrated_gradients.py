@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -48,6 +48,20 @@ def integrated_gradients(
     streams = restarted(generator, images)
     names: tuple[Baseline, ...] = SEVERAL if baseline == "several" else (baseline,)
     starts = [baseline_images(images, name, streams) for name in names]
+    return integrated_field(model, images, starts, steps)
+
+
+def integrated_field(
+    model: nn.Module, images: Tensor, starts: Sequence[Tensor], steps: int
+) -> BaselineField:
+    """`integrated_gradients` from baselines of one's own: their mean over `starts`.
+
+    Args:
+        model: any module from images to logits (B, K).
+        images: shape (B, C, H, W).
+        starts: baselines, each of shape (B, C, H, W).
+        steps: points on the path from each baseline.
+    """
     nodes, weights = np.polynomial.legendre.leggauss(steps)
 
     def terms() -> Iterator[Term]:

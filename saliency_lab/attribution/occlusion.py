@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.baselines import Baseline, baseline_images
 from saliency_lab.attribution.field import ClassField
-from saliency_lab.attribution.perturbation import gathered_logits
+from saliency_lab.attribution.perturbation import altered_logits
 from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.attribution.streams import restarted
 from saliency_lab.engine.frozen import intact_logits
@@ -97,4 +97,4 @@ def _covered_logits(
         inside = (row[:, :, None] * column[:, None, :])[:, None] > 0
         return torch.where(inside, cover, image)
 
-    return gathered_logits(model, len(rows) * len(columns), image, covered)
+    return altered_logits(model, len(rows) * len(columns), image, covered)

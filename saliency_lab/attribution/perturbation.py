@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,18 @@ from saliency_lab.engine.frozen import checked_logits, frozen, placed_images
 VALUES = 1 << 22
 
 
+def parts(count: int, image: Tensor) -> list[slice]:
+    """Ranges of copies of an image (C, H, W) that fit into one forward pass."""
+    rows = max(1, VALUES // image.numel())
+    return [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
+
+
 def altered_logits(
     model: nn.Module, count: int, image: Tensor, altered: Callable[[slice], Tensor]
-) -> Iterator[tuple[slice, Tensor]]:
+) -> Tensor:
     """Logits of `count` altered copies of an image.
 
-    One image at a time and chunks that depend on its size alone: whatever batch an image comes
+    One image at a time and in parts that depend on its size alone: whatever batch an image comes
     in, its copies meet the model in the same company.
 
     Args:
@@ -27,21 +33,12 @@ def altered_logits(
         image: shape (C, H, W).
         altered: from a range of copies to them, shape (n, C, H, W).
 
-    Yields:
-        The range, and the logits of its copies, shape (n, K), detached, float32 or wider, on the
-        image's device.
+    Returns:
+        Shape (count, K), detached, in the image's dtype and on its device.
     """
-    rows = max(1, VALUES // image.numel())
+    logits = []
     with torch.inference_mode(False), torch.no_grad(), frozen(model):
-        for start in range(0, count, rows):
-            part = slice(start, min(start + rows, count))
+        for part in parts(count, image):
             copies = placed_images(model, altered(part))
-            logits = checked_logits(model(copies), part.stop - part.start)
-            yield part, logits.to(device=image.device, dtype=image.dtype)
-
-
-def gathered_logits(
-    model: nn.Module, count: int, image: Tensor, altered: Callable[[slice], Tensor]
-) -> Tensor:
-    """All the logits of `altered_logits`, shape (count, K)."""
-    return torch.cat([logits for _, logits in altered_logits(model, count, image, altered)])
+            logits.append(checked_logits(model(copies), part.stop - part.start).to(image))
+    return torch.cat(logits)

@@ -86,6 +86,8 @@ class PropagationRules(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         operands = [t for t in _tensors([*args, *kwargs.values()]) if t.requires_grad]
+        if name == "batch_norm" and operands and kwargs.get("training"):
+            raise self._refusal("batch_norm with the statistics of the batch")
         if operands and (rule := self._rules.get(name.removesuffix("_"))):
             in_place = kwargs.pop("inplace", False) or name.endswith("_")
             result = rule(_out_of_place(name) if name.endswith("_") else func, args, kwargs)
@@ -94,22 +96,19 @@ class PropagationRules(TorchFunctionMode):
         output = func(*args, **kwargs)
         if not operands or not any(t.requires_grad for t in _tensors([output])):
             return output
-        if _linear(name, args, kwargs, operands):
+        if _linear(name, args, operands):
             return output
-        what = f"{name} of two activations" if name in PRODUCTS else name
-        raise UserError(
-            f"Expected `model` to consist of layers with a rule, but got {what}, "
+        raise self._refusal(f"{name} of two activations" if name in PRODUCTS else name)
+
+    def _refusal(self, found: str) -> UserError:
+        return UserError(
+            f"Expected `model` to consist of layers with a rule, but got {found}, "
             f"for which {self._method} has none."
         )
 
 
-def _linear(
-    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], operands: list[Tensor]
-) -> bool:
+def _linear(name: str, args: tuple[Any, ...], operands: list[Tensor]) -> bool:
     """Whether an operation is linear in those of its operands that depend on the input."""
-    if name == "batch_norm":
-        # With the statistics of the batch it is not, and it mixes the images.
-        return not kwargs.get("training", False)
     if name in QUOTIENTS:
         return len(args) > 1 and not (isinstance(args[1], Tensor) and args[1].requires_grad)
     return name in LINEAR or (name in PRODUCTS and len(operands) == 1)

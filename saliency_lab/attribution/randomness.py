@@ -30,11 +30,11 @@ class SampleGenerator:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers, shape (B, *shape), float32 on the CPU."""
-        return self._draw(lambda stream: torch.randn(shape, generator=stream))
+        return self._draw(lambda stream: torch.randn(shape, generator=stream, dtype=torch.float32))
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1), shape (B, *shape), float32 on the CPU."""
-        return self._draw(lambda stream: torch.rand(shape, generator=stream))
+        return self._draw(lambda stream: torch.rand(shape, generator=stream, dtype=torch.float32))
 
     def _draw(self, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
         return torch.stack([draw(stream) for stream in self._streams])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from annotated_types import Gt, Lt
 from torch import Tensor, nn
 
-from saliency_lab.attribution.perturbation import altered_logits
+from saliency_lab.attribution.perturbation import altered_logits, parts
 from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.attribution.streams import restarted, separate
 
@@ -45,23 +45,25 @@ def rise(
     images = images.detach()
     found = []
     for index, own in enumerate(separate(restarted(generator, images))):
-        image, target = images[index], int(targets[index])
-        grids = (own.uniform(samples, cells + 1, cells + 1)[0] < keep).to(image)
-        shifts = own.uniform(samples, 2)[0].to(image.device)
-        total = torch.zeros_like(image[0])
-
-        def masks(
-            part: slice, grids: Tensor = grids, shifts: Tensor = shifts, image: Tensor = image
-        ) -> Tensor:
-            return shifted_masks(grids[part], shifts[part], image.shape[1], image.shape[2])
-
-        def masked(part: slice, image: Tensor = image) -> Tensor:
-            return masks(part)[:, None] * image
-
-        for part, logits in altered_logits(model, samples, image, masked):
-            total += torch.einsum("n,nhw->hw", logits.softmax(1)[:, target], masks(part))
-        found.append(total / (samples * keep))
+        grids = (own.uniform(samples, cells + 1, cells + 1)[0] < keep).to(images)
+        shifts = own.uniform(samples, 2)[0].to(images.device)
+        found.append(_rise_map(model, images[index], int(targets[index]), grids, shifts) / keep)
     return torch.stack(found).float()
+
+
+def _rise_map(
+    model: nn.Module, image: Tensor, target: int, grids: Tensor, shifts: Tensor
+) -> Tensor:
+    def masks(part: slice) -> Tensor:
+        return shifted_masks(grids[part], shifts[part], *image.shape[1:])
+
+    logits = altered_logits(model, len(grids), image, lambda part: masks(part)[:, None] * image)
+    probability = logits.softmax(1)[:, target]
+    total = torch.zeros_like(image[0])
+    # Masks are made a second time, because all of them would not fit beside one another.
+    for part in parts(len(grids), image):
+        total += torch.einsum("n,nhw->hw", probability[part], masks(part))
+    return total / len(grids)
 
 
 def shifted_masks(grids: Tensor, shifts: Tensor, height: int, width: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from skimage.segmentation import slic
 from torch import Tensor, nn
 
-from saliency_lab.attribution.perturbation import gathered_logits
+from saliency_lab.attribution.perturbation import altered_logits
 
 Superpixels = Literal["slic", "grid"]
 
@@ -29,7 +29,8 @@ def superpixel_labels(image: Tensor, superpixels: Superpixels, segments: int) ->
     if superpixels == "slic":
         pixels = image.detach().permute(1, 2, 0).double().cpu().numpy()
         labels = torch.from_numpy(
-            slic(pixels, n_segments=segments, start_label=0, convert2lab=channels == 3)
+            # Without smoothing, noise in a photograph melts segments into a few large ones.
+            slic(pixels, n_segments=segments, sigma=1, start_label=0, convert2lab=channels == 3)
         )
     else:
         cell = math.sqrt(height * width / segments)
@@ -61,7 +62,7 @@ def shown_logits(
     def partly(part: slice) -> Tensor:
         return torch.where(shown[part][:, labels][:, None], image, cover)
 
-    return gathered_logits(model, len(shown), image, partly)[:, target].double().cpu()
+    return altered_logits(model, len(shown), image, partly)[:, target].double().cpu()
 
 
 def segment_means(image: Tensor, labels: Tensor) -> Tensor:

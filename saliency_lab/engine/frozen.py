@@ -68,4 +68,4 @@ def checked_logits(logits: object, batch: int) -> Tensor:
 def intact_logits(model: nn.Module, images: Tensor) -> Tensor:
     """Logits (B, K) of the images, detached, in eval mode; one forward, nothing recorded."""
     with torch.inference_mode(False), torch.no_grad(), frozen(model):
-        return checked_logits(model(placed_images(model, images)), len(images))
+        return checked_logits(model(placed_images(model, images).clone()), len(images))
