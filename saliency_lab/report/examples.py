@@ -74,7 +74,10 @@ def chosen_examples(panel: Panel, count: int) -> Examples | None:
     ids = _spread(kept, _disputed(panel, kept), count)
     if not ids:
         return None
-    maps, levels, traces, base = {}, {}, [], {}
+    maps: dict[str, np.ndarray] = {}
+    levels: dict[str, np.ndarray] = {}
+    base: dict[str, np.ndarray] = {}
+    traces = []
     for run in runs:
         keys = {(part[1], part[2]): part[3] for part in panel.parts if part[0] is run}
         place = {name: row for row, name in enumerate(run.example_ids)}
@@ -87,6 +90,8 @@ def chosen_examples(panel: Panel, count: int) -> Examples | None:
             hit = (rows["method"] == method) & (rows["view"] == view)
             traces.append(rows[hit & rows["sample_id"].isin(ids)].assign(key=key))
         base = {name: values[order] for name, values in base.items()}
+    if not levels:
+        return None
     return Examples(
         panel=panel,
         ids=ids,

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from saliency_lab.report.palette import MAP_COLOURS, order_of, style_of
@@ -97,7 +99,9 @@ def example_grid(
         raise ValueError(f"Expected {count} (at least 1) maps and row labels, but got {sizes}.")
     columns = 1 + len(maps)
     figure, axes = _canvas(0.9 + 1.15 * columns, 0.35 + 1.18 * count, count, columns)
-    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
+    figure.set_layout_engine(
+        ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
+    )
     for row in range(count):
         picture = images[row, ..., 0] if images.shape[-1] == 1 else images[row]
         axes[row, 0].imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -240,13 +244,13 @@ def _plain_axes(ax: Axes) -> None:
 
 
 def _legend(last: Axes, row: Sequence[Axes]) -> None:
-    found: dict[str, object] = {}
+    found: dict[str, Artist] = {}
     for ax in row:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     last.legend(
-        found.values(),
-        found.keys(),
+        list(found.values()),
+        list(found),
         frameon=False,
         fontsize=8,
         loc="center left",

@@ -215,7 +215,7 @@ def _write_figures(
         grid = example_grid(one.images[:_FIGURE_EXAMPLES], maps, rows)
         written += _saved(grid, folder, f"examples-{one.panel.slug}")
     for slug, run in trainings:
-        title = title_of(run.summary.data.name, run.summary.model.name)
+        title = title_of(run.summary.data.name, run.summary.model.name, run.pretrained)
         written += _saved(training_figure(run.metrics, title), folder, f"training-{slug}")
         classes = run.summary.data.classes
         if run.summary.confusion and len(classes) == len(run.summary.confusion):

@@ -70,15 +70,15 @@ class Panel:
         """The published numbers, where this panel follows the paper's protocol on test images."""
         if self.summary.protocol != "paper" or self.summary.data.split.startswith("train"):
             return None
-        return published(self.summary.data.name, self.summary.model.name)
+        return published(self.summary.data.name, self.summary.model.name, self.runs[0].pretrained)
 
 
 def build_panels(runs: Sequence[EvaluationRun]) -> list[Panel]:
     """Panels of runs that measured the same classifier on the same images in the same way."""
     groups: dict[tuple[object, ...], list[EvaluationRun]] = defaultdict(list)
     for run in runs:
-        groups[_identity(run.summary)].append(run)
-    titles = _titles([group[0].summary for group in groups.values()])
+        groups[_identity(run)].append(run)
+    titles = _titles([group[0] for group in groups.values()])
     panels = [_panel(title, group) for title, group in zip(titles, groups.values(), strict=True)]
     slugs: dict[str, int] = defaultdict(int)
     for panel in panels:
@@ -88,14 +88,16 @@ def build_panels(runs: Sequence[EvaluationRun]) -> list[Panel]:
     return [panel for panel in panels if panel.curves]
 
 
-def _identity(summary: EvaluationSummary) -> tuple[object, ...]:
+def _identity(run: EvaluationRun) -> tuple[object, ...]:
+    summary = run.summary
     checkpoint = (summary.checkpoint or {}).get("sha256")
     data = summary.data
     return (
         data.name,
         summary.model.name,
+        run.pretrained,
         data.split,
-        data.images,
+        str(data.images),
         data.fingerprint,
         checkpoint,
         summary.protocol,
@@ -104,20 +106,18 @@ def _identity(summary: EvaluationSummary) -> tuple[object, ...]:
     )
 
 
-def _titles(summaries: Sequence[EvaluationSummary]) -> list[str]:
+def _titles(runs: Sequence[EvaluationRun]) -> list[str]:
     """ "Data · model", and after it whatever tells apart panels of the same data and model."""
-    twins: dict[tuple[str, str], list[EvaluationSummary]] = defaultdict(list)
-    for summary in summaries:
-        twins[summary.data.name, summary.model.name].append(summary)
+    names = [
+        title_of(run.summary.data.name, run.summary.model.name, run.pretrained) for run in runs
+    ]
+    traits = [_traits(run.summary) for run in runs]
     titles = []
-    for summary in summaries:
-        same = [_traits(twin) for twin in twins[summary.data.name, summary.model.name]]
+    for name, mine in zip(names, traits, strict=True):
+        same = [other for other, its in zip(traits, names, strict=True) if its == name]
         told = [
-            trait
-            for place, trait in enumerate(_traits(summary))
-            if len({traits[place] for traits in same}) > 1
+            trait for place, trait in enumerate(mine) if len({other[place] for other in same}) > 1
         ]
-        name = title_of(summary.data.name, summary.model.name)
         titles.append(name + (f" ({', '.join(told)})" if told else ""))
     return titles
 

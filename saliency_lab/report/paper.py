@@ -27,27 +27,26 @@ class Published:
     areas: dict[tuple[str, str], float]
 
 
-def published(data: str, model: str) -> Published | None:
+def published(data: str, model: str, pretrained: bool) -> Published | None:
     """The paper's numbers for a data set and model of the reference experiment, else None."""
-    return _table().get((data, model))
+    return _table().get((data, model, pretrained))
 
 
-def title_of(data: str, model: str) -> str:
+def title_of(data: str, model: str, pretrained: bool) -> str:
     """What a pair of data and model is called: "CIFAR-10 · ResNet-18", or the plain names."""
-    entry = published(data, model)
-    return entry.title if entry else f"{data} · {model}"
+    entry = published(data, model, pretrained)
+    return entry.title if entry else f"{data} · {model}{' (pre-trained)' if pretrained else ''}"
 
 
 @cache
-def _table() -> dict[tuple[str, str], Published]:
+def _table() -> dict[tuple[str, str, bool], Published]:
     text = files("saliency_lab.report").joinpath("paper.csv").read_text(encoding="utf-8")
-    table: dict[tuple[str, str], Published] = {}
+    table: dict[tuple[str, str, bool], Published] = {}
     for line in csv.DictReader(text.splitlines()):
+        place = (line["data"], line["model"], line["pretrained"] == "yes")
+        new = Published(line["title"], float(line["accuracy"]), {})
+        entry = table.setdefault(place, new)
         values = (line["original"], line["signed"], line["extreme"])
-        for model in line["model"].split("|"):
-            entry = table.setdefault(
-                (line["data"], model), Published(line["title"], float(line["accuracy"]), {})
-            )
-            for view, value in zip(PAPER_VIEWS[line["fill"]], values, strict=True):
-                entry.areas[line["fill"], view] = float(value)
+        for view, value in zip(PAPER_VIEWS[line["fill"]], values, strict=True):
+            entry.areas[line["fill"], view] = float(value)
     return table

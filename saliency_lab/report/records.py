@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 from pydantic import ValidationError
 
 from saliency_lab.errors import UserError, unknown_choice
@@ -21,7 +23,9 @@ from saliency_lab.report.summaries import EvaluationSummary, TrainingSummary
 
 _MARKERS = ("config.yaml", "summary.json", "error.txt")
 _TASKS = ("train", "evaluate")
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, pa.ArrowException)
+_UNREADABLE: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, EOFError)
+_UNREADABLE += (zipfile.BadZipFile, zlib.error, pa.ArrowException, yaml.YAMLError)
+_EXAMPLE_ARRAYS = ("ids", "labels", "predictions", "images")
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class EvaluationRun:
     path: Path
     summary: EvaluationSummary
     environment: Mapping[str, Any]
+    pretrained: bool
     curves: pd.DataFrame
     areas: pd.DataFrame
     traces: pd.DataFrame
@@ -52,6 +57,7 @@ class TrainingRun:
     name: str
     summary: TrainingSummary
     environment: Mapping[str, Any]
+    pretrained: bool
     metrics: pd.DataFrame
 
 
@@ -91,7 +97,7 @@ def example_arrays(
 ) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]]:
     """The kept examples of a run: base arrays, and (map, levels) of each method and view."""
     with np.load(run.path / "examples.npz", allow_pickle=False) as stored:
-        base = {name: stored[name] for name in ("ids", "labels", "predictions", "images")}
+        base = {name: stored[name] for name in _EXAMPLE_ARRAYS}
         maps = {
             (method, view): (stored[f"map:{method}/{view}"], stored[f"levels:{method}/{view}"])
             for method, view in keys
@@ -140,6 +146,7 @@ def _read_run(path: Path, name: str, records: Records) -> None:
                 name=name,
                 summary=TrainingSummary.model_validate(summary),
                 environment=_environment(path),
+                pretrained=_pretrained(path),
                 metrics=pd.read_csv(path / "metrics.csv"),
             )
         )
@@ -155,17 +162,13 @@ def _unfinished(path: Path, name: str) -> Problem:
     metrics = path / "metrics.csv"
     if metrics.exists():
         epochs = len(pd.read_csv(metrics))
-        return Problem(name, "unfinished", f"{epochs} epochs done; the same command goes on")
+        return Problem(name, "unfinished", f"after {epochs} epochs; the same command goes on")
     return Problem(name, "unfinished", "the same command goes on where it stopped")
 
 
 def _evaluation(path: Path, name: str, raw: Mapping[str, Any]) -> EvaluationRun:
     summary = EvaluationSummary.model_validate(raw)
-    examples = path / "examples.npz"
-    ids: tuple[str, ...] = ()
-    if examples.exists():
-        with np.load(examples, allow_pickle=False) as stored:
-            ids = tuple(str(name) for name in stored["ids"])
+    ids = _example_ids(path / "examples.npz")
     rows = _rows(path / "rows.parquet")
     traces = rows[rows["sample_id"].isin(ids)].copy()
     traces["sample_id"] = traces["sample_id"].astype(str)
@@ -174,6 +177,7 @@ def _evaluation(path: Path, name: str, raw: Mapping[str, Any]) -> EvaluationRun:
         path=path,
         summary=summary,
         environment=_environment(path),
+        pretrained=_pretrained(path),
         curves=pd.read_csv(path / "curves.csv", keep_default_na=False).astype(
             {"fraction": float, "allegiance": float, "low": float, "high": float}
         ),
@@ -181,6 +185,19 @@ def _evaluation(path: Path, name: str, raw: Mapping[str, Any]) -> EvaluationRun:
         traces=traces,
         example_ids=ids,
     )
+
+
+def _example_ids(path: Path) -> tuple[str, ...]:
+    """The ids of the kept examples, after checking that all of their file can be read."""
+    if not path.exists():
+        return ()
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"{path.name}: {damaged} is damaged")
+    with np.load(path, allow_pickle=False) as stored:
+        if missing := set(_EXAMPLE_ARRAYS) - set(stored.files):
+            raise ValueError(f"{path.name} lacks {', '.join(sorted(missing))}")
+        return tuple(str(name) for name in stored["ids"])
 
 
 def _rows(path: Path) -> pd.DataFrame:
@@ -213,6 +230,13 @@ def _areas_per_image(rows: pd.DataFrame) -> pd.DataFrame:
 def _environment(path: Path) -> dict[str, Any]:
     file = path / "environment.json"
     return _json(file) if file.exists() else {}
+
+
+def _pretrained(path: Path) -> bool:
+    """Whether the classifier started from weights of another training."""
+    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    model = config.get("model") if isinstance(config, dict) else None
+    return isinstance(model, dict) and bool(model.get("pretrained") or model.get("weights"))
 
 
 def _json(path: Path) -> dict[str, Any]:

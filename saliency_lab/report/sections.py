@@ -147,7 +147,7 @@ def training_section(run: TrainingRun, slug: str) -> dict[str, Any]:
             charts.append({"name": name, "svg": drawn, "legend": legend})
     return {
         "slug": slug,
-        "title": title_of(summary.data.name, summary.model.name),
+        "title": title_of(summary.data.name, summary.model.name, run.pretrained),
         "charts": charts,
         "classes": summary.data.classes,
         "confusion": _confusion_rows(summary.confusion, summary.data.classes),
@@ -158,8 +158,9 @@ def training_section(run: TrainingRun, slug: str) -> dict[str, Any]:
 def environment_sections(records: Records) -> list[dict[str, Any]]:
     """The distinct machines and versions that the runs were made with."""
     found: dict[str, dict[str, Any]] = {}
-    for run in (*records.evaluations, *records.trainings):
-        known = run.environment
+    known_environments = [run.environment for run in records.evaluations]
+    known_environments += [run.environment for run in records.trainings]
+    for known in known_environments:
         versions = known.get("versions") or {}
         shown = {
             "hardware": hardware(known),
@@ -197,7 +198,7 @@ def duration(seconds: float) -> str:
 
 def _facts(panel: Panel) -> list[tuple[str, str]]:
     summary = panel.summary
-    facts = [("images", f"{summary.data.images:,} ({summary.data.split})")]
+    facts = [("images", f"{_count(summary.data.images)} ({summary.data.split})")]
     if summary.accuracy:
         interval = summary.accuracy
         text = percent(interval.value)
@@ -215,6 +216,11 @@ def legend_entry(curve: Curve) -> dict[str, str]:
     return {"key": curve.key, "label": curve.label, "swatch": swatch_svg(curve.style)}
 
 
+def _count(images: int | dict[str, int] | None) -> str:
+    parts = images if isinstance(images, dict) else {"": images or 0}
+    return ", ".join(f"{count:,} {name}".strip() for name, count in parts.items())
+
+
 def _area_section(panel: Panel, condition: Condition) -> dict[str, Any]:
     mode, fill = condition
     areas = {
@@ -222,7 +228,9 @@ def _area_section(panel: Panel, condition: Condition) -> dict[str, Any]:
         for curve in panel.curves
     }
     largest = max((area.high for area in areas.values() if area), default=1.0) or 1.0
-    scores = sorted({key[3] for key in panel.area_of} - {"allegiance"})
+    # The paper's protocol is about allegiance alone; the files have every score.
+    every = {key[3] for key in panel.area_of} if panel.summary.protocol != "paper" else set()
+    scores = sorted(every - {"allegiance"})
     rows = []
     for curve in panel.curves:
         area = areas[curve.key]

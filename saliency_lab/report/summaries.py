@@ -18,7 +18,7 @@ class Interval(BaseModel):
 class Data(BaseModel):
     name: str
     split: str = "test"
-    images: int | None = None
+    images: int | dict[str, int] | None = None
     classes: list[str] = []
     fingerprint: str = ""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 from saliency_lab.report.figures import condition_name
+from saliency_lab.report.palette import label_of
 from saliency_lab.report.panels import Curve, Panel
 from saliency_lab.report.paper import PAPER_VIEWS
 from saliency_lab.report.records import Problem, TrainingRun
@@ -94,13 +95,14 @@ def training_table(trainings: Sequence[TrainingRun]) -> pd.DataFrame:
 
 
 def cost_table(panels: Sequence[Panel]) -> pd.DataFrame:
-    """One row per panel and method with whatever the runs recorded of its cost."""
+    """One row per measurement of cost: a method with the views that were computed together."""
     rows = []
     for panel in panels:
-        for curve in panel.curves:
-            cost = curve.run.summary.cost.get(f"{curve.method}/{curve.view}")
-            if cost:
-                rows.append({"panel": panel.title, "method": curve.label, **_flat(cost)})
+        for run in panel.runs:
+            for name, cost in run.summary.cost.items():
+                method, _, views = name.partition("/")
+                labels = [label_of(method, view) for view in views.split("+")]
+                rows.append({"panel": panel.title, "method": ", ".join(labels), **_flat(cost)})
     return pd.DataFrame(rows)
 
 
@@ -205,7 +207,9 @@ def _disagreements(panel: Panel) -> Iterator[pd.DataFrame]:
 def _flat(cost: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     flat: dict[str, object] = {}
     for name, value in cost.items():
-        if isinstance(value, Mapping):
+        if name == "peak_bytes" and isinstance(value, int | float):
+            flat[f"{prefix}peak memory (MiB)"] = round(value / 2**20, 1)
+        elif isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{name} ")
         else:
             flat[f"{prefix}{name}".replace("_", " ")] = value

@@ -217,10 +217,12 @@
     return;
   }
   const PAGE = 12;
-  const view = { slug: byId("pick-panel").value, item: null, key: null, step: 0, count: PAGE };
+  const view = { slug: byId("pick-panel").value, item: null, step: 0, count: PAGE };
   const theSet = () => data.examples[view.slug];
   const condition = () => +byId("pick-condition").value;
-  const chosenKeys = () => theSet().curves.filter((key) => shown.has(key));
+  // The paper's protocol measures some views under black and others under white only.
+  const measuredKeys = () => theSet().curves.filter((key) => stepOf(theSet(), theSet().items[0], key, condition(), 0));
+  const chosenKeys = () => measuredKeys().filter((key) => shown.has(key));
   const steps = () => [0.1, 0.3, 0.5].map((wanted) => {
     const gaps = theSet().fractions.map((fraction) => Math.abs(fraction - wanted));
     return gaps.indexOf(Math.min(...gaps));
@@ -244,14 +246,20 @@
     for (const item of set.items) counts.set(item.label, (counts.get(item.label) ?? 0) + 1);
     const classes = [...counts.keys()].sort((a, b) => a - b).map((label) => [label, `${className(set, label)} (${counts.get(label)})`]);
     options(byId("pick-class"), [["all", "all classes"], ...classes], "all");
-    const methods = set.curves.map((key) => [key, names.get(key)]);
-    options(byId("pick-method"), methods, view.key ?? (set.curves.includes("gradient/active") ? "gradient/active" : set.curves[0]));
-    options(byId("pick-first"), methods, "gradient/original");
-    options(byId("pick-second"), methods, set.curves.includes("gradient/active") ? "gradient/active" : set.curves.at(-1));
     byId("fraction").max = set.fractions.length - 1;
     view.step = Math.min(view.step, set.fractions.length - 1);
     view.item = null;
     refreshExamples();
+  };
+
+  const offerMethods = () => {
+    const keys = measuredKeys();
+    const entries = keys.map((key) => [key, names.get(key)]);
+    const signed = ["gradient/active", "gradient/inactive"].find((key) => keys.includes(key)) ?? keys.at(-1);
+    const keep = (select, preferred) => options(select, entries, keys.includes(select.value) ? select.value : preferred);
+    keep(byId("pick-method"), signed);
+    keep(byId("pick-first"), "gradient/original");
+    keep(byId("pick-second"), signed);
   };
 
   // ---- examples: the single image
@@ -259,7 +267,7 @@
   const drawViewer = async () => {
     const set = theSet(), item = view.item, turn = ++drawing;
     if (!item) return;
-    const key = view.key = byId("pick-method").value;
+    const key = byId("pick-method").value;
     const ready = await load(set, item);
     if (turn !== drawing) return;
     const found = stepOf(set, item, key, condition(), view.step);
@@ -377,6 +385,7 @@
   };
   function refreshExamples() {
     if (!byId("examples") || !byId("pick-condition").options.length) return;
+    offerMethods();
     const set = theSet(), items = chosenItems(), keys = chosenKeys();
     byId("shown-count").textContent = `${items.length} of ${set.items.length} images`;
     byId("cards").replaceChildren(...items.slice(0, view.count).map((item) => card(set, item, keys)));

@@ -1,0 +1,40 @@
+"""Run directories that the report's tests share, made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from saliency_lab.report.page import ReportFiles, write_report
+
+from .rundirs import write_evaluation, write_training
+
+MORE_KEYS = (
+    ("smoothgrad", "original"),
+    ("smoothgrad", "active"),
+    ("integrated_gradients", "original"),
+    ("grad_cam", "original"),
+    ("random_map", "original"),
+)
+
+
+@pytest.fixture(scope="session")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classifiers, ten methods in two runs, a training, and runs that cannot be shown."""
+    root = tmp_path_factory.mktemp("outputs")
+    write_evaluation(root)
+    write_evaluation(root, name="more/seed=42", keys=MORE_KEYS, comparisons=False)
+    write_evaluation(root, model="basic_cnn", seed=7)
+    write_training(root)
+    write_training(root, model="basic_cnn", finished=False, epochs=3)
+    failed = root / "evaluate" / "cifar10" / "convnext_tiny" / "paper" / "seed=42"
+    failed.mkdir(parents=True)
+    (failed / "config.yaml").write_text("task: evaluate\n")
+    (failed / "error.txt").write_text("Traceback\nRuntimeError: out of <memory> & time\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def report(outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
+    return write_report(outputs, None, tmp_path_factory.mktemp("report"))
