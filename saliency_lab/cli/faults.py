@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,8 +27,14 @@ from saliency_lab.errors import UserError, unknown_choice, unknown_key
 
 def one_line(error: BaseException, task: str, arguments: list[str]) -> str | None:
     """What to tell the user in one line, or None where the fault is the program's."""
-    if isinstance(error, UserError):
-        return " ".join(str(error).split())
+    mistake = _mistake_behind(error)
+    if mistake is not None:
+        return " ".join(str(mistake).split())
+    if isinstance(error, OSError) and error.filename is not None and not _inside_a_task(error):
+        # All that is written before a task starts is its run directory.
+        return (
+            f"Expected `output_root` to be writable, but got '{error.filename}': {error.strerror}"
+        )
     if isinstance(error, MissingConfigException):
         return _missing_config(error)
     if isinstance(error, OverrideParseException):
@@ -50,13 +57,28 @@ def one_line(error: BaseException, task: str, arguments: list[str]) -> str | Non
     return None
 
 
+def _mistake_behind(error: BaseException | None) -> UserError | None:
+    """The user's mistake that Hydra or OmegaConf has wrapped, if there is one."""
+    while error is not None and not isinstance(error, UserError):
+        error = (
+            error.__cause__ if isinstance(error, HydraException | OmegaConfBaseException) else None
+        )
+    return error
+
+
+def _modules(error: BaseException) -> list[str]:
+    """The modules that the exception has come through, outermost first."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return [str(frame.f_globals.get("__name__", "")) for frame, _ in frames]
+
+
+def _inside_a_task(error: BaseException) -> bool:
+    return any(module.startswith("saliency_lab.tasks.") for module in _modules(error))
+
+
 def _is_grammar(error: BaseException) -> bool:
     """Whether Hydra refused the command line with a bare ValueError of its own."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    module = frame.tb_frame.f_globals.get("__name__", "") if frame is not None else ""
-    return isinstance(error, ValueError) and module.startswith("hydra.")
+    return isinstance(error, ValueError) and _modules(error)[-1].startswith("hydra.")
 
 
 def _missing_config(error: MissingConfigException) -> str:
@@ -67,12 +89,18 @@ def _missing_config(error: MissingConfigException) -> str:
     return str(unknown_choice(group or "config", choice, sorted(options)))
 
 
+_KINDS = {"Integer": "an integer", "Float": "a number", "bool": "true or false"}
+_NO_SUCH_VALUE = re.compile(
+    r"Value '(?P<value>.*)' (?:of type '.*' could not be converted to|is not a valid) (?P<kind>\w+)"
+)
+
+
 def _wrong_type(error: OmegaConfBaseException) -> str:
-    match = re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", str(error))
-    if match:
-        value, kind = match.groups()
-        return f"Expected `{error.full_key}` to be of type {kind}, but got '{value}'"
-    return f"Wrong value for `{error.full_key}`: {_first_line(error)}"
+    match = _NO_SUCH_VALUE.match(str(error))
+    if match is None:
+        return f"Wrong value for `{error.full_key}`: {_first_line(error)}"
+    kind = _KINDS.get(match["kind"], f"of type {match['kind']}")
+    return f"Expected `{error.full_key}` to be {kind}, but got '{match['value']}'"
 
 
 def _unknown(key: str, task: str, arguments: list[str]) -> UserError:
@@ -115,4 +143,6 @@ def _composed(task: str, arguments: list[str]) -> DictConfig:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = str(error).strip() or type(error).__name__
+    # OmegaConf puts these words before whatever a resolver of ours says.
+    return re.sub(r"^\w+ raised while resolving interpolation: ", "", text.splitlines()[0])

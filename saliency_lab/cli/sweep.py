@@ -64,6 +64,11 @@ class Sweep:
                 shutil.rmtree(path)
 
 
+def is_own_sweep() -> bool:
+    """Whether this very process has started the sweep that it works for."""
+    return os.environ.get(VARIABLE) == str(os.getpid())
+
+
 # Where this process's sweep keeps its records, known once Hydra has composed the configuration.
 _located: dict[str, Path] = {}
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import collections.abc
 import functools
 import importlib
 import inspect
+import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from saliency_lab.errors import UserError, unknown_choice, unknown_key
@@ -94,10 +98,8 @@ def _checked(value: Any, annotation: Any, key: str) -> Any:
         first = error.errors()[0]
         if first["type"] == "literal_error" and value is not None:
             raise unknown_choice(key, value, _literals(annotation)) from error
-        where = ".".join(str(part) for part in first["loc"] if isinstance(part, int))
         raise UserError(
-            f"Expected `{key}{'.' + where if where else ''}` to be {_requirement(annotation)}, "
-            f"but got {value!r} ({first['msg'].lower()})"
+            f"Expected `{key}` to be {requirement(annotation)}, but got {value!r}"
         ) from error
 
 
@@ -116,13 +118,37 @@ def _literals(annotation: Any) -> list[Any]:
     return found
 
 
-def _requirement(annotation: Any) -> str:
-    if typing.get_origin(annotation) is typing.Annotated:
-        base, *limits = typing.get_args(annotation)
-        return f"{_requirement(base)} with {', '.join(str(limit) for limit in limits)}"
-    literals = _literals(annotation)
-    if literals:
-        return "one of " + ", ".join(str(literal) for literal in literals)
-    if inspect.isclass(annotation) and not typing.get_args(annotation):
-        return annotation.__name__
-    return str(annotation).replace("typing.", "").replace("collections.abc.", "")
+_NAMES = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+    Path: "a path",
+}
+_LIMITS = {Gt: "greater than", Ge: "at least", Lt: "less than", Le: "at most"}
+
+
+def requirement(annotation: Any) -> str:
+    """What an annotation asks for, in words: `int > 0 or "auto"` is an integer greater than 0, or
+    auto.
+    """
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        limits = [
+            f"{_LIMITS[type(limit)]} {getattr(limit, type(limit).__name__.lower())}"
+            for limit in parts[1:]
+            if type(limit) in _LIMITS
+        ]
+        return " ".join([requirement(parts[0]), " and ".join(limits)]).strip()
+    if origin is typing.Literal:
+        return ("one of " if len(parts) > 1 else "") + ", ".join(str(part) for part in parts)
+    if origin in (types.UnionType, typing.Union):
+        return ", or ".join(requirement(part) for part in parts)
+    if origin is tuple and Ellipsis not in parts:
+        return f"a list of {len(parts)}: {', '.join(requirement(part) for part in parts)}"
+    if origin in (list, tuple, collections.abc.Sequence):
+        return f"a list, each {requirement(parts[0])}"
+    if annotation in _NAMES:
+        return _NAMES[annotation]
+    return getattr(annotation, "__name__", str(annotation))

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from saliency_lab.errors import UserError
+
 # Keys that change how, where or how loudly a run happens, not what comes out of it.
 NOT_IDENTITY = (
     "task",
@@ -72,7 +74,7 @@ def run_directory(
         chosen: group choices that are not the usual ones and that the path does not name.
     """
     parts = [str(config["task"])]
-    parts += [str(config[group]["name"]) for group in ("data", "model") if group in config]
+    parts += [_named(config, group) for group in ("data", "model") if group in config]
     if "method" in config:
         parts.append(method_label(config))
     rest = {
@@ -84,6 +86,13 @@ def run_directory(
         *[_safe(part) for part in parts],
         _joined(config["seed"], {**dict(sorted((chosen or {}).items())), **rest}),
     )
+
+
+def _named(config: Mapping[str, Any], group: str) -> str:
+    name = config[group].get("name")
+    if name in (None, "???"):
+        raise UserError(f"Expected `{group}.name` to be given, but it is missing")
+    return str(name)
 
 
 def training_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,13 @@ from torch import Tensor, nn
 
 from saliency_lab.errors import UserError
 
+# What torch's unpickler meets in a file that is something else altogether.
 _UNREADABLE = (
+    AttributeError,
+    IndexError,
+    TypeError,
+    AssertionError,
+    struct.error,
     pickle.UnpicklingError,
     RuntimeError,
     EOFError,
