@@ -64,11 +64,25 @@ class ReportConfig(RunConfig):
     wandb: bool = False
 
 
+@dataclass
+class ReproduceConfig(RunConfig):
+    """Which part of the reference experiment is run, and where its results go."""
+
+    columns: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=lambda: [42])
+    splits: list[str] = field(default_factory=lambda: ["test", "train"])
+    beyond: bool = False
+    root: str | None = None
+    overrides: list[str] = field(default_factory=list)
+    publish: str | None = None
+
+
 SCHEMAS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "explain": ExplainConfig,
     "report": ReportConfig,
+    "reproduce": ReproduceConfig,
 }
 
 
