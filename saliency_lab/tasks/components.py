@@ -53,7 +53,7 @@ def data_module(config: Mapping[str, Any]) -> ImageData:
 def classifier(
     config: Mapping[str, Any], data: ImageData, *, load_weights: bool = True
 ) -> Classifier:
-    """A classifier for the data, ready to be trained.
+    """A classifier for the data, ready to be trained; no image is decoded for it.
 
     Without `load_weights` a pretrained one has its structure only; a checkpoint brings the rest.
     """
@@ -64,7 +64,6 @@ def classifier(
         "data": data.name,
         "classes": list(data.class_names),
         "input_shape": list(data.input_shape),
-        "fingerprint": data.fingerprint("train"),
     }
     return Classifier(
         net,
