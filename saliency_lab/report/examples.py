@@ -64,14 +64,14 @@ def chosen_examples(panel: Panel, count: int) -> Examples | None:
     """At most `count` of the images that every run of the panel kept, else None.
 
     The images that methods disagree about most are always among them; the others are spread
-    evenly over what was kept.
+    evenly over what was kept. They come class by class in turn: folders are sorted by class.
     """
     runs = [run for run in panel.runs if run.example_ids]
     if not runs:
         return None
     common = set.intersection(*(set(run.example_ids) for run in runs))
     kept = [name for name in runs[0].example_ids if name in common]
-    ids = _spread(kept, _disputed(panel, kept), count)
+    ids = _mixed(_spread(kept, _disputed(panel, kept), count), panel)
     if not ids:
         return None
     maps: dict[str, np.ndarray] = {}
@@ -137,6 +137,17 @@ def _spread(kept: Sequence[str], disputed: Sequence[str], count: int) -> list[st
     free = min(count - len(chosen), len(rest))
     chosen |= {rest[place * len(rest) // free] for place in range(free)}
     return [name for name in kept if name in chosen]
+
+
+def _mixed(ids: Sequence[str], panel: Panel) -> list[str]:
+    labels = dict(zip(panel.image_areas["sample_id"], panel.image_areas["label"], strict=True))
+    seen: dict[object, int] = {}
+    turns = []
+    for name in ids:
+        label = labels.get(name)
+        seen[label] = seen.get(label, 0) + 1
+        turns.append(seen[label])
+    return [ids[at] for at in sorted(range(len(ids)), key=lambda at: turns[at])]
 
 
 def _disputed(panel: Panel, kept: Sequence[str]) -> list[str]:

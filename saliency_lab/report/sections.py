@@ -110,12 +110,17 @@ def findings(panels: Sequence[Panel]) -> list[str]:
             ]
             if not found:
                 continue
+            start = f"{view.capitalize()}, {fill}-deletion:"
             lower = [comparison for comparison in found if comparison.difference < 0]
             sure = [c for c in lower if c.p_holm is not None and c.p_holm < SIGNIFICANT]
-            sentences.append(
-                f"{view.capitalize()}, {fill}-deletion: a smaller area than original in "
-                f"{len(lower)} of {len(found)}, significantly in {len(sure)}."
-            )
+            if len(found) == 1:
+                word = "a significantly smaller" if sure else "a smaller" if lower else "no smaller"
+                sentences.append(f"{start} {word} area than original.")
+            else:
+                sentences.append(
+                    f"{start} a smaller area than original in {len(lower)} of {len(found)}, "
+                    f"significantly in {len(sure)}."
+                )
     return sentences
 
 

@@ -61,12 +61,12 @@ def run_table(panels: Sequence[Panel]) -> pd.DataFrame:
                     "high": accuracy.high if accuracy else None,
                     "seconds": summary.seconds,
                     "hardware": hardware(environment),
-                    "started": environment.get("started"),
+                    "started": str(environment.get("started") or "")[:16].replace("T", " "),
                     "skipped": sum(v for v in summary.skipped.values() if isinstance(v, int)),
                     "run": run.name,
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).dropna(axis=1, how="all")
 
 
 def training_table(trainings: Sequence[TrainingRun]) -> pd.DataFrame:
@@ -91,7 +91,7 @@ def training_table(trainings: Sequence[TrainingRun]) -> pd.DataFrame:
                 "run": run.name,
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).dropna(axis=1, how="all")
 
 
 def cost_table(panels: Sequence[Panel]) -> pd.DataFrame:
