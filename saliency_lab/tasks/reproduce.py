@@ -68,9 +68,9 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     with held(directory):
         jobs = list(_jobs(config, columns))
         failed = [job for job in jobs if not _ran(job)]
-        results = [_column(name, jobs) for name in columns]
+        results = [column for name in columns if (column := _column(name, jobs)).runs]
         place = Path(config["publish"]) if config["publish"] else directory
-        page = write_reproduction([column for column in results if column.runs], place)
+        page = write_reproduction(results, place)
     _show(results, page)
     if failed:
         raise UserError(

@@ -1,0 +1,127 @@
+"""The reference experiment as a sweep, on a tiny CIFAR-10 that the test makes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from saliency_lab.report.paper import published
+from saliency_lab.report.reproduction import Column, write_reproduction
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+TINY = ["trainer.max_epochs=1", "trainer.threads=1", "logger=none"]
+
+
+@pytest.fixture
+def tiny_cifar10(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 2)):
+        for name in CLASSES:
+            folder = tmp_path / "images" / "cifar10" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number:04d}.png")
+    return tmp_path / "images"
+
+
+def test_a_column_is_trained_measured_on_both_splits_compared_and_resumed(
+    command: Callable[..., Any], tiny_cifar10: Path
+) -> None:
+    quoted = ",".join(f'"{word}"' for word in TINY)
+    words = ("reproduce", "columns=[cifar10_basic_cnn]", f"root={tiny_cifar10}",
+             f"overrides=[{quoted}]", "publish=docs")  # fmt: skip
+    done = command(*words)
+    assert done.code == 0, done.err
+    assert "black, original" in done.out
+    page = Path("docs/reproduction.md").read_text()
+    assert "CIFAR-10 · CNN" in page
+    assert "appendix B" in page
+    assert "| accuracy | 0.6307 |" in page
+    assert str(tiny_cifar10) not in page
+    record = json.loads(Path("docs/results/cifar10_basic_cnn.json").read_text())
+    assert sorted(record["evaluations"]) == ["test", "train-split"]
+    assert record["evaluations"]["train-split"]["images"] == 40
+    again = command(*words)
+    assert again.code == 0
+    assert again.err.count("finished already") == 3
+
+
+def test_unknown_columns_and_splits_are_refused(command: Callable[..., Any]) -> None:
+    refused = command("reproduce", "columns=[cifar10_basic_cn]")
+    assert (refused.code, "Did you mean 'cifar10_basic_cnn'?" in refused.err) == (2, True)
+    assert command("reproduce", "splits=[val]").code == 2
+
+
+def test_failing_jobs_are_listed_and_the_others_run(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    done = command("reproduce", "columns=[cifar10_basic_cnn]", "splits=[test]",
+                   f"root={tmp_path}/nowhere")  # fmt: skip
+    assert done.code == 2
+    assert "2 of 2 jobs failed: python -m saliency_lab train experiment=" in done.err
+    assert done.err.count("data.root") >= 1
+
+
+def write_run(directory: Path, seed: int, areas: dict[str, list[float]]) -> Path:
+    """An evaluation of two views with these areas per image."""
+    directory.mkdir(parents=True)
+    frames = [
+        pd.DataFrame({"sample_id": range(len(values)), "view": view, "mode": "deletion",
+                      "fill": "black", "allegiance": values})
+        for view, values in areas.items()
+    ]  # fmt: skip
+    pd.concat(frames).to_parquet(directory / "areas.parquet")
+    curve = pd.DataFrame({"method": "gradient", "view": "active", "mode": "deletion",
+                          "fill": "black", "fraction": [0.0, 0.9], "allegiance": [1.0, 0.1],
+                          "low": [1.0, 0.0], "high": [1.0, 0.2]})  # fmt: skip
+    curve.to_csv(directory / "curves.csv", index=False)
+    rows = [
+        {"view": view, "mode": "deletion", "fill": "black", "score": "allegiance",
+         "area": float(np.mean(values))}
+        for view, values in areas.items()
+    ]  # fmt: skip
+    summary = {
+        "task": "evaluate", "status": "finished", "data": {"name": "cifar10", "images": 3},
+        "model": {"name": "basic_cnn"}, "seed": seed, "protocol": "paper", "areas": rows,
+        "comparisons": [], "seconds": 1.0,
+    }  # fmt: skip
+    (directory / "summary.json").write_text(json.dumps(summary))
+    environment = {"cpu": "a processor", "gpu": [], "cores": 2, "threads": 1, "python": "3.11",
+                   "commit": None, "versions": {"torch": "2"}}  # fmt: skip
+    (directory / "environment.json").write_text(json.dumps(environment))
+    return directory
+
+
+def test_seeds_are_combined_and_their_agreement_on_the_order_is_counted(tmp_path: Path) -> None:
+    first = {"original": [0.3, 0.3, 0.3], "active": [0.1, 0.1, 0.1]}
+    second = {"original": [0.2, 0.2, 0.2], "active": [0.3, 0.3, 0.3]}
+    runs = {
+        ("test", 1): write_run(tmp_path / "1", 1, first),
+        ("test", 2): write_run(tmp_path / "2", 2, second),
+    }
+    column = Column("cifar10_basic_cnn", runs, ("python -m saliency_lab train",))
+    areas = column.areas("test")
+    assert areas["active", "deletion", "black"].value == pytest.approx(0.2)
+    # Images of one seed do not differ here: the interval is that of drawing two seeds.
+    assert areas["active", "deletion", "black"].low == pytest.approx(0.1)
+    assert areas["active", "deletion", "black"].high == pytest.approx(0.3)
+    page = write_reproduction([column], tmp_path / "docs").read_text()
+    assert "active < original (the order of 1 of 2 seeds)" in page
+    # 0.2 against the paper's 0.15 is more than 0.03 away, 0.25 against 0.23 is not.
+    assert "| black, active | 0.15 | 0.200 | [0.100, 0.300] | 2 | +0.050 | higher |" in page
+    assert "| black, original | 0.23 | 0.250 | [0.200, 0.300] | 2 | +0.020 | same |" in page
+
+
+def test_the_published_numbers_are_those_of_the_paper() -> None:
+    convnext = published("imagenette", "convnext_tiny", True)
+    assert convnext is not None
+    assert (convnext.accuracy, convnext.areas["white", "inactive"]) == (0.9932, 0.42)
+    assert published("imagenette", "convnext_tiny", False) is None
