@@ -10,6 +10,10 @@ class UserError(ValueError):
     """A mistake that the user can mend: shown as one line, exit code 2, no traceback."""
 
 
+class ProcessError(RuntimeError):
+    """Another process of the run failed: shown as one line, exit code 1; it said more itself."""
+
+
 def unknown_choice(key: str, value: object, options: Iterable[object]) -> UserError:
     """The error for a value that is none of `options`; a close misspelling is suggested."""
     names = [str(option) for option in options]

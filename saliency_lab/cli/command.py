@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
+from types import FrameType
+from typing import NoReturn
 
 from saliency_lab.cli.words import TASKS, overview, task_of
+from saliency_lab.errors import ProcessError, UserError
+from saliency_lab.runs.processes import (
+    end_with_parent,
+    outcome_path,
+    process_rank,
+    started_by_us,
+)
 
 USER_ERROR, FAULT, INTERRUPTED = 2, 1, 130
 
@@ -35,27 +46,37 @@ def run() -> None:
 
 def _exit_code(arguments: list[str]) -> int:
     from saliency_lab.cli.faults import one_line
+    from saliency_lab.cli.jobs import raise_kept_error
     from saliency_lab.cli.sweep import Sweep
 
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     task, rest, sweep = "", arguments, None
+    if started_by_us():
+        end_with_parent()
+    # Lightning's handler would note it and go on with the test loop; a scheduler soon kills.
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         task, rest = task_of(arguments)
         sweep = Sweep.of(rest)
         with _argv(rest), _hydra_raises():
             _hydra_main(task)
+        raise_kept_error()
     except KeyboardInterrupt:
-        print("Interrupted; the same command goes on from what is saved.", file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted()
     except SystemExit as stop:
         # Lightning turns Ctrl-C into a clean shutdown and then exit(1).
         if isinstance(stop.__context__, KeyboardInterrupt):
-            print("Interrupted; the same command goes on from what is saved.", file=sys.stderr)
-            return INTERRUPTED
+            return _interrupted()
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else FAULT
     except Exception as error:  # noqa: BLE001 - the outermost frame decides what is shown
         if sweep is not None and sweep.failed():
             return sweep.report()
+        if started_by_us() and outcome_path(process_rank()).exists():
+            # The process that started this one says it, once for all of them.
+            return USER_ERROR if isinstance(error, UserError) else FAULT
+        if isinstance(error, ProcessError):
+            print(f"error: {error}", file=sys.stderr)
+            return FAULT
         line = one_line(error, task, rest)
         if line is None or show_traceback:
             traceback.print_exception(error)
@@ -66,6 +87,16 @@ def _exit_code(arguments: list[str]) -> int:
         if sweep is not None:
             sweep.close()
     return 0
+
+
+def _interrupted() -> int:
+    if not started_by_us():
+        print("Interrupted; the same command goes on from what is saved.", file=sys.stderr)
+    return INTERRUPTED
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _hydra_main(task: str) -> None:
@@ -99,13 +130,21 @@ def _hydra_raises() -> Iterator[None]:
     """Hydra hands its exceptions on instead of printing them in its own way."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    parser_error = argparse.ArgumentParser.error
+    # Its parser of flags would print five lines of usage.
+    setattr(argparse.ArgumentParser, "error", _refused)  # noqa: B010 - a method, put back below
     try:
         yield
     finally:
+        setattr(argparse.ArgumentParser, "error", parser_error)  # noqa: B010
         if before is None:
             os.environ.pop("HYDRA_FULL_ERROR")
         else:
             os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _refused(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    raise UserError(f"Cannot read the command line: {message} (see --help)")
 
 
 def _completed(arguments: list[str]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import sys
 import traceback
 from pathlib import Path
@@ -15,10 +14,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from saliency_lab.cli.logs import close_logs, configure_logging
-from saliency_lab.cli.sweep import leave_record
+from saliency_lab.cli.ranks import leave_outcome, processes_here, run_ranks
+from saliency_lab.cli.sweep import is_own_sweep, leave_record
 from saliency_lab.errors import UserError
-from saliency_lab.runs.directory import require_same_run
-from saliency_lab.runs.processes import LAUNCH_VARIABLES, process_rank, started_by_launcher
+from saliency_lab.runs.directory import is_finished, require_same_run
+from saliency_lab.runs.processes import process_rank, started_by_launcher, started_by_us
 
 log = logging.getLogger(__name__)
 
@@ -38,21 +38,47 @@ def run_task(config: DictConfig) -> None:
     try:
         if not settings["overwrite"]:
             require_same_run(directory, settings)
-        importlib.import_module(f"saliency_lab.tasks.{task}").run(settings, directory)
+        _start(task, settings, directory)
     except Exception as error:
         _record(hydra_config, error)
+        if started_by_us():
+            leave_outcome(error)
+            if not isinstance(error, UserError):
+                log.error("process %d failed", process_rank(), exc_info=error)
         if isinstance(error, UserError):
             _forget(directory, Path(settings["output_root"]).absolute())
-        raise
+        if not _told_here(hydra_config):
+            raise
+        _kept.append(error)
+        return
     finally:
         sys.argv = argv
         _leave_process_group()
     _record(hydra_config, None)
 
 
+# Hydra adds a line of its own to an exception that passes through it, so a job of this process
+# keeps its error here until Hydra is done.
+_kept: list[Exception] = []
+
+
+def raise_kept_error() -> None:
+    """Raise the first error of this process's jobs, if there was one."""
+    errors, _kept[:] = list(_kept), []
+    if errors:
+        raise errors[0]
+
+
+def _told_here(hydra_config: Any) -> bool:
+    """Whether this process will tell the user; a launcher's worker hands exceptions on."""
+    return hydra_config.mode != RunMode.MULTIRUN or is_own_sweep()
+
+
 def _forget(directory: Path, output_root: Path) -> None:
     """Remove the directory of a job that was refused before it left anything but log lines."""
-    if process_rank() > 0 or any(path.suffix != ".log" for path in directory.iterdir()):
+    if started_by_us() or started_by_launcher():
+        return  # other processes of the job still write their logs there
+    if any(path.suffix != ".log" for path in directory.iterdir()):
         return
     close_logs()
     for path in directory.iterdir():
@@ -103,13 +129,31 @@ def _record(hydra_config: DictConfig, error: Exception | None) -> None:
     leave_record(directory, int(hydra_config.job.num), overrides, **outcome)
 
 
+# The other tasks are the work of one process.
+_IN_PROCESSES = ("train", "evaluate")
+
+
+def _start(task: str, settings: dict[str, Any], directory: Path) -> None:
+    """Run the task in this process, or in as many as its settings ask for."""
+    count, launched = 1, started_by_us() or started_by_launcher()
+    if task in _IN_PROCESSES and not launched:
+        count = processes_here(settings["trainer"])
+    module = f"saliency_lab.tasks.{task}"
+    if count == 1:
+        importlib.import_module(module).run(settings, directory)
+        return
+    # Processes that have nothing to do are not even started.
+    if is_finished(directory) and importlib.import_module(module).is_done(settings, directory):
+        importlib.import_module(module).say_done(directory)
+        return
+    trainer = settings["trainer"]
+    run_ranks(sys.argv[1:], count, trainer.get("num_nodes", 1), trainer.get("threads"))
+
+
 def _leave_process_group() -> None:
-    """Undo what a multi-process job leaves in this process, so that the next job starts clean."""
-    if "torch.distributed" in sys.modules:
+    """Leave the group of this job's processes; a launcher's processes stay one for all jobs."""
+    if "torch.distributed" in sys.modules and not started_by_launcher():
         import torch.distributed
 
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-    if not started_by_launcher() and process_rank() == 0:
-        for variable in LAUNCH_VARIABLES:
-            os.environ.pop(variable, None)

@@ -24,6 +24,8 @@ def configure_logging(directory: Path, task: str) -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    # What is logged is the same number on every process, summed by the classifier itself.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*to accumulate the metric.*")
     rank = process_rank()
     if rank == 0:
         terminal = logging.StreamHandler(sys.stderr)

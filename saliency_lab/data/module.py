@@ -75,6 +75,8 @@ class ImageData(LightningDataModule):
     """Samples per block of `test_dataloader`."""
     done_blocks: Callable[[], Collection[int]] = field(init=False)
     """Asked when `test_dataloader` is made: the blocks to leave out."""
+    global_batch: bool = field(init=False, default=True)
+    """Whether `batch_size` is that of all processes together, or of each."""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -173,11 +175,10 @@ class ImageData(LightningDataModule):
         split = self.split("train")
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         rank, world = self._place()
+        batch = self.batch_size if self.global_batch else self.batch_size * world
         return self._loader(
             split,
-            TrainBatches(
-                len(split), self.batch_size, self.seed, rank=rank, world=world, epoch=epoch
-            ),
+            TrainBatches(len(split), batch, self.seed, rank=rank, world=world, epoch=epoch),
         )
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:

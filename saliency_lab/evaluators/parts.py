@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ class Parts:
         self.directory = directory
         self.folder = directory / "parts"
         self.size, self.block = size, block
+        self.count = -(-size // block)
 
     def path(self, number: int) -> Path:
         """Where block `number`'s rows are."""
@@ -46,8 +49,7 @@ class Parts:
 
     def done(self) -> list[int]:
         """Numbers of the blocks that need no work; a truncated one is named and done again."""
-        count = -(-self.size // self.block)
-        return [n for n in range(count) if self.path(n).is_file() and _readable(self.path(n))]
+        return [n for n in range(self.count) if self.path(n).is_file() and self._is_whole(n)]
 
     def write(
         self,
@@ -88,16 +90,27 @@ class Parts:
 
     def clear(self) -> None:
         """Remove all blocks, also of another block size."""
-        for path in self.folder.glob("*"):
-            path.unlink()
+        shutil.rmtree(self.folder)
 
     def _files(self) -> list[Path]:
-        return [self.path(n) for n in range(-(-self.size // self.block))]
+        return [self.path(n) for n in range(self.count)]
+
+    def _is_whole(self, number: int) -> bool:
+        path = self.path(number)
+        arrays = path.with_suffix(".npz")
+        if arrays.is_file() and not zipfile.is_zipfile(arrays):
+            log.warning("%s is truncated and not used", arrays)
+            return False
+        return readable(path)
 
 
-def _readable(path: Path) -> bool:
+def readable(path: Path) -> bool:
+    """Whether a Parquet file is there and whole as far as its end tells; says so if it is not."""
     try:
         pq.read_schema(path)
+    except FileNotFoundError:
+        log.warning("%s is missing", path)
+        return False
     except (pa.ArrowInvalid, OSError) as error:
         log.warning("%s is truncated and not used: %s", path, str(error).splitlines()[0])
         return False

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytorch_lightning as pl
 
 from saliency_lab.config.binding import bound_arguments, built
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError
 from saliency_lab.evaluators.deletion import DeletionEvaluator, DeletionSettings, Method
-from saliency_lab.evaluators.parts import Parts
+from saliency_lab.evaluators.parts import Parts, readable
 from saliency_lab.evaluators.results import (
     area_table,
     comparisons,
@@ -36,9 +37,25 @@ from saliency_lab.runs.directory import begin, finish, held, is_finished, read_s
 from saliency_lab.runs.files import atomic_path
 from saliency_lab.runs.processes import process_rank
 from saliency_lab.tasks.components import checked, data_module, lightning_trainer, tracker
+from saliency_lab.tasks.ranks import agreed
+from saliency_lab.tasks.tracking import Record
 from saliency_lab.tasks.trained import trained_checkpoint
+from saliency_lab.tasks.wandb_records import record_evaluation
 
 log = logging.getLogger(__name__)
+
+ROWS = "rows.parquet"
+
+
+def is_done(config: Mapping[str, Any], directory: Path) -> bool:
+    """Whether the directory holds all that the configuration asks for.
+
+    It does not where the classifier has been trained anew since, or the rows were damaged.
+    """
+    if config["overwrite"] or not is_finished(directory):
+        return False
+    measured = read_summary(directory).get("checkpoint", {}).get("sha256")
+    return measured == _digest(trained_checkpoint(config)) and readable(directory / ROWS)
 
 
 def run(config: Mapping[str, Any], directory: Path) -> None:
@@ -50,23 +67,46 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     checked(config)
     method = configured_method(config)
     settings = built(config["evaluator"], "evaluator")
-    checkpoint = trained_checkpoint(config)
-    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    before = read_summary(directory).get("checkpoint", {}).get("sha256")
-    if is_finished(directory) and not config["overwrite"] and before == digest:
+    trainer = lightning_trainer(config, directory, [])
+    with contextlib.ExitStack() as stack:
+        checkpoint = agreed(trainer, lambda: _checkpoint_to_measure(config, directory, stack))
+        if checkpoint is None:
+            say_done(directory)
+            return
+        with tracker(config).run(config, directory) as record:
+            _evaluated(config, directory, trainer, method, settings, checkpoint, record)
+    if trainer.is_global_zero:
+        _show(read_summary(directory), directory)
+
+
+def say_done(directory: Path) -> None:
+    """Tell the user that there is nothing to do, and what came of it then."""
+    if process_rank() == 0:
         print(f"finished already (overwrite=true starts anew): {directory}")
         _show(read_summary(directory), directory)
-        return
-    guard = held(directory) if process_rank() == 0 else contextlib.nullcontext()
-    with guard:
-        known = {"path": str(checkpoint), "sha256": digest}
-        if process_rank() == 0:
-            stale = before not in (None, digest)
-            if stale:
-                log.info("the checkpoint has changed since %s was made: starting anew", directory)
-            begin(directory, config, overwrite=config["overwrite"] or stale, checkpoint=known)
-        with tracker(config).run(config, directory) as record:
-            _evaluated(config, directory, method, settings, known, record)
+
+
+def _checkpoint_to_measure(
+    config: Mapping[str, Any], directory: Path, stack: contextlib.ExitStack
+) -> dict[str, str] | None:
+    """The classifier's file and digest, with the directory held and begun; None: all is done."""
+    if is_done(config, directory):
+        return None
+    checkpoint = trained_checkpoint(config)
+    stack.enter_context(held(directory))
+    if is_done(config, directory):
+        return None  # by the process that held it until now
+    known = {"path": str(checkpoint), "sha256": _digest(checkpoint)}
+    before = read_summary(directory).get("checkpoint", {}).get("sha256")
+    stale = before not in (None, known["sha256"])
+    if stale:
+        log.info("the checkpoint has changed since %s was made: starting anew", directory)
+    begin(directory, config, overwrite=config["overwrite"] or stale, checkpoint=known)
+    return known
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def configured_method(config: Mapping[str, Any]) -> Method:
@@ -81,10 +121,11 @@ def configured_method(config: Mapping[str, Any]) -> Method:
 def _evaluated(
     config: Mapping[str, Any],
     directory: Path,
+    trainer: pl.Trainer,
     method: Method,
     settings: DeletionSettings,
-    checkpoint: dict[str, Any],
-    record: Any,
+    checkpoint: Mapping[str, str],
+    record: Record | None,
 ) -> None:
     began = time.monotonic()
     model = load_classifier(Path(checkpoint["path"]))
@@ -95,25 +136,26 @@ def _evaluated(
     data.setup("test")
     ids = data.ids(settings.split)
     parts = Parts(directory, len(ids), settings.batch_size)
-    finished = parts.done()
+    finished = agreed(trainer, parts.done)
     data.done_blocks = lambda: finished
     if finished:
-        log.info("going on: %d of %d blocks are done", len(finished), -(-len(ids) // parts.block))
+        log.info("going on: %d of %d blocks are done", len(finished), parts.count)
+    if trainer.world_size > 1 and trainer.is_global_zero:
+        left = parts.count - len(finished)
+        log.info("%d processes take %d blocks in turn", trainer.world_size, left)
     kept = np.random.default_rng(config["seed"]).permutation(len(ids))[: settings.examples]
     evaluator = DeletionEvaluator(settings, method, parts, kept, int(config["seed"]))
-    trainer = lightning_trainer(config, directory, [evaluator])
+    trainer.callbacks.append(evaluator)
     trainer.test(model, datamodule=data, verbose=False)
     trainer.strategy.barrier()
     if not trainer.is_global_zero:
         return
     summary = _results(config, directory, data, settings, method, parts)
-    summary["checkpoint"] = checkpoint
+    summary["checkpoint"] = dict(checkpoint)
     summary["seconds"] = time.monotonic() - began
-    if record is not None:
-        _log(record, summary, directory)
+    record_evaluation(record, summary, directory)
     finish(directory, summary)
     parts.clear()
-    _show(summary, directory)
 
 
 def _require_same_classes(model: Classifier, data: ImageData) -> None:
@@ -140,7 +182,7 @@ def _results(
     metas = list(parts.metas())
     areas = image_areas(rows)
     curves = curve_table(rows, settings.resamples)
-    _write_table(rows, directory / "rows.parquet")
+    _write_table(rows, directory / ROWS)
     _write_table(areas, directory / "areas.parquet")
     with atomic_path(directory / "curves.csv") as path:
         curves.to_csv(path, index=False)
@@ -181,17 +223,6 @@ def _results(
 def _write_table(frame: pd.DataFrame, path: Path) -> None:
     with atomic_path(path) as temporary:
         frame.to_parquet(temporary, index=False)
-
-
-def _log(record: Any, summary: Mapping[str, Any], directory: Path) -> None:
-    import wandb
-
-    record.summary["accuracy"] = summary["accuracy"]["value"]
-    for row in summary["areas"]:
-        record.summary["/".join(["area", *(row[k] for k in ("view", "mode", "fill", "score"))])] = (
-            row["area"]
-        )
-    record.log({"curves": wandb.Image(str(directory / "figures" / "curves.png"))})
 
 
 def _show(summary: Mapping[str, Any], directory: Path) -> None:

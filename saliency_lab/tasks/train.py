@@ -11,6 +11,11 @@ from saliency_lab.runs.directory import is_finished, read_summary
 from saliency_lab.runs.processes import process_rank
 
 
+def is_done(config: Mapping[str, Any], directory: Path) -> bool:
+    """Whether the directory holds all that the configuration asks for."""
+    return is_finished(directory) and not config["overwrite"]
+
+
 def run(config: Mapping[str, Any], directory: Path) -> None:
     """Train, or go on training, the classifier that the configuration describes.
 
@@ -19,14 +24,21 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     Raises:
         UserError: the configuration, the data or the weights are wrong; nothing was lost.
     """
-    if is_finished(directory) and not config["overwrite"]:
-        print(f"finished already (overwrite=true starts anew): {directory}")
-    else:
-        # torch takes seconds to import, and a finished run has no use for it.
-        from saliency_lab.tasks.training import train_classifier
+    if is_done(config, directory):
+        say_done(directory)
+        return
+    # torch takes seconds to import, and a finished run has no use for it.
+    from saliency_lab.tasks.training import train_classifier
 
-        train_classifier(config, directory)
+    train_classifier(config, directory)
     if process_rank() == 0:
+        _show(read_summary(directory), directory)
+
+
+def say_done(directory: Path) -> None:
+    """Tell the user that there is nothing to do, and what came of it then."""
+    if process_rank() == 0:
+        print(f"finished already (overwrite=true starts anew): {directory}")
         _show(read_summary(directory), directory)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,10 +11,17 @@ from typing import Annotated, Any, Literal
 import pytorch_lightning as pl
 import torch
 from annotated_types import Ge, Gt
+from lightning_fabric.plugins import ClusterEnvironment
+from lightning_fabric.plugins.environments import (
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.strategies import DDPStrategy
 
 from saliency_lab.errors import UserError
+from saliency_lab.runs.processes import process_count, started_by_launcher, started_by_us
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
 
@@ -51,7 +59,8 @@ def trainer(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    several = devices != 1 or num_nodes > 1 or strategy == "ddp"
+    devices, num_nodes = _places(devices, num_nodes)
+    several = devices not in (1, "auto") or num_nodes > 1 or strategy == "ddp"
     wait = datetime.timedelta(seconds=timeout)
     try:
         return pl.Trainer(
@@ -59,13 +68,14 @@ def trainer(
             devices=devices,
             num_nodes=num_nodes,
             strategy=DDPStrategy(timeout=wait) if several else "auto",
+            plugins=[_cluster()],
             max_epochs=max_epochs,
             precision=precision,
             deterministic=deterministic,
             gradient_clip_val=gradient_clip_val,
             sync_batchnorm=sync_batchnorm and several,
             default_root_dir=directory,
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, _Threads(threads)],
             logger=list(loggers) or False,
             # Saliency needs gradients inside the test loop.
             inference_mode=False,
@@ -81,3 +91,46 @@ def trainer(
             f"Expected `trainer.accelerator={accelerator}` with `trainer.devices={devices}` to be "
             f"on this machine, but got: {str(error).strip().splitlines()[0]}"
         ) from error
+
+
+class _Threads(pl.Callback):
+    """Keeps the number of threads that was asked for: Lightning's start of processes changes it."""
+
+    def __init__(self, threads: int | None) -> None:
+        self.threads = threads
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+
+
+def _cluster() -> ClusterEnvironment:
+    """Who has started the processes. Not left to Lightning, which takes any process inside a SLURM
+    allocation for one of srun's."""
+    if not started_by_launcher():
+        return LightningEnvironment()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return TorchElasticEnvironment()
+    # A requeued job goes on as any other does, from the files in its run directory.
+    return SLURMEnvironment(auto_requeue=False)
+
+
+def _places(devices: int | Literal["auto"], num_nodes: int) -> tuple[int | Literal["auto"], int]:
+    """Processes per machine and machines: a launcher's word holds where it started the processes.
+
+    Raises:
+        UserError: the configuration wants another number.
+    """
+    if started_by_us():
+        return process_count() // num_nodes, num_nodes
+    if not started_by_launcher():
+        return devices, num_nodes
+    count = process_count()
+    here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE", count))
+    given = devices if devices != "auto" else here
+    if (given, num_nodes) not in ((1, 1), (here, count // here)):
+        raise UserError(
+            f"Expected `trainer.devices` and `trainer.num_nodes` to be {here} and {count // here}, "
+            f"as the launcher has started the processes, but got {devices} and {num_nodes}"
+        )
+    return here, count // here
