@@ -17,7 +17,7 @@ SIDE = 64
 DRAWING = "shapes,1"
 """Changes when the pictures of a seed change."""
 
-Points = NDArray[np.float64]
+Points = NDArray[np.floating]
 _FINE = 4  # Strokes are drawn this many times larger and averaged: smooth edges, exact coverage.
 
 
@@ -44,7 +44,7 @@ def drawn(label: int, seed: tuple[int, ...]) -> tuple[NDArray[np.uint8], NDArray
     picture = _covered(picture, outline[..., None] * colour, outline)
     front, cover = _clutter(rng, int(rng.integers(1, 4)), 0.3)
     picture = _covered(picture, front, cover)
-    picture += rng.normal(0, 0.03, picture.shape)
+    picture += 0.03 * rng.standard_normal(picture.shape, dtype=np.float32)
     pixels = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8).transpose(2, 0, 1)
     return np.ascontiguousarray(pixels), (outline >= 0.5) & (cover < 0.5)
 
@@ -61,8 +61,8 @@ def _outline(rng: np.random.Generator, label: int) -> Points:
     points += SIDE / 2 + rng.uniform(-room, room)
     canvas = Image.new("L", (SIDE * _FINE, SIDE * _FINE))
     width = round(rng.uniform(2.2, 4.0) * _FINE)
-    _stroke(ImageDraw.Draw(canvas), points, width, 255)
-    return np.asarray(canvas.reduce(_FINE), dtype=np.float64) / 255
+    _stroke(canvas, points, width)
+    return _averaged(canvas)
 
 
 @cache
@@ -108,25 +108,28 @@ def _closed(points: Points) -> Points:
     return np.concatenate([points, points[:2]])
 
 
-def _stroke(
-    draw: ImageDraw.ImageDraw, points: Points, width: int, fill: int | tuple[int, ...]
-) -> None:
+def _stroke(canvas: Image.Image, points: Points, width: int) -> None:
+    """A line through the points with round joints."""
+    draw, half = ImageDraw.Draw(canvas), width // 2
     corners = [(round(x), round(y)) for x, y in (points * _FINE).tolist()]
-    draw.line(corners, fill=fill, width=width, joint="curve")
+    draw.line(corners, fill=255, width=width)
+    for x, y in corners:
+        draw.ellipse((x - half, y - half, x + half, y + half), fill=255)
 
 
 def _background(rng: np.random.Generator, base: Points) -> Points:
     """Two gratings and blotches around a base colour, (SIDE, SIDE, 3)."""
-    place = np.arange(SIDE) / SIDE
-    picture = np.tile(base, (SIDE, SIDE, 1))
+    place = np.arange(SIDE, dtype=np.float32) / SIDE
+    picture = np.tile(base.astype(np.float32), (SIDE, SIDE, 1))
     for _ in range(2):
         turn, waves = rng.uniform(0, math.pi), rng.uniform(1, 9)
         along = math.cos(turn) * place[None, :] + math.sin(turn) * place[:, None]
         wave = np.sin(2 * math.pi * (waves * along + rng.uniform()))
-        picture += wave[..., None] * rng.uniform(-0.12, 0.12, 3)
+        picture += wave[..., None] * rng.uniform(-0.12, 0.12, 3).astype(np.float32)
     coarse = rng.uniform(0, 1, (8, 8)).astype(np.float32)
     blotches = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    picture += (np.asarray(blotches, dtype=np.float64)[..., None] - 0.5) * rng.uniform(-0.3, 0.3, 3)
+    tint = rng.uniform(-0.3, 0.3, 3).astype(np.float32)
+    picture += (np.asarray(blotches)[..., None] - 0.5) * tint
     return picture
 
 
@@ -135,26 +138,29 @@ def _clutter(rng: np.random.Generator, count: int, length: float) -> tuple[Point
     fine = SIDE * _FINE
     colours, cover = Image.new("RGB", (fine, fine)), Image.new("L", (fine, fine))
     paint, hide = ImageDraw.Draw(colours), ImageDraw.Draw(cover)
-    for kind in rng.integers(0, 3, count).tolist():
-        colour = tuple(rng.integers(0, 256, 3).tolist())
-        middle, size = rng.uniform(0, SIDE, 2), rng.uniform(0.3, 1) * length * SIDE / 2
-        turn, width = rng.uniform(0, 2 * math.pi), round(rng.uniform(2.0, 4.0) * _FINE)
-        if kind == 2:
-            x, y = (middle * _FINE).round().tolist()
-            around = round(size / 4 * _FINE) + _FINE
-            box = (x - around, y - around, x + around, y + around)
-            paint.ellipse(box, fill=colour)
-            hide.ellipse(box, fill=255)
-            continue
-        bend = np.linspace(0, 0.9 * math.pi if kind else 0.01, 9)
-        points = _polar(np.full(9, size / bend[-1]), bend + turn) * (1.5 if kind else 1.0)
-        points += middle - points.mean(axis=0)
-        _stroke(paint, points, width, colour)
-        _stroke(hide, points, width, 255)
-    return (
-        np.asarray(colours.reduce(_FINE), dtype=np.float64) / 255,
-        np.asarray(cover.reduce(_FINE), dtype=np.float64) / 255,
-    )
+    for _ in range(count):
+        kind, *colour = rng.integers((3, 256, 256, 256)).tolist()
+        x, y = rng.integers(0, fine, 2).tolist()
+        size, turn, width = rng.uniform((0.3, 0, 2.0), (1.0, 360, 4.0)).tolist()
+        reach, width = round(size * length * fine / 2), round(width * _FINE)
+        for draw, fill in ((paint, tuple(colour)), (hide, 255)):
+            if kind == 0:
+                across = round(reach * math.cos(turn)), round(reach * math.sin(turn))
+                ends = (x - across[0], y - across[1], x + across[0], y + across[1])
+                draw.line(ends, fill=fill, width=width)
+            elif kind == 1:
+                box = (x - reach, y - reach, x + reach, y + reach)
+                draw.arc(box, turn, turn + 120, fill=fill, width=width)
+            else:
+                around = reach // 4 + _FINE
+                box = (x - around, y - around, x + around, y + around)
+                draw.ellipse(box, fill=fill)
+    return _averaged(colours), _averaged(cover)
+
+
+def _averaged(canvas: Image.Image) -> Points:
+    """Means of the fine pixels below every pixel, float32 in [0, 1]."""
+    return np.asarray(canvas.reduce(_FINE), dtype=np.float32) / 255
 
 
 def _covered(picture: Points, front: Points, cover: Points) -> Points:

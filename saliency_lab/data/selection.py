@@ -70,8 +70,9 @@ def _shares(sizes: Sequence[int], count: int) -> list[int]:
     shares = [0] * len(sizes)
     while count > 0:
         still = [place for place, size in enumerate(sizes) if shares[place] < size]
+        each = max(count // len(still), 1)
         for place in still:
-            given = min(max(count // len(still), 1), sizes[place] - shares[place], count)
+            given = min(each, sizes[place] - shares[place], count)
             shares[place] += given
             count -= given
             if count == 0:
