@@ -19,7 +19,7 @@ from PIL import Image, ImageFilter
 from saliency_lab.report.panels import Panel
 from saliency_lab.report.records import example_arrays
 
-SIDES = (256, 224, 160, 128, 112, 96, 80, 64, 48, 32)
+SIDES = (256, 224, 192, 160, 144, 128, 112, 96, 88, 80, 72, 64, 56, 48, 32)
 """Sides in pixels that level maps may be sampled at, the finest that fits is taken."""
 
 _NOT_MEASURED = 65535

@@ -266,7 +266,7 @@ def test_a_phone_shows_the_page_without_sideways_scrolling(
     visit = _visit(browser, report.page, "phone", "dark")
     page = visit.page
     assert page.evaluate("document.documentElement.scrollWidth") <= SCREENS["phone"][0]
-    for name in ("#view-image", "#fraction", "#cards .card", ".readout"):
+    for name in ("#view-image", "#pick-method", "#fraction", "#cards .card", ".readout"):
         box = page.locator(name).first.bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= SCREENS["phone"][0]

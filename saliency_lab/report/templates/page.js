@@ -295,6 +295,8 @@
     drawMap(byId("view-map"), set, ready, key);
     byId("view-image").setAttribute("aria-label", `${answerText(set, item)}; ${share} of its pixels ${verb}, ${name}`);
     byId("view-map").setAttribute("aria-label", `${names.get(key)} map of ${item.id}; brighter is more salient`);
+    const coarse = Math.max(set.width, set.height) < set.pixels;
+    byId("grid-note").textContent = coarse ? `, drawn on a grid of ${set.width} × ${set.height}; measured at ${set.pixels}` : "";
     drawSteps(set, item, key);
   };
   const drawSteps = (set, item, key) => {
