@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saliency_lab.attribution.field import ClassField
-from saliency_lab.attribution.graph import leaf, recording
+from saliency_lab.attribution.graph import chosen_scores, leaf, recording
 from saliency_lab.attribution.layers import chosen_layer, kept_output
 from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.attribution.relu_rules import guided_backprop
@@ -88,9 +88,8 @@ def _cams(model: nn.Module, images: Tensor, layer: str | None) -> Callable[[Tens
 
     def cams(classes: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
-            chosen = scores.gather(1, classes.to(scores.device)[:, None])
             (slope,) = torch.autograd.grad(
-                chosen.sum(), features, retain_graph=True, materialize_grads=True
+                chosen_scores(scores, classes), features, retain_graph=True, materialize_grads=True
             )
         weights = slope.mean((2, 3), keepdim=True)
         cam = (weights * features.detach()).sum(1, keepdim=True).relu()

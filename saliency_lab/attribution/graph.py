@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lab.engine.frozen import checked_logits, frozen, placed_images
+from saliency_lab.errors import UserError
 
 
 @contextmanager
@@ -37,6 +38,10 @@ class GraphField:
         references: shape (B, C, H, W); appended to the batch, for rules that compare the two
             halves. The field is then of the first half.
         factor: from the images and the references to what the gradient is multiplied with.
+
+    Raises:
+        UserError: rules are given and the model computes with autograd functions of its own, into
+            which rules cannot look.
     """
 
     def __init__(
@@ -53,7 +58,9 @@ class GraphField:
         with recording(model), rules or nullcontext():
             # A clone, because a model may begin with an in-place operation.
             logits = checked_logits(model(self._start.clone()), len(batch))
-        self._scores = logits[: self._count]
+            self._scores = logits[: self._count]
+        if rules is not None:
+            _require_visible(logits)
         self._place = (images.device, images.dtype)
         self._factor = None if factor is None else factor(images, references).detach()
         self.logits = self._scores.detach().to(images.device)
@@ -64,9 +71,35 @@ class GraphField:
     def of(self, classes: Tensor) -> Tensor:
         """Signed attribution of logit `classes[b]` of image b, shape (B, C, H, W)."""
         with torch.inference_mode(False), torch.enable_grad():
-            chosen = self._scores.gather(1, classes.to(self._scores.device)[:, None])
             (slope,) = torch.autograd.grad(
-                chosen.sum(), self._start, retain_graph=True, materialize_grads=True
+                chosen_scores(self._scores, classes),
+                self._start,
+                retain_graph=True,
+                materialize_grads=True,
             )
         slope = slope[: self._count].to(*self._place)
         return slope if self._factor is None else self._factor * slope
+
+
+def chosen_scores(scores: Tensor, classes: Tensor) -> Tensor:
+    """The sum over the batch of each image's chosen logit, with its graph."""
+    # A copy, because classes that were found in inference mode cannot enter a graph.
+    return scores.gather(1, classes.to(scores.device)[:, None].clone()).sum()
+
+
+def _require_visible(logits: Tensor) -> None:
+    """Nothing, or a refusal if functions that are not this package's are part of the graph."""
+    seen, waiting = set(), [logits.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        function = getattr(node, "_forward_cls", None)
+        if function is not None and not function.__module__.startswith(__package__):
+            raise UserError(
+                "Expected `model` to consist of PyTorch's own operations, because the method "
+                f"changes how they are walked back, but got the custom function "
+                f"{function.__name__}."
+            )
+        waiting.extend(following for following, _ in node.next_functions)

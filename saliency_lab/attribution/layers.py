@@ -33,9 +33,7 @@ def chosen_layer(model: nn.Module, images: Tensor, layer: str | None) -> str:
     shapes = output_shapes(model, images[:1])
     size = images.shape[2:]
     if layer is None:
-        extended = [
-            (name, shape) for name, shape in shapes if len(shape) > 2 and _positions(shape) > 1
-        ]
+        extended = [(name, shape) for name, shape in shapes if _positions(shape, size) > 1]
         if extended and _is_feature_map(extended[-1][1], size):
             return extended[-1][0]
         found = f"{extended[-1][0]} with {extended[-1][1]}" if extended else "none"
@@ -101,9 +99,11 @@ def kept_output(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def _positions(shape: tuple[int, ...]) -> int:
-    """Positions of an output (B, channels, h, w) or (B, tokens, channels)."""
-    return shape[1] if len(shape) == 3 else shape[2] * shape[3] if len(shape) == 4 else 0
+def _positions(shape: tuple[int, ...], size: torch.Size) -> int:
+    """Positions of an output (B, channels, h, w), (B, h, w, channels) or (B, tokens, channels)."""
+    if len(shape) == 4:
+        return shape[2] * shape[3] if _is_feature_map(shape, size) else shape[1] * shape[2]
+    return shape[1] if len(shape) == 3 else 0
 
 
 def _is_feature_map(shape: tuple[int, ...], size: torch.Size) -> bool:

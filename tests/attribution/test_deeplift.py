@@ -10,7 +10,9 @@ from saliency_lab.attribution.baselines import baseline_images
 from saliency_lab.attribution.completeness import completeness_error
 from saliency_lab.attribution.deeplift import deeplift
 from saliency_lab.attribution.gradient import gradient
+from saliency_lab.attribution.lrp import lrp_epsilon
 from saliency_lab.attribution.randomness import SampleGenerator
+from saliency_lab.attribution.relu_rules import guided_backprop
 from saliency_lab.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -95,3 +97,26 @@ def test_what_has_no_rule_is_refused():
     gated = timm.create_model("seresnet18", num_classes=4)
     with pytest.raises(UserError, match="got mul of two activations"):
         deeplift(gated, torch.rand(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("source", [deeplift, lrp_epsilon, guided_backprop])
+def test_custom_functions_are_refused(source, images):
+    class Fused(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return torch.maximum(2 * x, torch.zeros_like(x))
+
+        @staticmethod
+        def backward(ctx, arriving):
+            return arriving
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu = nn.ReLU()
+
+        def forward(self, x):
+            return self.relu(Fused.apply(x)).mean((2, 3))
+
+    with pytest.raises(UserError, match=r"got the custom function Fused\.$"):
+        source(Model(), images)

@@ -60,6 +60,7 @@ def test_a_layer_before_an_in_place_one_keeps_its_own_output(relu_net, images, c
         ("resnet18", 32, "layer3", (2, 2)),
         ("vgg11", 64, "features", (2, 2)),
         ("convnext_atto", 224, "norm_pre", (7, 7)),
+        ("convnext_tiny", 32, "stages.3.downsample.0", (2, 2)),
     ],
 )
 def test_layer_is_found(name, side, layer, extent):

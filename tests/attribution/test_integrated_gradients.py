@@ -48,7 +48,7 @@ def test_captum_agrees(baseline, value, relu_net, images, classes):
 @pytest.mark.parametrize("baseline", ["black", "white", "mean", "blur", "uniform", "several"])
 def test_completeness_error_falls_with_steps(baseline, relu_net, images, classes):
     errors = []
-    for steps in (5, 400):
+    for steps in (5, 150):
         field = integrated_gradients(
             relu_net, images, baseline=baseline, steps=steps, generator=SampleGenerator(0, "abc")
         )
@@ -57,7 +57,7 @@ def test_completeness_error_falls_with_steps(baseline, relu_net, images, classes
         gain = (field.logits - field.baseline_logits).gather(1, classes[:, None])[:, 0]
         assert torch.allclose(errors[-1], (attributed - gain).abs())
     assert errors[-1].shape == (3,)
-    assert errors[-1].max() < 2e-3
+    assert errors[-1].max() < 5e-3
     assert errors[-1].max() < errors[0].max()
 
 
