@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from saliency_lab.data.folder import Folder
+from saliency_lab.errors import UserError
+
+
+@pytest.mark.parametrize("name", ["test", "val"])
+def test_split_folders(make_tree, name: str) -> None:
+    root = make_tree({"train/b": 2, "train/a": 3, f"{name}/a": 1, f"{name}/b": 2})
+    module = Folder(root=str(root), size=8)
+    assert module.class_names == ("a", "b")
+    assert module.sizes == {"train": 5, "test": 3}
+    assert module.ids("test")[0] == f"{name}/a/0000.png"
+
+
+def test_class_folders_alone_are_divided_class_by_class(make_tree) -> None:
+    root = make_tree({"cat": 10, "dog": 20})
+    module = Folder(root=str(root), size=8, test_share=0.3)
+    assert module.sizes == {"train": 21, "test": 9}
+    assert module.labels("test").tolist() == [0] * 3 + [1] * 6
+    assert not set(module.ids("train")) & set(module.ids("test"))
+    assert module.ids("test") == Folder(root=str(root), size=8, test_share=0.3).ids("test")
+    other = Folder(root=str(root), size=8, test_share=0.3, seed=1)
+    assert module.ids("test") != other.ids("test")
+
+
+def test_subfolders_hidden_files_and_other_files(make_tree) -> None:
+    root = make_tree({"train/a/deep": 2, "train/b": 1, "test/a": 1, "test/b": 1, "train/.git": 1})
+    (root / "train" / "b" / "notes.txt").write_text("not an image")
+    (root / "train" / "b" / "._0000.png").write_text("a resource fork")
+    Image.new("RGB", (8, 8)).save(root / "train" / "b" / "LOUD.JPG")
+    module = Folder(root=str(root), size=8)
+    assert module.ids("train") == [
+        "train/a/deep/0000.png",
+        "train/a/deep/0001.png",
+        "train/b/0000.png",
+        "train/b/LOUD.JPG",
+    ]
+
+
+def _message(**settings: object) -> str:
+    with pytest.raises(UserError) as caught:
+        Folder(size=8, **settings).setup("fit")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_is_wrong_with_a_root_is_said(make_tree, tmp_path: Path) -> None:
+    assert "`data.root`" in _message()
+    missing = _message(root=str(tmp_path / "gone"))
+    assert "`data.root` to be an existing folder" in missing
+    assert "gone" in missing
+    (tmp_path / "empty").mkdir()
+    assert "one folder per class" in _message(root=str(tmp_path / "empty"))
+
+    root = make_tree({"train/a": 1, "train/b": 1, "test/a": 1})
+    assert "got 'b'" in _message(root=str(root))
+    (root / "test" / "b").mkdir()
+    module = Folder(root=str(root), size=8)
+    with pytest.raises(UserError, match=r"class 'b', but .*test/b holds no image"):
+        module.sizes  # noqa: B018
+    (root / "train" / "b" / "0000.png").unlink()
+    empty = _message(root=str(root))
+    assert "train/b holds no image" in empty
+    assert "`data.root`" in empty
+
+
+def test_train_without_test(make_tree) -> None:
+    assert "a folder named test or val" in _message(root=str(make_tree({"train/a": 1})))
+
+
+def test_unknown_class(make_tree) -> None:
+    root = make_tree({"train/cat": 1, "train/dog": 1, "test/cat": 1, "test/dog": 1})
+    message = _message(root=str(root), classes=["cat", "dgo"])
+    assert "`data.classes`" in message
+    assert "Did you mean 'dog'?" in message
