@@ -6,15 +6,48 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from saliency_lab.report.page import write_report
+from saliency_lab.config.binding import built
+from saliency_lab.errors import UserError
+from saliency_lab.report.page import ReportFiles, write_report
+from saliency_lab.tasks.tracking import Tracking
 
 
 def run(config: Mapping[str, Any], directory: Path) -> None:
     """Write the page, its figures and tables; nothing is computed anew by a model.
 
+    With `wandb=true` the same goes to Weights & Biases, as one comparison of all runs.
+
     Raises:
-        UserError: there is no run to show.
+        UserError: there is no run to show, or `logger` records nothing although `wandb=true`.
     """
+    tracking = _tracking(config) if config["wandb"] else None
     destination = Path(config["destination"]) if config["destination"] else directory
     files = write_report(Path(config["output_root"]), config["runs"], destination)
     print(f"wrote {files.page}")
+    if tracking is not None:
+        _record(tracking, config, files)
+
+
+def _tracking(config: Mapping[str, Any]) -> Tracking:
+    tracking = built(config["logger"], "logger")
+    if not isinstance(tracking, Tracking) or tracking.mode == "disabled":
+        raise UserError(
+            "Expected `logger` to record with wandb=true, but got one that is disabled; "
+            "logger=wandb is one that does"
+        )
+    return tracking
+
+
+def _record(tracking: Tracking, config: Mapping[str, Any], files: ReportFiles) -> None:
+    from saliency_lab.tasks.wandb_records import record_report
+
+    with tracking.run(config, files.page.parent) as record:
+        view = record_report(record, files)
+        if record is None:
+            place = "nothing was recorded"
+        elif record.run.offline:
+            folder = Path(record.run.settings.sync_dir)
+            place = f"recorded offline; upload with: wandb sync '{folder}'"
+        else:
+            place = view or record.run.url
+    print(f"W&B: {place}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,30 @@ from annotated_types import Gt
 from saliency_lab.runs.processes import process_rank
 
 log = logging.getLogger(__name__)
+
+_TAG_LENGTH = 64
+_NAME_LENGTH = 128
+
+
+@dataclass
+class Record:
+    """A wandb run, which may be lost on the way without harm to the job.
+
+    `lost`: wandb's process or server has failed; nothing more is handed to it.
+    """
+
+    run: Any
+    lost: bool = False
+    faults: tuple[type[Exception], ...] = field(default_factory=lambda: wandb_faults())
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Turn wandb's failures inside the block into one warning and a lost record."""
+        try:
+            yield
+        except self.faults as error:
+            self.lost = True
+            log.warning("W&B failed (%s); the run goes on without its record", _line(error))
 
 
 @dataclass(frozen=True)
@@ -26,9 +51,10 @@ class Tracking:
     group: str | None
     tags: tuple[str, ...]
     timeout: float
+    upload_timeout: float
 
     @contextlib.contextmanager
-    def run(self, config: Mapping[str, Any], directory: Path) -> Iterator[Any | None]:
+    def run(self, config: Mapping[str, Any], directory: Path) -> Iterator[Record | None]:
         """A wandb run for the length of a job; None where nothing is recorded.
 
         A server that cannot be reached means an offline record, said in one line; wandb dying on
@@ -37,43 +63,51 @@ class Tracking:
         if self.mode == "disabled" or process_rank() > 0:
             yield None
             return
-        record = self._begun(config, directory)
-        try:
-            yield record
-        finally:
-            if record is not None:
-                _finished(record)
+        with _data_inside(directory / "wandb"):
+            record = self._begun(config, directory)
+            try:
+                yield record
+            finally:
+                if record is not None:
+                    _finished(record)
 
-    def _begun(self, config: Mapping[str, Any], directory: Path) -> Any | None:
+    def _begun(self, config: Mapping[str, Any], directory: Path) -> Record | None:
         import wandb
 
         attempts: list[Literal["online", "offline"]] = ["offline"]
         # Never on a terminal's prompt: answers at once whether a key is there.
         if self.mode != "offline" and wandb.login(prompt=False):
             attempts = ["online", "offline"]
-        data, model = config["data"]["name"], config["model"]["name"]
-        place = directory / "wandb"
-        place.mkdir(parents=True, exist_ok=True)
-        settings: dict[str, Any] = {
+        faults = wandb_faults()
+        for attempt in attempts:
+            settings = wandb.Settings(
+                init_timeout=self.timeout,
+                finish_timeout=self.upload_timeout,
+                silent=True,
+                console="off",
+            )
+            try:
+                (directory / "wandb").mkdir(parents=True, exist_ok=True)
+                run = wandb.init(mode=attempt, settings=settings, **self._labels(config, directory))
+            except faults as error:
+                log.warning("W&B %s: %s", attempt, _line(error))
+            else:
+                return Record(run, faults=faults)
+        return None
+
+    def _labels(self, config: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+        """What W&B groups, filters and names runs by."""
+        names = [config[key]["name"] for key in ("data", "model", "method") if key in config]
+        return {
             "project": self.project,
             "entity": self.entity,
-            "group": self.group or f"{data}/{model}",
+            "group": self.group or "/".join(names[:2]) or config["task"],
             "job_type": config["task"],
-            "name": f"{directory.parent.name}/{directory.name}"[:128],
-            "tags": [data, model, *self.tags],
+            "name": f"{directory.parent.name}/{directory.name}"[:_NAME_LENGTH],
+            "tags": [tag[:_TAG_LENGTH] for tag in dict.fromkeys([*names, *self.tags])],
             "config": _flat(config),
             "dir": str(directory),
         }
-        for attempt in attempts:
-            try:
-                return wandb.init(
-                    mode=attempt,
-                    settings=wandb.Settings(init_timeout=self.timeout, silent=True, console="off"),
-                    **settings,
-                )
-            except (wandb.errors.Error, OSError) as error:
-                log.warning("W&B %s: %s", attempt, str(error).splitlines()[0])
-        return None
 
 
 def tracking(
@@ -84,6 +118,7 @@ def tracking(
     group: str | None = None,
     tags: Sequence[str] = (),
     timeout: Annotated[float, Gt(0)] = 10,
+    upload_timeout: Annotated[float, Gt(0)] = 300,
 ) -> Tracking:
     """The settings of the `logger` group.
 
@@ -91,17 +126,53 @@ def tracking(
         mode: `auto` is online where this machine is logged in, else offline.
         group: runs that W&B shows as one comparison; None: `data/model`.
         timeout: seconds until a server that does not answer means offline.
+        upload_timeout: seconds that a job's end waits for its upload; the rest stays on disk for
+            `wandb sync`.
     """
-    return Tracking(mode, project, entity, group, tuple(tags), timeout)
+    return Tracking(mode, project, entity, group, tuple(tags), timeout, upload_timeout)
 
 
-def _finished(record: Any) -> None:
+def wandb_faults() -> tuple[type[Exception], ...]:
+    """What wandb raises when its server, its own process or its files fail."""
+    import wandb
+    from wandb.sdk.lib.service.service_connection import WandbApiFailedError
+    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+
+    # Its process is behind a socket: when it dies, that is a ConnectionError, hence an OSError.
+    return wandb.Error, OSError, WandbApiFailedError, HandleAbandonedError, MailboxClosedError
+
+
+def _finished(record: Record) -> None:
     import wandb
 
+    if not record.lost:
+        with record.kept():
+            record.run.finish()
+    if record.lost:
+        # The next job of a sweep needs a process of wandb's that lives, and this one's exit hook
+        # would complain.
+        with contextlib.suppress(*record.faults):
+            wandb.teardown()
+
+
+@contextlib.contextmanager
+def _data_inside(folder: Path) -> Iterator[None]:
+    """Keep wandb's copies of artifacts beside its record, not in the home directory.
+
+    An offline record needs them until it is synced, and a new start of the run removes both.
+    """
+    if "WANDB_DATA_DIR" in os.environ:
+        yield
+        return
+    os.environ["WANDB_DATA_DIR"] = str(folder.absolute())
     try:
-        record.finish()
-    except (wandb.errors.Error, OSError) as error:
-        log.warning("W&B did not finish its record: %s", error)
+        yield
+    finally:
+        os.environ.pop("WANDB_DATA_DIR", None)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

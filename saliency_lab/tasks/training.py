@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import WandbLogger
 
 from saliency_lab.data.module import ImageData
 from saliency_lab.metrics.statistics import accuracy_interval
@@ -19,7 +18,6 @@ from saliency_lab.models.classifier import Classifier
 from saliency_lab.report.figures import confusion_figure, figure_bytes, training_figure
 from saliency_lab.runs.directory import begin, finish, held
 from saliency_lab.runs.files import atomic_path
-from saliency_lab.runs.processes import process_rank
 from saliency_lab.tasks.checkpoints import Checkpoints, newest_checkpoint
 from saliency_lab.tasks.components import (
     checked,
@@ -28,6 +26,11 @@ from saliency_lab.tasks.components import (
     lightning_trainer,
     tracker,
 )
+from saliency_lab.tasks.epoch_logger import EpochLogger
+from saliency_lab.tasks.ranks import agreed
+from saliency_lab.tasks.tracking import Record
+from saliency_lab.tasks.train import is_done
+from saliency_lab.tasks.wandb_records import record_training
 
 log = logging.getLogger(__name__)
 
@@ -39,25 +42,47 @@ def train_classifier(config: Mapping[str, Any], directory: Path) -> None:
         UserError: the configuration, the data or the weights are wrong. Nothing is written then.
     """
     checked(config)
-    # Child ranks work for the process that holds the directory.
-    guard = held(directory) if process_rank() == 0 else contextlib.nullcontext()
-    with guard:
+    checkpoints = Checkpoints(directory)
+    trainer = lightning_trainer(config, directory, [checkpoints])
+    with contextlib.ExitStack() as stack:
+        start = agreed(trainer, lambda: _start(config, directory, stack))
+        if start is None:
+            return  # it was finished while this process waited for it
         data = data_module(config)
         data.download()
+        data.global_batch = config["trainer"]["batch"] == "global"
+        resume = start["resume"]
+        pl.seed_everything(int(config["seed"]) % 2**32, verbose=False)
+        # A checkpoint brings the weights: nothing is downloaded a second time. And a mistake in
+        # the model's settings shows before an hour of decoding.
+        model = classifier(config, data, load_weights=resume is None)
         data.setup("fit")
         data.setup("test")
-        resume = None if config["overwrite"] else newest_checkpoint(directory)
-        pl.seed_everything(int(config["seed"]), verbose=False)
-        # A checkpoint brings the weights: nothing is downloaded a second time.
-        model = classifier(config, data, load_weights=resume is None)
-        checkpoints = Checkpoints(directory)
-        trainer = lightning_trainer(config, directory, [checkpoints])
-        if process_rank() == 0:
+        model.facts["fingerprint"] = data.fingerprint("train")
+        if trainer.is_global_zero:
             begin(directory, config, overwrite=config["overwrite"])
+            _say_shares(data, trainer.world_size)
         with tracker(config).run(config, directory) as record:
             if record is not None:
-                trainer.loggers = [WandbLogger(experiment=record)]
+                trainer.loggers = [EpochLogger(record, directory)]
             _trained(config, directory, data, model, checkpoints, trainer, resume, record)
+
+
+def _start(
+    config: Mapping[str, Any], directory: Path, stack: contextlib.ExitStack
+) -> dict[str, Path | None] | None:
+    """Where to go on from, with the directory held; None where another process has finished it."""
+    stack.enter_context(held(directory))
+    if is_done(config, directory):
+        return None
+    return {"resume": None if config["overwrite"] else newest_checkpoint(directory)}
+
+
+def _say_shares(data: ImageData, processes: int) -> None:
+    if processes > 1:
+        batch = data.batch_size if data.global_batch else data.batch_size * processes
+        each = f"{batch / processes:.4g}"
+        log.info("%d processes, each takes %s images of a batch of %d", processes, each, batch)
 
 
 def _trained(
@@ -68,7 +93,7 @@ def _trained(
     checkpoints: Checkpoints,
     trainer: pl.Trainer,
     resume: Path | None,
-    record: Any,
+    record: Record | None,
 ) -> None:
     began = time.monotonic()
     if resume is not None:
@@ -81,8 +106,7 @@ def _trained(
         return
     summary = _summary(config, data, model, checkpoints, tested, time.monotonic() - began)
     _draw(directory, checkpoints, tested, data)
-    if record is not None:
-        _log_test(record, summary, directory, data)
+    record_training(record, summary, directory)
     finish(directory, summary)
 
 
@@ -136,13 +160,3 @@ def _draw(
     for name, figure in figures.items():
         with atomic_path(directory / "figures" / f"{name}.png") as path:
             path.write_bytes(figure_bytes(figure, "png"))
-
-
-def _log_test(record: Any, summary: Mapping[str, Any], directory: Path, data: ImageData) -> None:
-    import wandb
-
-    record.summary.update({f"test/{key}": value for key, value in summary["test"].items()})
-    record.log({"confusion": wandb.Image(str(directory / "figures" / "confusion.png"))})
-    artifact = wandb.Artifact(f"checkpoint-{record.id}", type="checkpoint")
-    artifact.add_file(str(directory / "checkpoints" / "last.ckpt"), policy="immutable")
-    record.log_artifact(artifact)
