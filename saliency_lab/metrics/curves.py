@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -105,12 +106,13 @@ def masked_scores(
         intact = intact.to(images.device)
         targets = intact.argmax(1) if targets is None else targets.to(images.device)
         plan = _Plan(jobs, n_fractions)
-        parts = [_scores(intact, targets)]
-        for rows, masked in plan.batches(images, batch_size):
+        found = {-1: _scores(intact, targets)}
+        for start, rows, masked in plan.batches(images, batch_size):
             logits = checked_logits(forward(masked), len(masked))
-            parts.append(_scores(logits, targets[rows]))
+            found[start] = _scores(logits, targets[rows])
+        ordered = [found[start] for start in sorted(found)]
         prediction, probability, logit = (
-            torch.cat(column)[plan.answers] for column in zip(*parts, strict=True)
+            torch.cat(column)[plan.answers] for column in zip(*ordered, strict=True)
         )
     return [
         CurveScores(prediction[j], probability[j], logit[j], plan.deleted[j])
@@ -201,18 +203,28 @@ class _Plan:
         own = torch.arange(batch, device=levels.device)[:, None]
         self.answers = torch.where(replaced > 0, answers, own)
 
-    def batches(self, images: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows (n,) of the images that the masked images (n, C, H, W) come from, batch by batch."""
-        for start in range(0, len(self._rows), batch_size):
+    def batches(self, images: Tensor, batch_size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Batch by batch: where it starts, the images' rows (n,), the masked images (n, C, H, W).
+
+        Batches come in a scattered order, so that the first few, on which a screen is calibrated,
+        show it all jobs.
+        """
+        for start in _scattered(range(0, len(self._rows), batch_size)):
             stop = min(start + batch_size, len(self._rows))
             parts = []
-            for job, (low, high) in zip(self.jobs, pairwise(self._bounds), strict=True):
-                low, high = max(low, start), min(high, stop)
+            for job, (first, end) in zip(self.jobs, pairwise(self._bounds), strict=True):
+                low, high = max(first, start), min(end, stop)
                 if low < high:
-                    parts.append(
-                        _masked(images, job, self._rows[low:high], self._fractions[low:high])
-                    )
-            yield self._rows[start:stop], torch.cat(parts) if len(parts) > 1 else parts[0]
+                    rows, fractions = self._rows[low:high], self._fractions[low:high]
+                    parts.append(_masked(images, job, rows, fractions))
+            yield start, self._rows[start:stop], torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _scattered(starts: range) -> Iterator[int]:
+    """Every start once, in steps of about the golden ratio of their number."""
+    count = len(starts)
+    step = next((s for s in range(round(0.618 * count), count) if math.gcd(s, count) == 1), 1)
+    return (starts[step * place % count] for place in range(count))
 
 
 def _masked(images: Tensor, job: MaskingJob, rows: Tensor, fractions: Tensor) -> Tensor:
