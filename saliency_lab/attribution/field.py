@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
+
+Source = TypeVar("Source", bound=Callable[..., Any])
+
+
+def input_gradients_only(source: Source) -> Source:
+    """Marks a source that asks a model for logits and input gradients and nothing else.
+
+    Such a source may be given a folded copy of the model; one that hooks layers, or looks them
+    up by name or kind, needs the model itself and is not marked.
+    """
+    source.__dict__["input_gradients_only"] = True
+    return source
 
 
 class ClassField(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from saliency_lab.attribution.field import ClassField
+from saliency_lab.attribution.field import ClassField, input_gradients_only
 from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.engine.frozen import checked_logits, frozen, placed_images
 
@@ -38,6 +38,7 @@ class GradientField:
         return field.to(*self._place)
 
 
+@input_gradients_only
 def gradient(
     model: nn.Module, images: Tensor, *, generator: SampleGenerator | None = None
 ) -> ClassField:

@@ -55,6 +55,11 @@ def takes_targets(source: Source) -> bool:
     return "targets" in inspect.signature(source).parameters
 
 
+def reads_layers(source: Source) -> bool:
+    """Whether a source needs the model itself, rather than a copy with the same gradients."""
+    return not getattr(getattr(source, "func", source), "input_gradients_only", False)
+
+
 def view_names(source: Source, names: Sequence[View] | Literal["all"]) -> tuple[View, ...]:
     """The views asked of a source; "all" means all that it has.
 

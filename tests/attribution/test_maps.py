@@ -12,6 +12,7 @@ from saliency_lab.attribution.gradient import gradient
 from saliency_lab.attribution.maps import (
     NonFiniteError,
     maps,
+    reads_layers,
     require_finite,
     takes_targets,
     view_names,
@@ -64,6 +65,12 @@ def test_map_sources_have_original_only() -> None:
     )
     with pytest.raises(UserError, match=r"original for the method single.*got 'active'"):
         maps(model, images, source, ["original", "active"])
+
+
+def test_sources_that_read_layers_are_told_apart() -> None:
+    assert not reads_layers(gradient)
+    assert not reads_layers(functools.partial(gradient, generator=None))
+    assert reads_layers(single)
 
 
 def test_map_sources_explain_the_prediction_by_default() -> None:
