@@ -62,6 +62,7 @@ class ReportConfig(RunConfig):
     runs: list[str] | None = None
     destination: str | None = None
     wandb: bool = False
+    logger: Component = MISSING
 
 
 @dataclass

@@ -60,7 +60,8 @@ class Tracking:
         A server that cannot be reached means an offline record, said in one line; wandb dying on
         the way does not stop the job.
         """
-        if self.mode == "disabled" or process_rank() > 0:
+        disabled = self.mode == "auto" and os.environ.get("WANDB_MODE") == "disabled"
+        if disabled or self.mode == "disabled" or process_rank() > 0:
             yield None
             return
         with _data_inside(directory / "wandb"):
@@ -74,11 +75,10 @@ class Tracking:
     def _begun(self, config: Mapping[str, Any], directory: Path) -> Record | None:
         import wandb
 
-        attempts: list[Literal["online", "offline"]] = ["offline"]
-        # Never on a terminal's prompt: answers at once whether a key is there.
-        if self.mode != "offline" and wandb.login(prompt=False):
-            attempts = ["online", "offline"]
         faults = wandb_faults()
+        attempts: list[Literal["online", "offline"]] = ["offline"]
+        if self._online_wanted() and _logged_in(faults):
+            attempts = ["online", "offline"]
         for attempt in attempts:
             settings = wandb.Settings(
                 init_timeout=self.timeout,
@@ -94,6 +94,11 @@ class Tracking:
             else:
                 return Record(run, faults=faults)
         return None
+
+    def _online_wanted(self) -> bool:
+        """What `mode` says; `auto` leaves it to wandb's own variable where that is set."""
+        said = os.environ.get("WANDB_MODE", "online") if self.mode == "auto" else self.mode
+        return said == "online"
 
     def _labels(self, config: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         """What W&B groups, filters and names runs by."""
@@ -123,7 +128,7 @@ def tracking(
     """The settings of the `logger` group.
 
     Args:
-        mode: `auto` is online where this machine is logged in, else offline.
+        mode: `auto` is online where this machine is logged in, else offline; WANDB_MODE counts.
         group: runs that W&B shows as one comparison; None: `data/model`.
         timeout: seconds until a server that does not answer means offline.
         upload_timeout: seconds that a job's end waits for its upload; the rest stays on disk for
@@ -140,6 +145,17 @@ def wandb_faults() -> tuple[type[Exception], ...]:
 
     # Its process is behind a socket: when it dies, that is a ConnectionError, hence an OSError.
     return wandb.Error, OSError, WandbApiFailedError, HandleAbandonedError, MailboxClosedError
+
+
+def _logged_in(faults: tuple[type[Exception], ...]) -> bool:
+    """Whether wandb has a key that its server accepts; never asks on a terminal."""
+    import wandb
+
+    try:
+        return bool(wandb.login(prompt=False))
+    except faults as error:
+        log.warning("W&B records offline: %s", _line(error))
+        return False
 
 
 def _finished(record: Record) -> None:
