@@ -86,6 +86,12 @@ def _missing_config(error: MissingConfigException) -> str:
     if name is None or options is None:
         return _first_line(error)
     group, _, choice = name.rpartition("/")
+    plugin = choice.partition("_")[0]
+    if group == "hydra/launcher" and plugin in ("joblib", "submitit"):
+        return (
+            f"Expected the launcher of `hydra/launcher={choice}` to be installed, but it is not: "
+            f"pip install 'saliency-lab[launchers]' (or hydra-{plugin}-launcher)"
+        )
     return str(unknown_choice(group or "config", choice, sorted(options)))
 
 

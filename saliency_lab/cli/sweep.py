@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
+import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-VARIABLE = "SALIENCY_LAB_SWEEP"
+import psutil
+
+from saliency_lab.runs.processes import SWEEP
 
 
 @dataclass
@@ -28,8 +31,8 @@ class Sweep:
         """The sweep that the arguments ask for, if they do, and if no process above has one."""
         if not {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments):
             return None
-        os.environ[VARIABLE] = f"{os.getpid()}"
-        return cls(os.environ[VARIABLE])
+        os.environ[SWEEP] = _own_name()
+        return cls(os.environ[SWEEP])
 
     def records(self) -> list[dict[str, Any]]:
         """One record per job that came to an end, in the jobs' order."""
@@ -53,20 +56,40 @@ class Sweep:
 
     def close(self) -> None:
         """Forget the sweep; a launcher's own logs stay."""
-        os.environ.pop(VARIABLE, None)
+        os.environ.pop(SWEEP, None)
         directory = _located.pop(self.name, None)
         if directory is None or not directory.is_dir():
             return
-        for path in [*directory.glob("job-*.json"), directory / "multirun.yaml"]:
-            path.unlink(missing_ok=True)
-        for path in (directory, directory.parent):
-            if not any(path.iterdir()):
-                shutil.rmtree(path)
+        for place in [directory, *_abandoned(directory.parent)]:
+            for path in [*place.glob("job-*.json"), place / "multirun.yaml"]:
+                path.unlink(missing_ok=True)
+            _remove_empty(place)
+        _remove_empty(directory.parent)
+
+
+def _abandoned(folder: Path) -> list[Path]:
+    """The directories of this machine's sweeps that were killed."""
+    found = []
+    for path in folder.iterdir():
+        host, _, pid = path.name.rpartition("-")
+        if host == platform.node() and not psutil.pid_exists(int(pid)):
+            found.append(path)
+    return found
+
+
+def _remove_empty(folder: Path) -> None:
+    # Another sweep may leave a record there, or remove it, at this moment.
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def is_own_sweep() -> bool:
     """Whether this very process has started the sweep that it works for."""
-    return os.environ.get(VARIABLE) == str(os.getpid())
+    return os.environ.get(SWEEP) == _own_name()
+
+
+def _own_name() -> str:
+    return f"{platform.node()}-{os.getpid()}"
 
 
 # Where this process's sweep keeps its records, known once Hydra has composed the configuration.
@@ -75,7 +98,7 @@ _located: dict[str, Path] = {}
 
 def sweep_directory(output_root: str) -> str:
     """The value of `hydra.sweep.dir`: a hidden directory beside the runs."""
-    name = os.environ.get(VARIABLE, "none")
+    name = os.environ.get(SWEEP, "none")
     directory = (Path(output_root) / ".sweeps" / name).absolute()
     _located.setdefault(name, directory)
     return str(directory)

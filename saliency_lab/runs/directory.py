@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -19,6 +20,9 @@ from saliency_lab.config.identity import conflicts
 from saliency_lab.errors import UserError
 from saliency_lab.runs.environment import environment
 from saliency_lab.runs.files import write_json, write_text
+from saliency_lab.runs.processes import SWEEP
+
+log = logging.getLogger(__name__)
 
 SUMMARY, CONFIG, ERROR = "summary.json", "config.yaml", "error.txt"
 _LOCK, _HOLDER = ".lock", ".holder.json"
@@ -75,20 +79,13 @@ def held(directory: Path) -> Iterator[None]:
         ) from error
     lock = filelock.FileLock(directory / _LOCK, timeout=0)
     try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise UserError(
-            f"'{directory}' is held by {_holder(directory)}; wait for it or stop it first"
-        ) from error
+        _acquire(lock, directory)
     except OSError as error:
         raise UserError(
             f"Expected `output_root` to be writable, but got '{directory}': {error.strerror}"
         ) from error
     try:
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(
-            directory / _HOLDER, {"pid": os.getpid(), "host": platform.node(), "since": since}
-        )
+        _sign(directory)
         yield
     except Exception as error:
         if (directory / CONFIG).exists():
@@ -102,6 +99,27 @@ def held(directory: Path) -> Iterator[None]:
         lock.release()
 
 
+def _acquire(lock: filelock.FileLock, directory: Path) -> None:
+    """Take the lock, or wait for it where a job of the same sweep has it."""
+    try:
+        lock.acquire()
+        return
+    except filelock.Timeout as error:
+        holder = _holder(directory)
+        if holder.get("sweep") is None or holder["sweep"] != os.environ.get(SWEEP):
+            raise UserError(
+                f"'{directory}' is held by {_named(holder)}; wait for it or stop it first"
+            ) from error
+    log.info("another job of this sweep is making %s: waiting", directory)
+    lock.acquire(timeout=-1)
+
+
+def _sign(directory: Path) -> None:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
+    write_json(directory / _HOLDER, {**holder, "sweep": os.environ.get(SWEEP)})
+
+
 def begin(directory: Path, config: Mapping[str, Any], *, overwrite: bool, **known: Any) -> None:
     """Prepare a held directory for a run: start anew, or go on.
 
@@ -109,6 +127,9 @@ def begin(directory: Path, config: Mapping[str, Any], *, overwrite: bool, **know
     """
     if overwrite:
         _clear(directory)
+    # What a killed process was writing; this one holds the directory, so nobody is at it now.
+    for leftover in directory.rglob(".*.part*"):
+        leftover.unlink()
     write_text(directory / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
     write_json(directory / "environment.json", environment(int(config["seed"])))
     (directory / ERROR).unlink(missing_ok=True)
@@ -137,9 +158,14 @@ def _clear(directory: Path) -> None:
             path.unlink()
 
 
-def _holder(directory: Path) -> str:
+def _holder(directory: Path) -> dict[str, Any]:
     try:
-        holder = json.loads((directory / _HOLDER).read_text(encoding="utf-8"))
+        return dict(json.loads((directory / _HOLDER).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _named(holder: Mapping[str, Any]) -> str:
+    if not holder:
         return "another process"
     return f"process {holder['pid']} on {holder['host']} since {holder['since']}"

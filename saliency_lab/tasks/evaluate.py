@@ -145,7 +145,8 @@ def _evaluated(
         log.info("%d processes take %d blocks in turn", trainer.world_size, left)
     kept = np.random.default_rng(config["seed"]).permutation(len(ids))[: settings.examples]
     evaluator = DeletionEvaluator(settings, method, parts, kept, int(config["seed"]))
-    trainer.callbacks.append(evaluator)
+    # The trainer is older than what it calls: its processes had to agree on the blocks first.
+    trainer.callbacks.append(evaluator)  # type: ignore[attr-defined]
     trainer.test(model, datamodule=data, verbose=False)
     trainer.strategy.barrier()
     if not trainer.is_global_zero:

@@ -126,7 +126,8 @@ def _places(devices: int | Literal["auto"], num_nodes: int) -> tuple[int | Liter
     if not started_by_launcher():
         return devices, num_nodes
     count = process_count()
-    here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE", count))
+    named = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE")
+    here = count if named is None else int(named)
     given = devices if devices != "auto" else here
     if (given, num_nodes) not in ((1, 1), (here, count // here)):
         raise UserError(
