@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from saliency_lab.attribution.maps import Source, maps, require_finite, source_name, view_names
 from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.attribution.views import Channels, View
+from saliency_lab.config.binding import bound_arguments
 from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError, unknown_choice
 
@@ -135,10 +135,8 @@ def named_method(name: str) -> tuple[str, tuple[View, ...]]:
 
 def source_function(name: str) -> Source:
     """The source that conf/method/<name>.yaml describes, its settings bound."""
-    settings = dict(_settings("method", name))
-    settings.pop("name", None)
-    module, _, function = settings.pop("_target_").rpartition(".")
-    found = getattr(importlib.import_module(module), function)
+    given = ("model", "images", "targets", "generator")
+    found, settings = bound_arguments(_settings("method", name), "method", given)
     return functools.partial(found, **settings) if settings else found
 
 

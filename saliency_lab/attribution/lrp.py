@@ -14,6 +14,12 @@ from saliency_lab.attribution.graph import GraphField
 from saliency_lab.attribution.propagation import PropagationRules, Rule, Weighted
 from saliency_lab.attribution.randomness import SampleGenerator
 
+# Activations with f(0) = 0.
+THROUGH_ZERO = (
+    *("gelu", "silu", "hardswish", "mish", "tanh", "elu", "selu"),
+    *("leaky_relu", "prelu", "relu6", "hardtanh"),
+)
+
 
 def lrp_epsilon(
     model: nn.Module,
@@ -26,12 +32,12 @@ def lrp_epsilon(
     """LRP-ε: R_j = Σ_k a_j w_jk / (z_k + ε sign z_k) · R_k from the logit down to the pixels.
 
     Bach et al. 2015, equation 58; the ε relative to a layer's activity is Montavon et al. 2019,
-    section 10.2. Convolutions, linear layers and batch norm (in eval mode an affine map) follow
-    the rule, activations and sums pass relevance on in proportion, max-pooling gives it to the
-    maximum. Biases keep their share, so relevance is not conserved exactly. It is computed as
-    input × a gradient in which the output of each such layer passes z/(z + ε sign z); with
-    ε → 0 a ReLU network's map therefore becomes gradient × input (Ancona et al. 2018,
-    proposition 2), which is why the default ε is not tiny.
+    section 10.2. Convolutions and linear layers, each with the batch norm behind it as one affine
+    map, follow the rule; activations and sums pass relevance on in proportion; max-pooling gives
+    it to the maximum. Biases keep their share, so relevance is not conserved exactly. It is
+    computed as input × a gradient in which the output of each such layer passes
+    z/(z + ε sign z); with ε → 0 a ReLU network's map therefore becomes gradient × input (Ancona
+    et al. 2018, proposition 2), which is why the default ε is not tiny.
 
     Args:
         model: any module from images to logits (B, K) made of layers with a rule.
@@ -49,8 +55,8 @@ def lrp_epsilon(
     """
     layer = _stabilised(epsilon, scale == "rms")
     rules: dict[str, Rule] = dict.fromkeys(("conv2d", "linear", "batch_norm"), layer)
-    rules |= dict.fromkeys(("relu", "max_pool2d", "leaky_relu"), _plain)
-    rules |= dict.fromkeys(("gelu", "silu", "hardswish", "tanh", "mish", "elu"), _proportional)
+    rules |= dict.fromkeys(("relu", "max_pool2d"), _plain)
+    rules |= dict.fromkeys(THROUGH_ZERO, _proportional)
     return GraphField(
         model, images, PropagationRules("lrp_epsilon", rules), factor=lambda image, _: image
     )
@@ -58,6 +64,10 @@ def lrp_epsilon(
 
 def _stabilised(epsilon: float, relative: bool) -> Rule:
     def rule(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        if func.__name__ == "batch_norm":
+            # A layer and the batch norm behind it are one affine map, with one ε, so that folding
+            # one into the other changes nothing.
+            args = (getattr(args[0], "before_rule", args[0]), *args[1:])
         output = func(*args, **kwargs)
         z = output.detach()
         size = torch.full_like(z[:1], epsilon)
@@ -65,7 +75,9 @@ def _stabilised(epsilon: float, relative: bool) -> Rule:
             # Per image, so that the batch that an image is in makes no difference.
             rms = z.flatten(1).square().mean(1).sqrt()
             size = epsilon * rms.view(-1, *[1] * (z.dim() - 1)).clamp_min(torch.finfo(z.dtype).tiny)
-        return Weighted.apply(output, z, z / (z + torch.where(z < 0, -size, size)))
+        ruled = Weighted.apply(output, z, z / (z + torch.where(z < 0, -size, size)))
+        ruled.before_rule = output
+        return ruled
 
     return rule
 

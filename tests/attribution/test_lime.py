@@ -59,7 +59,7 @@ def test_the_long_way(relu_net, images, classes):
             for label in np.flatnonzero(~row):
                 inside = torch.from_numpy(labels == label)
                 altered[:, inside] = altered[:, inside].mean(1, keepdim=True)
-            scores.append(float(relu_net(altered[None])[0, classes[b]]))
+            scores.append(relu_net(altered[None])[0, classes[b]].item())
             cosine = row.sum() / np.sqrt(row.sum() * count) if row.any() else 0.0
             weights.append(np.sqrt(np.exp(-((1 - cosine) ** 2) / 0.25**2)))
         weights = np.array(weights)

@@ -6,6 +6,7 @@ import timm
 import torch
 from captum.attr._utils.lrp_rules import EpsilonRule
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from saliency_lab.attribution.gradient_x_input import gradient_x_input
 from saliency_lab.attribution.lrp import lrp_epsilon
@@ -42,7 +43,7 @@ def test_equation_by_entries(scale, epsilon):
     for layer in layers[:2]:
         activations.append(layer(activations[-1]).relu().detach())
     logits = layers[2](activations[-1])
-    relevance = [0.0, float(logits[1]), 0.0]
+    relevance = [0.0, logits[1].item(), 0.0]
     for layer, activation in zip(reversed(layers), reversed(activations), strict=True):
         relevance, _ = _relevance_of_inputs(
             layer.weight, layer.bias, activation, relevance, epsilon, scale == "rms"
@@ -130,3 +131,23 @@ def test_batch_statistics_are_refused(images):
     )
     with pytest.raises(UserError, match="batch_norm"):
         lrp_epsilon(model, images)
+
+
+@pytest.mark.parametrize("scale", ["rms", "absolute"])
+def test_folding_batch_norm_changes_nothing(scale, relu_net, images, classes):
+    folded = nn.Sequential(fuse_conv_bn_eval(relu_net[0], relu_net[1]), *relu_net[2:])
+    found = lrp_epsilon(relu_net, images, scale=scale).of(classes)
+    assert torch.allclose(found, lrp_epsilon(folded, images, scale=scale).of(classes))
+
+
+def test_in_place_activations_are_as_good(images, classes):
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Flatten(), nn.Linear(96, 4))
+
+    def of(inplace):
+        one, two = nn.LeakyReLU(0.1, inplace=inplace), nn.ReLU6(inplace=inplace)
+        return lrp_epsilon(nn.Sequential(layers[0], one, layers[1], two, *layers[2:]), images).of(
+            classes
+        )
+
+    assert torch.equal(of(True), of(False))

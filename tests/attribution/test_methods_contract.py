@@ -19,6 +19,7 @@ import saliency_lab.models.basic_cnn  # noqa: F401  (registers basic_cnn with ti
 from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.config.binding import bound_arguments
 from saliency_lab.errors import UserError
+from saliency_lab.explanation import source_function
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "method"
 IDS = ("cat/7", "dog/1", "ship/3")
@@ -168,6 +169,17 @@ def test_every_file_is_named_for_its_method():
 def test_controls_are_marked():
     marked = {name for name, component in COMPONENTS.items() if component.get("control")}
     assert marked == {"random_map", "sobel", "centre_bias", "inverted"}
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_the_python_face_knows_it(name):
+    source = source_function(name)
+    settings = getattr(source, "keywords", {})
+    assert "control" not in settings
+    # Nested components have been built, and what is left open is what every source is given.
+    assert not any(isinstance(value, dict) for value in settings.values())
+    given = {key for key in inspect.signature(source).parameters if key not in settings}
+    assert given in ({"model", "images", "generator"}, set(GIVEN))
 
 
 @pytest.mark.parametrize("kind", NARROW)
