@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+# One thread for each of xdist's processes: threads that wait for a core of each other's spin.
 os.environ.update(
-    HF_HUB_OFFLINE="1", WANDB_MODE="offline", WANDB_SILENT="true", MPLBACKEND="Agg", COLUMNS="200"
+    HF_HUB_OFFLINE="1",
+    WANDB_MODE="offline",
+    WANDB_SILENT="true",
+    MPLBACKEND="Agg",
+    COLUMNS="200",
+    OMP_NUM_THREADS="1",
 )
 
 
@@ -26,6 +35,36 @@ class Outcome:
 
 
 Command = Callable[..., Outcome]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A command that runs in a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    printed: Path
+
+    def read(self) -> str:
+        """What it has printed so far, to either stream."""
+        return self.printed.read_text()
+
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 120) -> None:
+        """Until the condition holds; a process that ends before is an error."""
+        until = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, self.read()
+            assert time.monotonic() < until, self.read()
+            time.sleep(0.05)
+
+    def end(self, seconds: float = 120) -> int:
+        """Its exit code, once it has ended."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"still running after {seconds} s:\n{self.read()}")
+
+
+Start = Callable[..., Started]
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +101,62 @@ def command(
     yield outcome
     root.setLevel(before[0])
     root.handlers[:] = before[1]
+
+
+@pytest.fixture
+def start(tmp_path: Path, cache_dir: Path) -> Iterator[Start]:
+    """Starts the command line in a process of its own, in `tmp_path`; nothing of it outlives the
+    test. `program` is what comes before the words; further keywords are environment variables."""
+    started: list[Started] = []
+
+    def begun(
+        *words: str,
+        program: Sequence[str] = (sys.executable, "-m", "saliency_lab"),
+        **variables: str,
+    ) -> Started:
+        printed = tmp_path / f"printed-{len(started)}.txt"
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(tmp_path),
+            "SALIENCY_LAB_CACHE": str(cache_dir),
+            **variables,
+        }
+        with printed.open("wb") as file:
+            process = subprocess.Popen(
+                [*program, *words], cwd=tmp_path, env=environment, stdout=file, stderr=file
+            )
+        started.append(Started(process, printed))
+        return started[-1]
+
+    yield begun
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+
+
+@pytest.fixture(scope="session")
+def classifier_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of `basic_cnn` for the shapes: untrained, but of many minds."""
+    import torch
+    import yaml
+
+    from saliency_lab.config.location import config_directory
+    from saliency_lab.data.drawing import CLASSES
+    from saliency_lab.models.construction import built_network
+
+    model = yaml.safe_load((config_directory() / "model" / "basic_cnn.yaml").read_text())
+    shape = (3, 64, 64)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = built_network(model, len(CLASSES), shape, load_weights=False)
+        with torch.no_grad():
+            # Differences between images, which an untrained network hardly sees, decide.
+            logits = network.eval()(torch.rand(64, *shape) * torch.rand(64, 3, 1, 1))
+            head = [m for m in network.modules() if isinstance(m, torch.nn.Linear)][-1]
+            head.weight *= 20 / logits.std(0).mean()
+            head.bias -= logits.mean(0) * 20 / logits.std(0).mean()
+    state = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    facts = {"model": model, "data": "shapes", "classes": list(CLASSES), "input_shape": [*shape]}
+    path = tmp_path_factory.mktemp("classifier") / "untrained.ckpt"
+    torch.save({"state_dict": state, "facts": {**facts, "fingerprint": ""}}, path)
+    return path

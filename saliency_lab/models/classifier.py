@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -50,6 +51,7 @@ class Classifier(pl.LightningModule):
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._sums = torch.zeros(3)
+        self._rate = 0.0
         self._validation_metrics: dict[str, float] = {}
         self.epoch_metrics: dict[str, float] = {}
         self.epoch_images = 0
@@ -68,9 +70,15 @@ class Classifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_train_epoch_start(self) -> None:
-        # Not from the stream's state: a killed run has no state to go on from.
-        torch.manual_seed((self.seed << 20) + (self.current_epoch << 10) + self.global_rank)
         self._sums = torch.zeros(3, device=self.device)
+        # The schedule steps before the epoch's end: the rate that this epoch trains with.
+        self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Not at the epoch's start: the loader's iterator draws from the same stream, before that
+        # in a resumed run's first epoch and after it in all others.
+        if batch_idx == 0:
+            torch.manual_seed(_mixed(self.seed, self.current_epoch, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch.image)
@@ -96,13 +104,14 @@ class Classifier(pl.LightningModule):
         return {"loss": loss / max(count, 1), "accuracy": correct / max(count, 1)}
 
     def on_train_epoch_end(self) -> None:
-        sums = torch.as_tensor(self.all_gather(self._sums)).reshape(-1, 3).sum(0)
-        loss, correct, count = sums.tolist()
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(self._sums)
+        loss, correct, count = self._sums.tolist()
         self.epoch_images = int(count)
         self.epoch_metrics = {
             "train/loss": loss / count,
             "train/accuracy": correct / count,
-            "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": self._rate,
             **self._validation_metrics,
         }
         self.log_dict(self.epoch_metrics, rank_zero_only=True)
@@ -147,3 +156,9 @@ class Classifier(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["facts"] = self.facts
+
+
+def _mixed(*numbers: int) -> int:
+    """One seed from several numbers of any size; other numbers give an unrelated one."""
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1

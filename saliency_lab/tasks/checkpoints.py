@@ -55,10 +55,18 @@ class Checkpoints(Checkpoint):
         self._save(trainer)
         log.info("  ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items()))
         if trainer.is_global_zero:
-            if improved:
-                _link(self.directory / "last.ckpt", self.directory / "best.ckpt")
-            with atomic_path(self.directory.parent / "metrics.csv") as path:
-                pd.DataFrame(self.history).to_csv(path, index=False)
+            self._publish(improved)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # A kill may have come between a checkpoint and what is made from it.
+        if self.history and trainer.is_global_zero:
+            self._publish(improved=self.best["epoch"] == self.history[-1]["epoch"])
+
+    def _publish(self, improved: bool) -> None:
+        if improved:
+            _link(self.directory / "last.ckpt", self.directory / "best.ckpt")
+        with atomic_path(self.directory.parent / "metrics.csv") as path:
+            pd.DataFrame(self.history).to_csv(path, index=False)
 
     def _improved(self) -> bool:
         newest = self.history[-1]
