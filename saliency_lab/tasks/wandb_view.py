@@ -20,22 +20,26 @@ _LINES = {"step": "step", "lineKey": "lineKey", "lineVal": "lineVal"}
 def saved_view(run: Any, panels: Sequence[Panel]) -> str | None:
     """Save the comparison in the run's project and return its address.
 
-    None where the optional package wandb-workspaces is not installed.
+    None where the optional package wandb-workspaces is not installed or the server refuses it.
     """
     if importlib.util.find_spec("wandb_workspaces") is None:
         log.info("W&B: the comparison view needs wandb-workspaces (pip install saliency-lab[view])")
         return None
     import wandb_workspaces.reports.v2 as reports
 
-    report = reports.Report(
-        project=run.project,
-        entity=run.entity,
-        title="Saliency maps compared",
-        description="Made by `python -m saliency_lab report wandb=true`",
-        blocks=view_blocks(run.entity, run.project, panels),
-        width="fluid",
-    )
-    report.save()
+    try:
+        report = reports.Report(
+            project=run.project,
+            entity=run.entity,
+            title="Saliency maps compared",
+            description="Made by `python -m saliency_lab report wandb=true`",
+            blocks=view_blocks(run.entity, run.project, panels),
+            width="fluid",
+        )
+        report.save()
+    except ValueError as error:  # what it raises where the server's answer is not as it expects
+        log.warning("W&B did not take the comparison view: %s", str(error).splitlines()[0])
+        return None
     return str(report.url)
 
 

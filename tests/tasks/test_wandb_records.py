@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,13 @@ import wandb
 import yaml
 
 from saliency_lab.cli.command import run
+from saliency_lab.report.panels import build_panels
+from saliency_lab.report.records import read_records
 from saliency_lab.tasks.epoch_logger import EpochLogger
 from saliency_lab.tasks.tracking import Record, tracking
 from saliency_lab.tasks.wandb_charts import example_table
 from saliency_lab.tasks.wandb_records import artifact_name, record_evaluation
+from saliency_lab.tasks.wandb_view import saved_view
 
 TINY = [
     "data.train_images=120", "data.test_images=24", "trainer.max_epochs=2", "trainer.threads=1",
@@ -323,6 +327,43 @@ def test_online_the_checkpoint_is_an_input(
     assert [artifact.type for artifact in online.logged] == ["rows"]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_the_comparison_view_shows_the_groups_runs(
+    outputs: Path, known: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    interface = pytest.importorskip("wandb_workspaces.reports.v2.interface", reason="optional")
+    sent: dict[str, Any] = {}
+
+    def answer(api: object, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
+        given = variables or {}
+        if "spec" not in given:
+            return {"project": {"internalId": "1"} if known else None}
+        sent.update(given)
+        names = {"id": "view1", "name": given["name"], "displayName": given["displayName"]}
+        project = {"id": "1", "name": given["projectName"], "entityName": given["entityName"]}
+        times = dict.fromkeys(("createdAt", "updatedAt"), "2026-01-01T00:00:00Z")
+        told = {"description": given["description"], "spec": given["spec"], "project": project}
+        return {"upsertView": {"view": {**names, **told, **times}}}
+
+    server = SimpleNamespace(
+        projects=lambda entity: [SimpleNamespace(name="lab")],
+        client=SimpleNamespace(app_url="https://wandb.example"),
+    )
+    monkeypatch.setattr(interface, "execute_graphql", answer)
+    monkeypatch.setattr(interface, "_get_api", lambda: server)
+    panels = build_panels(read_records(outputs).evaluations)
+    address = saved_view(SimpleNamespace(entity="me", project="lab"), panels)
+    if not known:
+        assert address is None
+        assert "comparison view" in caplog.text
+        return
+    assert address is not None
+    assert address.startswith("https://wandb.example/me/lab/reports/")
+    for wanted in ("shapes/basic_cnn", "evaluate", "charts/deletion/white_table",
+                   "wandb/lineseries/v0", "area/deletion/black/allegiance/active"):  # fmt: skip
+        assert wanted in sent["spec"], wanted
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
@@ -386,3 +427,26 @@ def test_only_the_first_process_records(tmp_path: Path, monkeypatch: pytest.Monk
     with tracking(mode="offline").run(CONFIG, tmp_path) as record:
         assert record is None
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["short", "0" * 40])
+def test_a_key_that_is_refused_means_an_offline_record(
+    folder: Path, key: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    with tracking(mode="auto", timeout=1).run(CONFIG, folder) as record:
+        assert record.run.offline
+    own = [entry for entry in caplog.records if entry.name.startswith("saliency_lab")]
+    assert len(own) == 1
+    assert "offline" in own[0].getMessage()
+
+
+@pytest.mark.parametrize("said", ["offline", "disabled"])
+def test_wandbs_own_variable_counts(
+    folder: Path, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", said)
+    with tracking(mode="auto").run(CONFIG, folder) as record:
+        assert (record is None) == (said == "disabled")
