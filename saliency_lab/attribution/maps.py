@@ -49,6 +49,19 @@ class BatchMaps:
     finite: Tensor
     """Whether everything that went into an image's maps was finite, bool (B,)."""
 
+    @classmethod
+    def joined(cls, parts: Sequence[BatchMaps]) -> BatchMaps:
+        """The maps of consecutive parts of a batch as those of the whole."""
+        if len(parts) == 1:
+            return parts[0]
+        logits = [part.logits for part in parts if part.logits is not None]
+        return cls(
+            {view: torch.cat([part.maps[view] for part in parts]) for view in parts[0].maps},
+            torch.cat([part.targets for part in parts]),
+            torch.cat(logits) if logits else None,
+            torch.cat([part.finite for part in parts]),
+        )
+
 
 def takes_targets(source: Source) -> bool:
     """Whether a source gives one map per target (no views) rather than a per-class field."""

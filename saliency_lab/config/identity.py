@@ -29,7 +29,11 @@ NOT_IDENTITY = (
     "trainer.progress",
     "trainer.timeout",
     "evaluator.batch_size",
-    "engine.batch_size",
+    "engine.frozen_copy",
+    "engine.compile",
+    "engine.calibration",
+    "engine.maps_batch",
+    "engine.scores_batch",
 )
 # Named in the path itself.
 IN_PATH = ("data.name", "model.name", "method.name", "view.names", "seed")

@@ -43,6 +43,7 @@ class EvaluateConfig(TrainConfig):
     method: Component = MISSING
     view: Component = MISSING
     evaluator: Component = MISSING
+    engine: Component = MISSING
     training: list[str] = MISSING
 
 

@@ -12,26 +12,28 @@ from torch import Tensor, nn
 
 
 class CostMeter:
-    """Counts images that go forward and backward through a model, and the time of each stage.
+    """Counts images that go forward and backward through models, and the time of each stage.
 
-    Used as a context; the model's own `forward` and modules stay as they are, so that whatever
-    looks into the model (hooks, layer names) sees the same model.
+    Used as a context; the models' own `forward` and modules stay as they are, so that whatever
+    looks into a model (hooks, layer names) sees the same model.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def __init__(self, *models: nn.Module) -> None:
+        self.models = list(dict.fromkeys(models))
         self.forwards = self.backwards = 0
         self._stages: dict[str, dict[str, float]] = {}
         self._since = {"seconds": 0.0, "forwards": 0.0, "backwards": 0.0}
 
     def __enter__(self) -> CostMeter:
-        self._hook = self.model.register_forward_hook(self._count)
-        self._device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        self._hooks = [model.register_forward_hook(self._count) for model in self.models]
+        parameters = (p.device for model in self.models for p in model.parameters())
+        self._device = next(parameters, torch.device("cpu"))
         self._since = self._now()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
 
     def mark(self, stage: str) -> None:
         """Everything since the last mark belongs to this stage."""

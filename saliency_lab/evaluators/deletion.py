@@ -14,11 +14,18 @@ from annotated_types import Ge, Gt
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from saliency_lab.attribution.maps import BatchMaps, Source, maps, require_finite, view_names
+from saliency_lab.attribution.maps import (
+    BatchMaps,
+    Source,
+    maps,
+    reads_layers,
+    require_finite,
+    view_names,
+)
 from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.attribution.views import Channels, View
 from saliency_lab.data.batch import Batch
-from saliency_lab.engine.frozen import frozen
+from saliency_lab.engine.engine import Engine, PreparedModel
 from saliency_lab.errors import UserError
 from saliency_lab.evaluators.cost import CostMeter
 from saliency_lab.evaluators.parts import Parts
@@ -131,15 +138,18 @@ class DeletionEvaluator(pl.Callback):
         self,
         settings: DeletionSettings,
         method: Method,
+        engine: Engine,
         parts: Parts,
         kept: NDArray[np.int64],
         seed: int,
     ) -> None:
         self.settings = settings
         self.method = method
+        self.engine = engine
         self.parts = parts
         self.kept = set(kept.tolist())
         self.seed = seed
+        self._prepared: PreparedModel | None = None
 
     def on_test_batch_end(
         self,
@@ -150,32 +160,49 @@ class DeletionEvaluator(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        network = pl_module.network
-        if not isinstance(network, nn.Module):
-            raise TypeError(f"Expected a network, but got {type(network).__name__}")
+        model = self._model(pl_module, batch.image)
         number = int(batch.index[0]) // self.parts.block
-        with CostMeter(network) as cost:
-            found = self._maps(network, batch)
+        with CostMeter(model.original, model.model) as cost:
+            found = self._maps(model, batch)
             cost.mark("maps")
             skipped = self._skipped(found, batch)
             levels = {view: self._levels(found.maps[view]) for view in self.method.views}
-            intact = outputs if found.logits is None else found.logits
-            scored = self._scores(network, batch, intact, levels)
+            intact = model.logits(batch.image) if found.logits is None else found.logits
+            scored = self._scores(model, batch, intact, levels)
             cost.mark("curves")
         rows = self._rows(batch, intact.argmax(1), scored, skipped)
-        meta = {"skipped": skipped, "images": len(batch.ids), "cost": cost.totals()}
+        meta = {
+            "skipped": skipped,
+            "images": len(batch.ids),
+            "cost": cost.totals(),
+            "engine": model.report(),
+        }
         self.parts.write(number, rows, meta, self._examples(batch, intact, found, levels))
 
-    def _maps(self, network: nn.Module, batch: Batch) -> BatchMaps:
-        return maps(
-            network,
-            batch.image,
-            self.method.source,
-            self.method.views,
-            channels=self.method.channels,
-            competitors=self.method.competitors,
-            generator=SampleGenerator(self.seed, batch.ids),
-        )
+    def _model(self, pl_module: pl.LightningModule, images: Tensor) -> PreparedModel:
+        """The classifier made ready, once, when the first batch and its device are there."""
+        if self._prepared is None:
+            network = pl_module.network
+            if not isinstance(network, nn.Module):
+                raise TypeError(f"Expected a network, but got {type(network).__name__}")
+            self._prepared = self.engine.prepare(network, images)
+        return self._prepared
+
+    def _maps(self, model: PreparedModel, batch: Batch) -> BatchMaps:
+        network = model.original if reads_layers(self.method.source) else model.model
+
+        def compute(rows: slice) -> BatchMaps:
+            return maps(
+                network,
+                batch.image[rows],
+                self.method.source,
+                self.method.views,
+                channels=self.method.channels,
+                competitors=self.method.competitors,
+                generator=SampleGenerator(self.seed, batch.ids[rows]),
+            )
+
+        return BatchMaps.joined(model.maps(compute, len(batch.ids)))
 
     def _skipped(self, found: BatchMaps, batch: Batch) -> list[str]:
         if self.settings.on_nonfinite == "error":
@@ -188,7 +215,7 @@ class DeletionEvaluator(pl.Callback):
 
     def _scores(
         self,
-        network: nn.Module,
+        model: PreparedModel,
         batch: Batch,
         intact: Tensor,
         levels: Mapping[str, Tensor],
@@ -202,14 +229,14 @@ class DeletionEvaluator(pl.Callback):
                         noise = SampleGenerator(self.seed, [f"fill/{i}" for i in batch.ids])
                         fills[fill] = fill_images(batch.image, fill, noise)
                     jobs[view, mode, fill] = MaskingJob(levels[view], fills[fill], mode)
-        with frozen(network):
-            scores = masked_scores(
-                network,
-                batch.image,
-                list(jobs.values()),
-                len(self.settings.fractions),
-                intact=intact,
-            )
+        scores = masked_scores(
+            model.scores,
+            batch.image,
+            list(jobs.values()),
+            len(self.settings.fractions),
+            batch_size=model.scores_batch,
+            intact=intact,
+        )
         return dict(zip(jobs, scores, strict=True))
 
     def _rows(

@@ -26,6 +26,8 @@ _GIVEN = {
     "scheduler": ("optimizer", "max_epochs"),
     "trainer": ("directory", "callbacks", "loggers"),
     "logger": (),
+    "evaluator": (),
+    "engine": (),
 }
 
 

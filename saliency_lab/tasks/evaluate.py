@@ -144,7 +144,8 @@ def _evaluated(
         left = parts.count - len(finished)
         log.info("%d processes take %d blocks in turn", trainer.world_size, left)
     kept = np.random.default_rng(config["seed"]).permutation(len(ids))[: settings.examples]
-    evaluator = DeletionEvaluator(settings, method, parts, kept, int(config["seed"]))
+    engine = built(config["engine"], "engine")
+    evaluator = DeletionEvaluator(settings, method, engine, parts, kept, int(config["seed"]))
     # The trainer is older than what it calls: its processes had to agree on the blocks first.
     trainer.callbacks.append(evaluator)  # type: ignore[attr-defined]
     trainer.test(model, datamodule=data, verbose=False)
@@ -217,6 +218,7 @@ def _results(
         "areas": area_table(areas, settings.resamples),
         "comparisons": comparisons(areas, settings.resamples),
         "cost": {f"{method.name}/{'+'.join(method.views)}": mean_cost(metas)},
+        "engine": metas[-1]["engine"],
         "skipped": {"nonfinite": sum(len(meta["skipped"]) for meta in metas)},
     }
 

@@ -18,6 +18,7 @@ from saliency_lab.attribution.maps import NonFiniteError
 from saliency_lab.attribution.smoothgrad import smoothgrad
 from saliency_lab.attribution.views import VIEWS
 from saliency_lab.data.shapes import Shapes
+from saliency_lab.engine.engine import Engine
 from saliency_lab.errors import UserError
 from saliency_lab.evaluators.deletion import DeletionEvaluator, Method, deletion
 from saliency_lab.evaluators.parts import Parts
@@ -63,7 +64,7 @@ def evaluated(
     data.eval_batch_size = block
     parts = Parts(directory, IMAGES, block)
     data.done_blocks = parts.done
-    evaluator = DeletionEvaluator(chosen, method, parts, np.array([0, 7]), seed=3)
+    evaluator = DeletionEvaluator(chosen, method, Engine(), parts, np.array([0, 7]), seed=3)
     trainer = pl.Trainer(
         accelerator="cpu", devices=1, callbacks=[evaluator], logger=False, inference_mode=False,
         enable_progress_bar=False, use_distributed_sampler=False, default_root_dir=directory,
