@@ -137,11 +137,12 @@ def start(tmp_path: Path, cache_dir: Path) -> Iterator[Start]:
 @pytest.fixture(scope="session")
 def classifier_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of `basic_cnn` for the shapes: untrained, but of many minds."""
+    import numpy as np
     import torch
     import yaml
 
     from saliency_lab.config.location import config_directory
-    from saliency_lab.data.drawing import CLASSES
+    from saliency_lab.data.drawing import CLASSES, drawn
     from saliency_lab.models.construction import built_network
 
     model = yaml.safe_load((config_directory() / "model" / "basic_cnn.yaml").read_text())
@@ -151,10 +152,12 @@ def classifier_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         network = built_network(model, len(CLASSES), shape, load_weights=False)
         with torch.no_grad():
             # Differences between images, which an untrained network hardly sees, decide.
-            logits = network.eval()(torch.rand(64, *shape) * torch.rand(64, 3, 1, 1))
+            images = np.stack([drawn(i % len(CLASSES), (0, 0, i))[0] for i in range(40)])
+            logits = network.eval()(torch.from_numpy(images) / 255)
             head = [m for m in network.modules() if isinstance(m, torch.nn.Linear)][-1]
-            head.weight *= 20 / logits.std(0).mean()
-            head.bias -= logits.mean(0) * 20 / logits.std(0).mean()
+            spread = logits.std(0).mean()
+            head.bias.copy_((head.bias - logits.mean(0)) / spread)
+            head.weight /= spread
     state = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     facts = {"model": model, "data": "shapes", "classes": list(CLASSES), "input_shape": [*shape]}
     path = tmp_path_factory.mktemp("classifier") / "untrained.ckpt"

@@ -13,10 +13,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from saliency_lab.cli.logs import close_logs, configure_logging
+from saliency_lab.cli.logs import IN_FILE_ONLY, close_logs, configure_logging
 from saliency_lab.cli.ranks import leave_outcome, processes_here, run_ranks
 from saliency_lab.cli.sweep import is_own_sweep, leave_record
-from saliency_lab.errors import UserError
+from saliency_lab.errors import ProcessError, UserError
 from saliency_lab.runs.directory import is_finished, require_same_run
 from saliency_lab.runs.processes import process_rank, started_by_launcher, started_by_us
 
@@ -43,8 +43,7 @@ def run_task(config: DictConfig) -> None:
         _record(hydra_config, error)
         if started_by_us():
             leave_outcome(error)
-            if not isinstance(error, UserError):
-                log.error("process %d failed", process_rank(), exc_info=error)
+            log.error("process %d failed", process_rank(), exc_info=error, extra=IN_FILE_ONLY)
         if isinstance(error, UserError):
             _forget(directory, Path(settings["output_root"]).absolute())
         if not _told_here(hydra_config):
@@ -122,9 +121,10 @@ def _record(hydra_config: DictConfig, error: Exception | None) -> None:
     outcome: dict[str, Any] = {"status": "finished"}
     if error is not None:
         known = isinstance(error, UserError)
-        text = str(error) if known else "".join(traceback.format_exception_only(error)).strip()
+        told = isinstance(error, UserError | ProcessError)
+        text = str(error) if told else "".join(traceback.format_exception_only(error)).strip()
         outcome = {"status": "failed", "user_error": known, "error": text}
-        log.error("job failed: %s\n  %s", overrides, text, exc_info=None if known else error)
+        log.error("job failed: %s\n  %s", overrides, text, exc_info=None if told else error)
     directory = Path(hydra_config.sweep.dir)
     leave_record(directory, int(hydra_config.job.num), overrides, **outcome)
 

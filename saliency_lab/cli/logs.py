@@ -9,6 +9,8 @@ from pathlib import Path
 
 from saliency_lab.runs.processes import process_rank
 
+# For `extra=`: a line that another process will say on the terminal.
+IN_FILE_ONLY = {"in_file_only": True}
 _FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -31,6 +33,7 @@ def configure_logging(directory: Path, task: str) -> None:
         terminal = logging.StreamHandler(sys.stderr)
         terminal.setFormatter(logging.Formatter("%(message)s"))
         terminal.addFilter(_is_for_the_user)
+        terminal.addFilter(lambda record: not hasattr(record, "in_file_only"))
         root.addHandler(terminal)
     directory.mkdir(parents=True, exist_ok=True)
     name = f"{task}.log" if rank == 0 else f"{task}.rank{rank}.log"

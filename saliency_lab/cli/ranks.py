@@ -82,10 +82,15 @@ def leave_outcome(error: Exception) -> None:
     """Tell the process that started this one why the job failed."""
     path = outcome_path(process_rank())
     known = isinstance(error, UserError)
-    text = str(error) if known else "".join(traceback.format_exception_only(error)).strip()
+    outcome = {
+        "time": time.time(),
+        "user_error": known,
+        "error": str(error) if known else traceback.format_exception_only(error)[-1].strip(),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
     # The disk may be full, or the parent gone with its folder: then the exit code has to do.
     with contextlib.suppress(OSError):
-        path.write_text(json.dumps({"time": time.time(), "user_error": known, "error": text}))
+        path.write_text(json.dumps(outcome))
 
 
 def _environments(
@@ -165,6 +170,7 @@ def _raise_failure(ranks: Sequence[_Rank], outcomes: Sequence[Mapping[str, Any]]
     for outcome in outcomes:
         if outcome["user_error"]:
             raise UserError(outcome["error"])
+        print(outcome["traceback"], end="", file=sys.stderr)
         raise ProcessError(f"process {outcome['rank']} of {count} failed: {outcome['error']}")
     for rank in failed:
         if rank.process.returncode == 130:
