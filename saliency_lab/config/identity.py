@@ -68,7 +68,7 @@ def run_directory(
 ) -> Path:
     """The directory of a run, relative to the output root.
 
-    `task/data/model[/method]/seed=S[,group=choice…][,key=value…]`, where the keys are those that
+    `task/data/model[/method]/seed-S[+group-choice…][+key-value…]`, where the keys are those that
     differ from the defaults of the same group choices; a long list is cut and a digest of all of
     it appended.
 
@@ -126,26 +126,26 @@ def _belongs(key: str, prefixes: Sequence[str]) -> bool:
 
 
 def _joined(seed: Any, rest: Mapping[str, Any]) -> str:
-    name = ",".join([f"seed={seed}", *(f"{key}={_text(value)}" for key, value in rest.items())])
+    name = "+".join([f"seed-{seed}", *(f"{key}-{_text(value)}" for key, value in rest.items())])
     safe = _safe(name)
     if safe == name and len(name) <= LONGEST_NAME:
         return name
     # What was cut or replaced would otherwise make two runs one.
     digest = hashlib.sha256(name.encode()).hexdigest()[:10]
-    return f"{safe[: LONGEST_NAME - 11]}~{digest}"
+    return f"{safe[: LONGEST_NAME - 11]}-{digest}"
 
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        return "+".join(_text(item) for item in value)
+        return "_".join(_text(item) for item in value)
     return (
         "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     )
 
 
 def _safe(name: str) -> str:
-    # Kept: what shells, Hydra's override grammar and file systems all take without quotes.
-    return "".join(c if c.isalnum() or c in "._-+,=~" else "_" for c in name)
+    # Kept: what shells, file systems and Hydra's override grammar (`ckpt=…`) take without quotes.
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-+") else "_" for c in name)
 
 
 def _leaves(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -95,7 +95,7 @@ def test_a_finished_run_is_shown_and_a_new_checkpoint_is_measured_anew(
 ) -> None:
     words = ("evaluate", "method=positive", "data.limit=10", *TINY)
     assert command(*words) == 0
-    directory = next(Path(EVALUATED).glob("positive/*limit=10*"))
+    directory = next(Path(EVALUATED).glob("positive/*limit-10*"))
     before = (directory / "rows.parquet").stat().st_mtime_ns
     capsys.readouterr()
     assert command(*words) == 0
@@ -113,7 +113,7 @@ def test_the_train_split_and_any_pair_can_be_measured(command: Command) -> None:
     assert command("evaluate", "method=active", "evaluator.split=train", "data.limit=10",
                    "evaluator.fills=[blur,shift-0.2]", "evaluator.modes=[deletion,insertion]",
                    "evaluator.protocol=standard", *TINY) == 0  # fmt: skip
-    (directory,) = Path(EVALUATED).glob("active/*fills=blur*")
+    (directory,) = Path(EVALUATED).glob("active/*fills-blur*")
     rows = rows_of(directory)
     assert set(rows["fill"]) == {"blur", "shift-0.2"}
     assert set(rows["mode"]) == {"deletion", "insertion"}
@@ -166,7 +166,7 @@ def test_explain_takes_a_persons_own_files_and_another_target(
         (image.convert("L") if name == "grey.png" else image).save(tmp_path / name)
     files = f"images=[{tmp_path}/grey.png,{tmp_path}/colour.jpg]"
     assert command("explain", files, "target=star", *TINY) == 0
-    (directory,) = Path("outputs/explain/shapes/basic_cnn/paper").glob("*,images=*")
+    (directory,) = Path("outputs/explain/shapes/basic_cnn/paper").glob("*+images-*")
     table = pd.read_csv(directory / "explanations.csv")
     assert table["explained"].tolist() == ["star", "star"]
     capsys.readouterr()

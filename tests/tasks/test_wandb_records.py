@@ -249,7 +249,7 @@ def test_artifacts_name_what_they_were_made_from(
 
 
 def test_names_of_artifacts_are_lawful_and_tell_runs_apart(tmp_path: Path) -> None:
-    one = tmp_path / "train" / "cifar10" / "resnet18" / "seed=42"
+    one = tmp_path / "train" / "cifar10" / "resnet18" / "seed-42"
     assert artifact_name("checkpoint", one) == "checkpoint-cifar10-resnet18-seed-42"
     assert artifact_name("rows", one) == artifact_name("rows", Path("/mnt/train") / one.relative_to(
         tmp_path / "train"
