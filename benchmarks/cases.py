@@ -1,0 +1,75 @@
+"""What is measured on: trained weights and real images, three network and image sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from saliency_lab.models.network import network
+from saliency_lab.models.weights import read_file
+
+
+@dataclass
+class Case:
+    """One network with its images."""
+
+    name: str
+    model: nn.Module
+    images: Tensor
+    repeats: int
+    weights: str
+
+
+# Name, architecture, data sets that a checkpoint is looked for under, image folder, number of
+# images on a CPU, repeats.
+_CASES = (
+    ("basic_cnn 32x32", "basic_cnn", ("cifar10",), "cifar10/test", 256, 5),
+    ("resnet18 32x32", "resnet18", ("cifar10",), "cifar10/test", 128, 3),
+    ("resnet18 224x224", "resnet18", ("imagenette", "cifar10"), "imagenette2/val", 8, 3),
+)
+
+
+def cases(outputs: Path, data: Path, device: torch.device, only: str | None) -> list[Case]:
+    """The cases whose name begins with `only`, weights from `outputs`, images from `data`.
+
+    Raises:
+        FileNotFoundError: an image folder or every checkpoint of a case is missing.
+    """
+    found = []
+    for name, architecture, datasets, folder, count, repeats in _CASES:
+        if only is not None and not name.startswith(only):
+            continue
+        checkpoint = _checkpoint(outputs, architecture, datasets)
+        model = network(architecture, 10)
+        state = read_file(checkpoint, "checkpoint")["state_dict"]
+        prefix = "network."
+        model.load_state_dict(
+            {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
+        )
+        many = count * (16 if device.type == "cuda" else 1)
+        images = _images(data / folder, many).to(device)
+        label = str(checkpoint.relative_to(outputs).parent.parent)
+        found.append(Case(name, model.eval().to(device), images, repeats, label))
+    return found
+
+
+def _checkpoint(outputs: Path, architecture: str, datasets: tuple[str, ...]) -> Path:
+    for dataset in datasets:
+        known = sorted((outputs / "train" / dataset / architecture).glob("**/best.ckpt"))
+        if known:
+            return known[0]
+    raise FileNotFoundError(f"no trained {architecture} in {outputs}: train one on {datasets[0]}")
+
+
+def _images(folder: Path, count: int) -> Tensor:
+    files = sorted(file for file in folder.glob("*/*") if file.suffix.lower() in (".jpg", ".jpeg"))
+    if not files:
+        raise FileNotFoundError(f"no images in {folder}")
+    chosen = [files[place * len(files) // count] for place in range(count)]
+    pixels = [np.asarray(Image.open(file).convert("RGB")) for file in chosen]
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous().float() / 255

@@ -1,0 +1,44 @@
+"""The same experiment through saliency_lab, as its evaluator runs it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmarks.plain import METHODS, PAPER_CURVES
+from saliency_lab.attribution.maps import maps
+from saliency_lab.engine.engine import PreparedModel
+from saliency_lab.metrics.curves import MaskingJob, masked_scores
+from saliency_lab.metrics.deletion import PAPER_FRACTIONS, deletion_levels
+from saliency_lab.metrics.fills import fill_images
+
+
+def all_maps(prepared: PreparedModel, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """The five maps and the intact images' logits."""
+    parts = prepared.maps(
+        lambda rows: maps(prepared.model, images[rows], names=METHODS), len(images)
+    )
+    found = {method: torch.cat([part.maps[method] for part in parts]) for method in METHODS}
+    return found, torch.cat([part.logits for part in parts if part.logits is not None])
+
+
+def paper_jobs(images: Tensor, found: dict[str, Tensor]) -> list[MaskingJob]:
+    """The six paper curves; one sort per map."""
+    levels = {method: deletion_levels(found[method]) for method in METHODS}
+    fills = {fill: fill_images(images, fill) for fill in ("black", "white")}
+    return [MaskingJob(levels[method], fills[fill]) for fill, method in PAPER_CURVES]
+
+
+def all_curves(
+    prepared: PreparedModel, images: Tensor, found: dict[str, Tensor], intact: Tensor
+) -> Tensor:
+    """Predictions (J, B, F) of the six paper curves."""
+    scores = masked_scores(
+        prepared.scores,
+        images,
+        paper_jobs(images, found),
+        len(PAPER_FRACTIONS),
+        batch_size=prepared.scores_batch,
+        intact=intact,
+    )
+    return torch.stack([score.prediction for score in scores])
