@@ -36,6 +36,21 @@ def located(target: str, key: str) -> Callable[..., Any]:
         ) from error
 
 
+def named_parameters(target: Callable[..., Any], key: str) -> dict[str, inspect.Parameter]:
+    """The parameters of a target by name.
+
+    Raises:
+        UserError: it is nothing that can be called, or says nothing of its parameters.
+    """
+    try:
+        return dict(inspect.signature(target).parameters)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"Expected `{key}._target_` to name a function or class with named parameters, but "
+            f"got {target!r}"
+        ) from error
+
+
 def bound_arguments(
     component: Mapping[str, Any], key: str, given: tuple[str, ...] = ()
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -57,7 +72,7 @@ def bound_arguments(
         raise UserError(f"Expected `{key}` to have a `_target_`, but got {dict(component)!r}")
     target = located(str(component["_target_"]), key)
     function = target.__init__ if inspect.isclass(target) else target
-    parameters = dict(inspect.signature(target).parameters)
+    parameters = named_parameters(target, key)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     names = [
         name

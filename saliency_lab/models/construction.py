@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from saliency_lab.config.binding import built, located
+from saliency_lab.config.binding import built, located, named_parameters
 from saliency_lab.errors import UserError
 
 # What the program passes by itself. Only `num_classes` must be taken by a person's own target.
@@ -35,7 +34,7 @@ def built_network(
     target = located(str(component.get("_target_")), "model")
     channels, height, width = input_shape
     offered = {"in_chans": channels, "image_size": (height, width), "load_weights": load_weights}
-    named = inspect.signature(target).parameters
+    named = named_parameters(target, "model")
     given = {name: value for name, value in offered.items() if name in named}
     net = built(component, "model", num_classes=num_classes, **given)
     if not isinstance(net, nn.Module):
