@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from saliency_lab.errors import UserError
+from saliency_lab.runs.directory import (
+    begin,
+    finish,
+    held,
+    is_finished,
+    read_summary,
+    require_same_run,
+)
+
+CONFIG = {
+    "task": "train",
+    "seed": 3,
+    "overwrite": False,
+    "output_root": "outputs",
+    "data": {"name": "shapes", "root": None, "workers": 0},
+    "optimizer": {"lr": 0.001, "betas": [0.9, 0.999]},
+}
+
+
+def test_a_run_begins_and_finishes(tmp_path):
+    assert read_summary(tmp_path) == {}
+    begin(tmp_path, CONFIG, overwrite=False, checkpoint="here")
+    assert read_summary(tmp_path) == {"task": "train", "status": "running", "checkpoint": "here"}
+    assert not is_finished(tmp_path)
+    finish(tmp_path, {"task": "train", "accuracy": 0.5})
+    assert is_finished(tmp_path)
+    assert read_summary(tmp_path)["accuracy"] == 0.5
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert environment["seed"] == 3
+    assert environment["versions"]["torch"]
+    assert environment["cores"] >= 1
+
+
+def test_a_damaged_summary_is_no_finished_run(tmp_path):
+    (tmp_path / "summary.json").write_text('{"status": "fini')
+    assert read_summary(tmp_path) == {}
+    assert not is_finished(tmp_path)
+
+
+def test_overwrite_leaves_nothing_but_logs(tmp_path):
+    begin(tmp_path, CONFIG, overwrite=False)
+    for name in ("checkpoints/last.ckpt", "metrics.csv", "train.log"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("old")
+    begin(tmp_path, CONFIG, overwrite=False)
+    assert (tmp_path / "metrics.csv").exists()
+    begin(tmp_path, CONFIG, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.yaml",
+        "environment.json",
+        "summary.json",
+        "train.log",
+    ]
+
+
+def test_the_second_process_is_told_who_holds_the_directory(tmp_path):
+    code = (
+        "import sys, pathlib\n"
+        "from saliency_lab.runs.directory import held\n"
+        "with held(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(UserError, match=rf"held by process {holder.pid} on .* since ") as error:
+        held(tmp_path).__enter__()
+    assert str(tmp_path) in str(error.value)
+    assert holder.poll() is None
+    holder.kill()
+    holder.wait()
+    # The lock of a killed process falls with it.
+    with held(tmp_path):
+        assert json.loads((tmp_path / ".holder.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_failure_leaves_word_and_the_next_begin_forgets_it(tmp_path):
+    def fails():
+        with held(tmp_path):
+            begin(tmp_path, CONFIG, overwrite=False)
+            raise RuntimeError("the reason")
+
+    with pytest.raises(RuntimeError):
+        fails()
+    assert (tmp_path / "error.txt").read_text() == "RuntimeError: the reason\n"
+    begin(tmp_path, CONFIG, overwrite=False)
+    assert not (tmp_path / "error.txt").exists()
+
+
+def test_what_is_refused_before_it_begins_leaves_nothing(tmp_path):
+    def fails():
+        with held(tmp_path / "run"):
+            raise UserError("no such data")
+
+    with pytest.raises(UserError):
+        fails()
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="`output_root` to be writable"):
+        held(tmp_path / "file" / "run").__enter__()
+
+
+@pytest.mark.parametrize(
+    ("change", "pieces"),
+    [
+        ({"optimizer": {"lr": 0.1, "betas": [0.9, 0.999]}}, "`optimizer.lr` is 0.001 there"),
+        ({"seed": 4}, "`seed` is 3 there and 4 here"),
+        ({"optimizer": {"lr": 0.001, "betas": [0.9, 0.99]}}, "`optimizer.betas`"),
+    ],
+)
+def test_another_runs_directory_is_refused(change, pieces, tmp_path):
+    begin(tmp_path, CONFIG, overwrite=False)
+    with pytest.raises(UserError, match="overwrite=true") as error:
+        require_same_run(tmp_path, {**CONFIG, **change})
+    assert pieces in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"output_root": "elsewhere"},
+        {"data": {"name": "shapes", "root": "/moved", "workers": 4}},
+        {"optimizer": {"lr": 0.001, "betas": [0.9, 0.999], "amsgrad": False}},
+        {"optimizer": {"lr": 0.001}},
+    ],
+)
+def test_how_and_where_a_run_happens_makes_no_other_run(change, tmp_path):
+    begin(tmp_path, CONFIG, overwrite=False)
+    require_same_run(tmp_path, {**CONFIG, **change})
+
+
+def test_an_empty_directory_is_anybodys(tmp_path):
+    require_same_run(tmp_path, CONFIG)
