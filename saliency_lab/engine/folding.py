@@ -74,6 +74,7 @@ def packed_copy(folded: fx.GraphModule, images: Tensor) -> fx.GraphModule:
     For the CPU, whose kernels these are; `images` (B, C, H, W) is a typical input.
     """
     packed = copy.deepcopy(folded)
+    _pool_first(packed)
     ShapeProp(packed).propagate(images)
     for node in list(packed.graph.nodes):
         conv = _layer(packed, node)
@@ -83,6 +84,23 @@ def packed_copy(folded: fx.GraphModule, images: Tensor) -> fx.GraphModule:
     packed.graph.lint()
     packed.recompile()
     return packed
+
+
+def _pool_first(model: fx.GraphModule) -> None:
+    """Swap each ReLU with the max-pool behind it, which leaves it a fraction of the numbers.
+
+    Values are the same, and gradients too: where a window's maximum is positive both orders pick
+    the same element, and elsewhere the ReLU lets nothing through in either.
+    """
+    for pool in list(model.graph.nodes):
+        relu = pool.args[0] if type(_layer(model, pool)) is nn.MaxPool2d else None
+        if not isinstance(relu, fx.Node) or type(_layer(model, relu)) is not nn.ReLU:
+            continue
+        if len(relu.users) == 1:
+            pool.replace_all_uses_with(relu)
+            pool.args = (relu.args[0], *pool.args[1:])
+            relu.args = (pool,)
+            pool.append(relu)
 
 
 def _pack(model: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> None:

@@ -105,9 +105,9 @@ def masked_scores(
             )
         intact = intact.to(images.device)
         targets = intact.argmax(1) if targets is None else targets.to(images.device)
-        plan = _Plan(jobs, n_fractions)
+        plan = _Plan(images, jobs, n_fractions)
         found = {-1: _scores(intact, targets)}
-        for start, rows, masked in plan.batches(images, batch_size):
+        for start, rows, masked in plan.batches(batch_size):
             logits = checked_logits(forward(masked), len(masked))
             found[start] = _scores(logits, targets[rows])
         ordered = [found[start] for start in sorted(found)]
@@ -181,11 +181,21 @@ class _Plan:
     answer: in the intact images' B answers, followed by those of the distinct masked images.
     """
 
-    def __init__(self, jobs: Sequence[MaskingJob], n_fractions: int) -> None:
+    def __init__(self, images: Tensor, jobs: Sequence[MaskingJob], n_fractions: int) -> None:
         self.jobs = jobs
+        channels, height, width = images.shape[1:]
+        self._shape = (height, width, channels)
+        self._pixels = _interleaved(images)
+        # One level per number rather than per pixel, so that masks need no broadcasting.
+        self._levels = [_per_number(job.levels, channels) for job in jobs]
+        # A fill expanded from one number stays one number.
+        self._fills = [
+            _interleaved(job.fill) if any(job.fill.stride()) else job.fill.flatten()[0]
+            for job in jobs
+        ]
         levels = torch.stack([job.levels for job in jobs])
-        newly = torch.stack([(levels == f).sum((2, 3)) for f in range(n_fractions)], 2)
         pixels = levels[0, 0].numel()
+        newly = _histograms(levels.flatten(2), n_fractions)
         chosen = newly.cumsum(2)
         insertion = torch.tensor([job.mode == "insertion" for job in jobs], device=levels.device)
         replaced = torch.where(insertion[:, None, None], pixels - chosen, chosen)
@@ -197,13 +207,14 @@ class _Plan:
         # The only point at which the host waits for the device.
         where = distinct.cpu().nonzero()
         self._bounds = torch.searchsorted(where[:, 0], torch.arange(len(jobs) + 1)).tolist()
-        self._rows, self._fractions = where[:, 1:].to(levels.device, non_blocking=True).unbind(1)
+        rows, fractions = where[:, 1:].to(levels.device, non_blocking=True).unbind(1)
+        self._rows, self._fractions = rows, fractions.to(torch.uint8)[:, None]
         batch = levels.shape[1]
         answers = distinct.flatten().cumsum(0).view_as(distinct) + (batch - 1)
         own = torch.arange(batch, device=levels.device)[:, None]
         self.answers = torch.where(replaced > 0, answers, own)
 
-    def batches(self, images: Tensor, batch_size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    def batches(self, batch_size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Batch by batch: where it starts, the images' rows (n,), the masked images (n, C, H, W).
 
         Batches come in a scattered order, so that the first few, on which a screen is calibrated,
@@ -211,13 +222,42 @@ class _Plan:
         """
         for start in _scattered(range(0, len(self._rows), batch_size)):
             stop = min(start + batch_size, len(self._rows))
-            parts = []
-            for job, (first, end) in zip(self.jobs, pairwise(self._bounds), strict=True):
+            masked = self._pixels.new_empty(stop - start, self._pixels.shape[1])
+            for job, (first, end) in enumerate(pairwise(self._bounds)):
                 low, high = max(first, start), min(end, stop)
                 if low < high:
-                    rows, fractions = self._rows[low:high], self._fractions[low:high]
-                    parts.append(_masked(images, job, rows, fractions))
-            yield start, self._rows[start:stop], torch.cat(parts) if len(parts) > 1 else parts[0]
+                    self._mask(masked[low - start : high - start], job, slice(low, high))
+            rows = self._rows[start:stop]
+            yield start, rows, masked.view(-1, *self._shape).permute(0, 3, 1, 2)
+
+    def _mask(self, masked: Tensor, job: int, work: slice) -> None:
+        """Write the masked images of a stretch of one job's work."""
+        rows, fractions = self._rows[work], self._fractions[work]
+        levels = self._levels[job].index_select(0, rows)
+        insertion = self.jobs[job].mode == "insertion"
+        replace = levels.gt(fractions) if insertion else levels.le(fractions)
+        torch.index_select(self._pixels, 0, rows, out=masked)
+        fill = self._fills[job]
+        if fill.dim() == 0:
+            masked.masked_fill_(replace, fill)
+        else:
+            torch.where(replace, fill.index_select(0, rows), masked, out=masked)
+
+
+def _histograms(levels: Tensor, n_fractions: int) -> Tensor:
+    """How many pixels have each level below F: (J, B, N) uint8 to (J, B, F) int64."""
+    ones = torch.ones((), dtype=torch.int64, device=levels.device).expand_as(levels)
+    counts = levels.new_zeros((*levels.shape[:2], n_fractions + 1), dtype=torch.int64)
+    return counts.scatter_add_(2, levels.long(), ones)[:, :, :n_fractions]
+
+
+def _per_number(levels: Tensor, channels: int) -> Tensor:
+    return levels.flatten(1).repeat_interleave(channels, dim=1)
+
+
+def _interleaved(images: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, H·W·C): channels-last, as convolutions read it, and flat to select."""
+    return images.permute(0, 2, 3, 1).flatten(1)
 
 
 def _scattered(starts: range) -> Iterator[int]:
@@ -225,13 +265,3 @@ def _scattered(starts: range) -> Iterator[int]:
     count = len(starts)
     step = next((s for s in range(round(0.618 * count), count) if math.gcd(s, count) == 1), 1)
     return (starts[step * place % count] for place in range(count))
-
-
-def _masked(images: Tensor, job: MaskingJob, rows: Tensor, fractions: Tensor) -> Tensor:
-    levels = job.levels[rows]
-    fractions = fractions.to(torch.uint8)[:, None, None]
-    replace = levels > fractions if job.mode == "insertion" else levels <= fractions
-    # A fill expanded from one number needs no copy per row.
-    constant = not any(job.fill.stride())
-    fill = job.fill[:1, :1, :1, :1] if constant else job.fill[rows]
-    return torch.where(replace[:, None], fill, images[rows])

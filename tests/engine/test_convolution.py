@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from saliency_lab.engine.convolution import FrozenConv, phase_kernel
+from saliency_lab.engine.convolution import FrozenConv, phase_kernel, reached_taps
 
 GEOMETRIES = [
     # in, out, kernel, stride, padding, dilation, groups, height, width
@@ -18,13 +18,19 @@ GEOMETRIES = [
     (3, 6, 5, 3, 1, 1, 1, 17, 13),
     (3, 6, 2, 3, 0, 1, 1, 11, 10),  # a stride beyond the kernel leaves gaps
     (2, 6, 3, 2, 3, 1, 1, 9, 9),  # more padding than the kernel reaches
-    (6, 8, 3, 1, 1, 1, 1, 10, 7),  # stride 1: turned
+    (6, 8, 3, 1, 1, 1, 1, 10, 7),  # transposed
     (6, 8, 1, 1, 0, 1, 1, 5, 6),
     (3, 4, 5, 1, 0, 1, 1, 9, 11),
-    (6, 8, 3, 2, 1, 1, 1, 10, 7),  # the library's
+    (6, 8, 3, 2, 1, 1, 1, 10, 7),
     (6, 6, 3, 1, 1, 1, 6, 8, 8),
     (6, 8, 3, 1, 2, 2, 1, 9, 9),
     (6, 8, 1, 1, 1, 1, 1, 5, 5),
+    (6, 8, 3, 1, 1, 1, 1, 1, 1),  # only the middle tap meets a pixel
+    (6, 8, 3, 2, 1, 1, 1, 2, 2),  # only four taps do
+    (6, 8, 3, 2, 1, 1, 1, 1, 3),
+    (6, 8, 5, 1, 2, 1, 1, 2, 1),
+    (6, 8, 3, 1, 2, 2, 1, 2, 2),
+    (3, 8, 7, 2, 3, 1, 1, 2, 2),
 ]
 
 
@@ -75,13 +81,24 @@ def test_the_addition_gets_its_gradient_too() -> None:
 
 def test_other_sizes_than_the_typical_one() -> None:
     conv, packed, _, _ = pair(GEOMETRIES[0], relu=False)
-    for shape in [(1, 3, 32, 32), (5, 3, 41, 30)]:
+    for shape in [(1, 3, 32, 32), (5, 3, 32, 32), (5, 3, 41, 30)]:
         images = torch.randn(shape).requires_grad_(True)
         output = packed(images)
         torch.testing.assert_close(output, conv(images), atol=1e-5, rtol=1e-5)
         found = torch.autograd.grad(output.sum(), images)[0]
         wanted = torch.autograd.grad(conv(images).sum(), images)[0]
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_taps_by_hand() -> None:
+    conv = nn.Conv2d(1, 1, 3, padding=1)
+    weight, padding = reached_taps(conv, torch.Size([4, 1, 1, 5]))
+    assert torch.equal(weight, conv.weight[:, :, 1:2])
+    assert padding == [0, 1]
+    strided = nn.Conv2d(1, 1, 3, stride=2, padding=1)
+    weight, padding = reached_taps(strided, torch.Size([4, 1, 2, 2]))
+    assert torch.equal(weight, strided.weight[:, :, 1:, 1:])
+    assert padding == [0, 0]
 
 
 def test_phase_kernel_by_hand() -> None:
