@@ -166,7 +166,9 @@ class DeletionEvaluator(pl.Callback):
             found = self._maps(model, batch)
             cost.mark("maps")
             skipped = self._skipped(found, batch)
-            levels = {view: self._levels(found.maps[view]) for view in self.method.views}
+            levels: dict[str, Tensor] = {}
+            for view in self.method.views:
+                levels[view] = self._levels(found.maps[view])
             intact = model.logits(batch.image) if found.logits is None else found.logits
             scored = self._scores(model, batch, intact, levels)
             cost.mark("curves")

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,11 @@ class Parts:
         """Numbers of the blocks that need no work; a truncated one is named and done again."""
         return [n for n in range(self.count) if self.path(n).is_file() and self._is_whole(n)]
 
+    def images_left(self, done: Sequence[int]) -> int:
+        """Samples in the blocks that are not among these."""
+        blocks = set(range(self.count)) - set(done)
+        return sum(min(self.block, self.size - number * self.block) for number in blocks)
+
     def write(
         self,
         number: int,
@@ -62,7 +67,7 @@ class Parts:
         path = self.path(number)
         if examples:
             with atomic_path(path.with_suffix(".npz")) as temporary:
-                np.savez(temporary, **dict(examples))
+                np.savez(temporary, allow_pickle=False, **dict(examples))
         table = pa.Table.from_pandas(rows, preserve_index=False)
         kept = {**(table.schema.metadata or {}), _META: json.dumps(dict(meta)).encode()}
         with atomic_path(path) as temporary:

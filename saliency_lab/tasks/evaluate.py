@@ -148,10 +148,13 @@ def _evaluated(
     evaluator = DeletionEvaluator(settings, method, engine, parts, kept, int(config["seed"]))
     # The trainer is older than what it calls: its processes had to agree on the blocks first.
     trainer.callbacks.append(evaluator)  # type: ignore[attr-defined]
+    looped = time.monotonic()
     trainer.test(model, datamodule=data, verbose=False)
     trainer.strategy.barrier()
     if not trainer.is_global_zero:
         return
+    rate = parts.images_left(finished) / (time.monotonic() - looped)
+    log.info("%.1f images/s in the test loop", rate)
     summary = _results(config, directory, data, settings, method, parts)
     summary["checkpoint"] = dict(checkpoint)
     summary["seconds"] = time.monotonic() - began
@@ -191,7 +194,7 @@ def _results(
     examples = parts.examples()
     if examples:
         with atomic_path(directory / "examples.npz") as path:
-            np.savez_compressed(path, **examples)
+            np.savez_compressed(path, allow_pickle=False, **examples)
     title = f"{data.name} · {config['model']['name']} · {settings.split}"
     with atomic_path(directory / "figures" / "curves.png") as path:
         path.write_bytes(figure_bytes(curves_figure(curves, title), "png"))

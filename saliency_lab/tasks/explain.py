@@ -203,7 +203,9 @@ def _written(
             path.write_bytes(figure_bytes(figure, kind))
     with atomic_path(directory / "maps.npz") as path:
         arrays = {re.sub(r"\W+", "_", name): values for name, values in found.items()}
-        np.savez_compressed(path, images=examples.images, ids=np.array(examples.names), **arrays)
+        np.savez_compressed(
+            path, allow_pickle=False, images=examples.images, ids=np.array(examples.names), **arrays
+        )
     with atomic_path(directory / "explanations.csv") as path:
         pd.DataFrame(rows).to_csv(path, index=False)
     return {
