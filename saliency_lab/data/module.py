@@ -191,13 +191,28 @@ class ImageData(LightningDataModule):
         """The blocks of `eval_split` that are not done, in order, exactly once over all ranks."""
         return self._blocks(self.split(self.eval_split), self.eval_batch_size, self.done_blocks())
 
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """The tensors on the device; Lightning's own way looks into every one of the ids."""
+        return batch._replace(
+            image=batch.image.to(device, non_blocking=True),
+            label=batch.label.to(device, non_blocking=True),
+            index=batch.index.to(device, non_blocking=True),
+        )
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """uint8 to float32 in [0, 1] on the device, augmented while training."""
         image = batch.image
-        if self.augment == "basic" and self.trainer is not None and self.trainer.training:
+        if self.trainer is None or not self.trainer.training:
+            return batch._replace(image=image.to(torch.float32).div_(255))
+        if self.augment == "basic":
             epoch = self.trainer.current_epoch
             image = augmented(image, batch.index, seed=self.seed, epoch=epoch)
-        return batch._replace(image=image.to(torch.float32).div_(255))
+        # Convolutions are trained channels-last; one pass converts and lays out, a fifth of the
+        # time of two.
+        image = image.to(torch.float32, memory_format=torch.channels_last)
+        return batch._replace(image=image.div_(255))
 
     # Inside ------------------------------------------------------------------------------------
 

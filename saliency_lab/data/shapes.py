@@ -15,7 +15,7 @@ from saliency_lab.data.source import Pixels, Source, Unreadable
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Shapes(ImageData):
-    """Outlines of ten shapes on textured backgrounds, 64×64, among clutter, partly hidden.
+    """Outlines of ten shapes on textured backgrounds, 32×32, among clutter, partly hidden.
 
     `root` is not used: there are no files. The pictures depend on `images_seed`, not on the run's
     seed, so that runs with several seeds are about the same images.
@@ -27,7 +27,7 @@ class Shapes(ImageData):
     """
 
     name: str = "shapes"
-    train_images: Annotated[int, Gt(0)] = 6000
+    train_images: Annotated[int, Gt(0)] = 8000
     test_images: Annotated[int, Gt(0)] = 1000
     images_seed: Annotated[int, Ge(0)] = 0
 
