@@ -66,7 +66,8 @@ def chosen_examples(panel: Panel, count: int) -> Examples | None:
     The images that methods disagree about most are always among them; the others are spread
     evenly over what was kept. They come class by class in turn: folders are sorted by class.
     """
-    runs = [run for run in panel.runs if run.example_ids]
+    shown = {part[0].name for part in panel.parts}
+    runs = [run for run in panel.runs if run.example_ids and run.name in shown]
     if not runs:
         return None
     common = set.intersection(*(set(run.example_ids) for run in runs))

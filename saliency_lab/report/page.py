@@ -18,7 +18,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from saliency_lab.errors import UserError
-from saliency_lab.report import sections, tables
+from saliency_lab.report import overview, sections, table_texts, tables
 from saliency_lab.report.examples import Examples, chosen_examples, finest_side, packed_examples
 from saliency_lab.report.figures import (
     condition_name,
@@ -32,6 +32,7 @@ from saliency_lab.report.palette import MAP_COLOURS
 from saliency_lab.report.panels import Panel, build_panels
 from saliency_lab.report.paper import title_of
 from saliency_lab.report.records import Records, TrainingRun, read_records
+from saliency_lab.report.seeds import SeedGroup, seed_groups
 from saliency_lab.runs.files import atomic_path, write_text
 
 PAGE_BYTES = 4_700_000
@@ -72,28 +73,31 @@ def write_report(outputs: Path, runs: Sequence[str] | None, destination: Path) -
             "Run `python -m saliency_lab evaluate model=resnet18 data=cifar10` first."
         )
     panels = build_panels(records.evaluations)
+    groups = seed_groups(panels)
     each = max(_LEAST_SHOWN, SHOWN // max(len(panels), 1))
     examples = [found for panel in panels if (found := chosen_examples(panel, each))]
     named = [(_training_slug(run), run) for run in records.trainings]
     figures = _write_figures(panels, examples, named, destination / "figures")
-    written = _write_tables(_tables(panels, records), destination / "tables")
+    written = _write_tables(_tables(panels, groups, records), destination / "tables")
     page = destination / "index.html"
-    write_text(page, page_text(records, panels, examples, named))
+    write_text(page, page_text(records, panels, groups, examples, named))
     return ReportFiles(page, tuple(figures), tuple(written), records)
 
 
 def page_text(
     records: Records,
     panels: Sequence[Panel],
+    groups: Sequence[SeedGroup],
     examples: Sequence[Examples],
     trainings: Sequence[tuple[str, TrainingRun]],
 ) -> str:
     """The whole page as HTML; it asks for no other file."""
-    shown = _tables(panels, records)
+    shown = _tables(panels, groups, records)
     content: dict[str, Any] = {
         "panels": [sections.panel_section(panel) for panel in panels],
-        "reference": sections.reference_section(panels),
-        "findings": sections.findings(panels),
+        "reference": overview.reference_section(overview.overview_rows(panels, groups)),
+        "findings": overview.findings(panels),
+        "seeds": sections.seed_sections(groups),
         "trainings": [sections.training_section(run, slug) for slug, run in trainings],
         "environments": sections.environment_sections(records),
         "problems": records.problems,
@@ -163,18 +167,24 @@ def _template(name: str) -> str:
     return files("saliency_lab.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, column: object = "") -> str:
     if value is None or (isinstance(value, float) and value != value):
         return "–"
+    decimals = table_texts.decimals_of(column)
+    if isinstance(value, float) and decimals is not None:
+        return f"{value:,.{decimals}f}"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)
 
 
-def _tables(panels: Sequence[Panel], records: Records) -> dict[str, pd.DataFrame]:
+def _tables(
+    panels: Sequence[Panel], groups: Sequence[SeedGroup], records: Records
+) -> dict[str, pd.DataFrame]:
     found = {
         "areas": tables.area_table(panels),
-        "reference": tables.reference_table(panels),
+        "reference": overview.reference_table(overview.overview_rows(panels, groups)),
+        "seeds": tables.seed_table(groups),
         "disagreement": tables.disagreement_table(panels),
         "evaluations": tables.run_table(panels),
         "trainings": tables.training_table(records.trainings),
@@ -189,9 +199,9 @@ def _write_tables(found: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]
     _remove_old(folder, ("csv", "md", "tex"))
     for name, table in found.items():
         for suffix, text in (
-            ("csv", tables.csv_text(table)),
-            ("md", tables.markdown_text(table)),
-            ("tex", tables.latex_text(table)),
+            ("csv", table_texts.csv_text(table)),
+            ("md", table_texts.markdown_text(table)),
+            ("tex", table_texts.latex_text(table)),
         ):
             written.append(folder / f"{name}.{suffix}")
             write_text(written[-1], text)

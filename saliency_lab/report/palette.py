@@ -8,7 +8,7 @@ and Ito (two of them darkened for that contrast); markers and dashes repeat what
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MAP_COLOURS = "magma"
 """Name of the perceptually uniform colour map of every saliency map."""
@@ -97,6 +97,12 @@ def style_of(method: str, view: str) -> Style:
         colour = _VIEW_COLOUR.get(view, _SOURCE_COLOURS[position % len(_SOURCE_COLOURS)])
         dash = _DASHES[1 + position % (len(_DASHES) - 1)]
     return Style(colour, dash, _VIEW_MARKER.get(view, "o"), label_of(method, view))
+
+
+def varied(style: Style, variant: int) -> Style:
+    """The style with another dash for each further setting of the same method and view."""
+    at = _DASHES.index(style.dash) + variant
+    return replace(style, dash=_DASHES[at % len(_DASHES)])
 
 
 def label_of(method: str, view: str) -> str:

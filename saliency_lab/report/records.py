@@ -19,6 +19,7 @@ import yaml
 from pydantic import ValidationError
 
 from saliency_lab.errors import UserError, unknown_choice
+from saliency_lab.report.configs import is_pretrained, recipe_of, settings_of
 from saliency_lab.report.summaries import EvaluationSummary, TrainingSummary
 
 _MARKERS = ("config.yaml", "summary.json", "error.txt")
@@ -39,13 +40,19 @@ class Problem:
 
 @dataclass(frozen=True)
 class EvaluationRun:
-    """A finished evaluation. `areas` has one row per image, method, view, mode and fill."""
+    """A finished evaluation. `areas` has one row per image, method, view, mode and fill.
+
+    `recipe` is how the classifier was trained but for the seed, `settings` what shapes the maps
+    beside classifier and images ("method.samples": "20"); empty where the config does not say.
+    """
 
     name: str
     path: Path
     summary: EvaluationSummary
     environment: Mapping[str, Any]
     pretrained: bool
+    recipe: Mapping[str, str]
+    settings: Mapping[str, str]
     curves: pd.DataFrame
     areas: pd.DataFrame
     traces: pd.DataFrame
@@ -146,7 +153,7 @@ def _read_run(path: Path, name: str, records: Records) -> None:
                 name=name,
                 summary=TrainingSummary.model_validate(summary),
                 environment=_environment(path),
-                pretrained=_pretrained(path),
+                pretrained=is_pretrained(_config(path)),
                 metrics=pd.read_csv(path / "metrics.csv"),
             )
         )
@@ -170,6 +177,7 @@ def _evaluation(path: Path, name: str, raw: Mapping[str, Any]) -> EvaluationRun:
     summary = EvaluationSummary.model_validate(raw)
     ids = _example_ids(path / "examples.npz")
     rows = _rows(path / "rows.parquet")
+    config = _config(path)
     traces = rows[rows["sample_id"].isin(ids)].copy()
     traces["sample_id"] = traces["sample_id"].astype(str)
     return EvaluationRun(
@@ -177,7 +185,9 @@ def _evaluation(path: Path, name: str, raw: Mapping[str, Any]) -> EvaluationRun:
         path=path,
         summary=summary,
         environment=_environment(path),
-        pretrained=_pretrained(path),
+        pretrained=is_pretrained(config),
+        recipe=recipe_of(config),
+        settings=settings_of(config),
         curves=pd.read_csv(path / "curves.csv", keep_default_na=False).astype(
             {"fraction": float, "allegiance": float, "low": float, "high": float}
         ),
@@ -232,11 +242,9 @@ def _environment(path: Path) -> dict[str, Any]:
     return _json(file) if file.exists() else {}
 
 
-def _pretrained(path: Path) -> bool:
-    """Whether the classifier started from weights of another training."""
+def _config(path: Path) -> Mapping[str, Any]:
     config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    model = config.get("model") if isinstance(config, dict) else None
-    return isinstance(model, dict) and bool(model.get("pretrained") or model.get("weights"))
+    return config if isinstance(config, dict) else {}
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from saliency_lab.report.contrasts import SIGNIFICANT, beats
 from saliency_lab.report.figures import condition_name
-from saliency_lab.report.palette import Style
+from saliency_lab.report.notation import count_text, duration, number, p_text, percent, span
+from saliency_lab.report.palette import Style, label_of
 from saliency_lab.report.panels import Condition, Curve, Panel
-from saliency_lab.report.paper import PAPER_VIEWS, title_of
+from saliency_lab.report.paper import title_of
 from saliency_lab.report.plots import Line, chart_svg, interval_svg, lines_of, swatch_svg
 from saliency_lab.report.records import Records, TrainingRun
+from saliency_lab.report.seeds import SeedGroup
 from saliency_lab.report.tables import hardware, paper_area
 
-SIGNIFICANT = 0.05
 _LARGEST_CONFUSION = 20
 
 
@@ -44,6 +44,8 @@ def panel_section(panel: Panel) -> dict[str, Any]:
         "steps": len(summary.fractions),
         "areas": [_area_section(panel, condition) for condition in panel.conditions],
         "reference": panel.reference.label,
+        "controlled": bool(panel.control_of),
+        "better": _better(panel),
     }
 
 
@@ -60,68 +62,31 @@ def panel_values(panel: Panel) -> dict[str, Any]:
     return {"fractions": list(panel.summary.fractions), "values": values}
 
 
-def reference_section(panels: Sequence[Panel]) -> list[dict[str, Any]]:
-    """The paper's own table: per panel six areas, with the published one below each."""
-    rows = []
-    for panel in panels:
-        cells = []
-        for fill, views in PAPER_VIEWS.items():
-            found = {
-                view: panel.area_of.get((f"gradient/{view}", "deletion", fill, "allegiance"))
-                for view in views
+def seed_sections(groups: Sequence[SeedGroup]) -> list[dict[str, Any]]:
+    """Per group of seeds a row for each curve and condition that several seeds have."""
+    sections = []
+    for group in groups:
+        found = [(place, one) for place, one in group.combined.items() if len(one.by_seed) > 1]
+        largest = max((max(one.high, *one.by_seed.values()) for _, one in found), default=1.0)
+        rows = [
+            legend_entry(one.curve)
+            | {
+                "control": one.curve.control,
+                "condition": condition_name(mode, fill),
+                "area": number(one.area),
+                "interval": span(one.low, one.high),
+                "glyph": interval_svg(
+                    one.area, one.low, one.high, largest or 1.0, one.curve.style.colour
+                ),
+                "lowest": number(min(one.by_seed.values())),
+                "highest": number(max(one.by_seed.values())),
+                "seeds": len(one.by_seed),
             }
-            areas = [area.area for area in found.values() if area]
-            for view, area in found.items():
-                paper = panel.paper.areas.get((fill, view)) if panel.paper else None
-                best = area is not None and len(areas) > 1 and area.area == min(areas)
-                cells.append(
-                    {
-                        "value": number(area.area) if area else "–",
-                        "interval": span(area.low, area.high) if area else "",
-                        "paper": f"{paper:.2f}" if paper is not None else "",
-                        "best": best,
-                    }
-                )
-        accuracy = panel.summary.accuracy
-        published = panel.paper.accuracy if panel.paper else None
-        if any(cell["value"] != "–" for cell in cells):
-            rows.append(
-                {
-                    "title": panel.title,
-                    "slug": panel.slug,
-                    "accuracy": percent(accuracy.value) if accuracy else "–",
-                    "paper": percent(published) if published else "",
-                    "cells": cells,
-                }
-            )
-    return rows
-
-
-def findings(panels: Sequence[Panel]) -> list[str]:
-    """One sentence per view of the paper: in how many panels it lowers the area."""
-    sentences = []
-    for fill, (_, *views) in PAPER_VIEWS.items():
-        for view in views:
-            found = [
-                panel.comparison_of[place]
-                for panel in panels
-                for place in [(f"gradient/{view}", "deletion", fill)]
-                if panel.reference.key == "gradient/original" and place in panel.comparison_of
-            ]
-            if not found:
-                continue
-            start = f"{view.capitalize()}, {fill}-deletion:"
-            lower = [comparison for comparison in found if comparison.difference < 0]
-            sure = [c for c in lower if c.p_holm is not None and c.p_holm < SIGNIFICANT]
-            if len(found) == 1:
-                word = "a significantly smaller" if sure else "a smaller" if lower else "no smaller"
-                sentences.append(f"{start} {word} area than original.")
-            else:
-                sentences.append(
-                    f"{start} a smaller area than original in {len(lower)} of {len(found)}, "
-                    f"significantly in {len(sure)}."
-                )
-    return sentences
+            for (_, mode, fill), one in found
+        ]
+        links = [(panel.slug, panel.summary.seed) for panel in group.panels]
+        sections.append({"title": group.title, "rows": rows, "links": links})
+    return sections
 
 
 def training_section(run: TrainingRun, slug: str) -> dict[str, Any]:
@@ -179,31 +144,9 @@ def environment_sections(records: Records) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def number(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.3f}".replace("-", "−")
-
-
-def span(low: float, high: float) -> str:
-    """An interval without leading zeros, "[.121, .153]"; signs are true minus signs."""
-    texts = (re.sub(r"^(-?)0\.", r"\1.", f"{value:.3f}") for value in (low, high))
-    return f"[{', '.join(texts)}]".replace("-", "−")
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def duration(seconds: float) -> str:
-    """ "83 s", "12 min", "3 h 05 min"."""
-    minutes = round(seconds / 60)
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def _facts(panel: Panel) -> list[tuple[str, str]]:
     summary = panel.summary
-    facts = [("images", f"{_count(summary.data.images)} ({summary.data.split})")]
+    facts = [("images", f"{count_text(summary.data.images)} ({summary.data.split})")]
     if summary.accuracy:
         interval = summary.accuracy
         text = percent(interval.value)
@@ -219,11 +162,6 @@ def _facts(panel: Panel) -> list[tuple[str, str]]:
 
 def legend_entry(curve: Curve) -> dict[str, str]:
     return {"key": curve.key, "label": curve.label, "swatch": swatch_svg(curve.style)}
-
-
-def _count(images: int | dict[str, int] | None) -> str:
-    parts = images if isinstance(images, dict) else {"": images or 0}
-    return ", ".join(f"{count:,} {name}".strip() for name, count in parts.items())
 
 
 def _area_section(panel: Panel, condition: Condition) -> dict[str, Any]:
@@ -252,6 +190,7 @@ def _area_section(panel: Panel, condition: Condition) -> dict[str, Any]:
                 "paper": f"{paper:.2f}" if paper is not None else "",
                 "others": [number(other.area if other else None) for other in others],
                 **_difference(panel, curve, condition),
+                **_standing(panel, curve, condition),
             }
         )
     return {
@@ -270,9 +209,25 @@ def _difference(panel: Panel, curve: Curve, condition: Condition) -> dict[str, A
     return {
         "difference": number(found.difference),
         "difference_interval": span(found.low, found.high),
-        "p": "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+        "p": p_text(p),
         "sure": p is not None and p < SIGNIFICANT,
     }
+
+
+def _standing(panel: Panel, curve: Curve, condition: Condition) -> dict[str, str]:
+    """Whether the curve is a control, or a method that does no better than the best of them."""
+    found = panel.control_of.get((curve.key, *condition))
+    if curve.control or found is None or beats(found):
+        return {"mark": "control" if curve.control else "", "mark_title": ""}
+    best = label_of(found.b.method, found.b.view)
+    distance = f"{number(found.difference)} {span(found.low, found.high)}"
+    title = f"difference to {best}: {distance}, p {p_text(found.p_holm)}"
+    return {"mark": "does not beat the controls", "mark_title": title}
+
+
+def _better(panel: Panel) -> str:
+    words = {"larger" if mode == "insertion" else "smaller" for mode, _ in panel.conditions}
+    return "smaller (insertion: larger)" if len(words) > 1 else words.pop()
 
 
 def _confusion_rows(

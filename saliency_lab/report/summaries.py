@@ -62,6 +62,7 @@ class EvaluationSummary(BaseModel):
     data: Data
     model: Model
     seed: int
+    control: bool = False
     checkpoint: dict[str, Any] | None = None
     accuracy: Interval | None = None
     protocol: str

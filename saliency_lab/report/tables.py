@@ -6,37 +6,25 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from saliency_lab.report.contrasts import beats
 from saliency_lab.report.figures import condition_name
 from saliency_lab.report.palette import label_of
 from saliency_lab.report.panels import Curve, Panel
-from saliency_lab.report.paper import PAPER_VIEWS
-from saliency_lab.report.records import Problem, TrainingRun
+from saliency_lab.report.records import EvaluationRun, Problem, TrainingRun
+from saliency_lab.report.seeds import SeedGroup
 
 SHOWN_DISAGREEMENTS = 50
+_QUANTITIES = {
+    "forwards": ("forward passes", 1.0),
+    "backwards": ("backward passes", 1.0),
+    "seconds": ("time (ms)", 1000.0),
+    "bytes": ("memory (MiB)", 2.0**-20),
+}
 
 
 def area_table(panels: Sequence[Panel]) -> pd.DataFrame:
     """One row per panel, method, view, condition and score: area, interval, difference, paper."""
     return pd.DataFrame(row for panel in panels for row in _area_rows(panel))
-
-
-def reference_table(panels: Sequence[Panel]) -> pd.DataFrame:
-    """The paper's own layout: a row per model and data, areas of six curves, paper's beside."""
-    rows = []
-    for panel in panels:
-        row: dict[str, object] = {"panel": panel.title}
-        accuracy = panel.summary.accuracy
-        row["accuracy"] = accuracy.value if accuracy else None
-        row["accuracy (paper)"] = panel.paper.accuracy if panel.paper else None
-        for fill, views in PAPER_VIEWS.items():
-            for view in views:
-                area = panel.area_of.get((f"gradient/{view}", "deletion", fill, "allegiance"))
-                row[f"{fill} {view}"] = area.area if area else None
-                paper = panel.paper
-                row[f"{fill} {view} (paper)"] = paper.areas[fill, view] if paper else None
-        if any(row[f"{fill} original"] is not None for fill in PAPER_VIEWS):
-            rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def run_table(panels: Sequence[Panel]) -> pd.DataFrame:
@@ -52,7 +40,7 @@ def run_table(panels: Sequence[Panel]) -> pd.DataFrame:
                     "split": summary.data.split,
                     "images": summary.data.images,
                     "model": summary.model.name,
-                    "methods": ", ".join(c.label for c in panel.curves if c.run is run),
+                    "methods": ", ".join(_labels(panel, run)),
                     "protocol": summary.protocol,
                     "seed": summary.seed,
                     "epoch": checkpoint.get("epoch"),
@@ -63,10 +51,32 @@ def run_table(panels: Sequence[Panel]) -> pd.DataFrame:
                     "hardware": hardware(environment),
                     "started": str(environment.get("started") or "")[:16].replace("T", " "),
                     "skipped": sum(v for v in summary.skipped.values() if isinstance(v, int)),
+                    "repeats": _repeated(panel, run),
                     "run": run.name,
                 }
             )
     return pd.DataFrame(rows).dropna(axis=1, how="all")
+
+
+def seed_table(groups: Sequence[SeedGroup]) -> pd.DataFrame:
+    """One row per group of seeds, curve and condition: the area over seeds and images."""
+    return pd.DataFrame(
+        {
+            "panel": group.title,
+            "method": one.curve.label,
+            "condition": condition_name(mode, fill),
+            "area": one.area,
+            "low": one.low,
+            "high": one.high,
+            "lowest seed": min(one.by_seed.values()),
+            "highest seed": max(one.by_seed.values()),
+            "seeds": len(one.by_seed),
+            "which": ", ".join(map(str, one.by_seed)),
+        }
+        for group in groups
+        for (_, mode, fill), one in group.combined.items()
+        if len(one.by_seed) > 1
+    )
 
 
 def training_table(trainings: Sequence[TrainingRun]) -> pd.DataFrame:
@@ -95,15 +105,20 @@ def training_table(trainings: Sequence[TrainingRun]) -> pd.DataFrame:
 
 
 def cost_table(panels: Sequence[Panel]) -> pd.DataFrame:
-    """One row per measurement of cost: a method with the views that were computed together."""
+    """One row per measurement of cost: a method with the views that were computed together.
+
+    Passes and times are per image; a column of zeros is left out.
+    """
     rows = []
     for panel in panels:
         for run in panel.runs:
             for name, cost in run.summary.cost.items():
                 method, _, views = name.partition("/")
-                labels = [label_of(method, view) for view in views.split("+")]
-                rows.append({"panel": panel.title, "method": ", ".join(labels), **_flat(cost)})
-    return pd.DataFrame(rows)
+                rows.append(
+                    {"panel": panel.title, "method": _measured(method, views)} | _flat(cost)
+                )
+    table = pd.DataFrame(rows)
+    return table.loc[:, (table.fillna(0) != 0).any()]
 
 
 def disagreement_table(panels: Sequence[Panel]) -> pd.DataFrame:
@@ -130,28 +145,6 @@ def hardware(environment: Mapping[str, object]) -> str:
     return ", ".join(parts + ([f"{cores} cores"] if cores else []))
 
 
-def markdown_text(table: pd.DataFrame) -> str:
-    """The table in GitHub's Markdown, numbers to four digits."""
-    lines = [list(table.columns), ["---"] * len(table.columns), *_cells(table)]
-    return "".join(
-        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines
-    )
-
-
-def latex_text(table: pd.DataFrame) -> str:
-    """The table as LaTeX for the booktabs package."""
-    shown = pd.DataFrame(_cells(table), columns=[_escaped(str(c)) for c in table.columns])
-    numeric = [pd.api.types.is_numeric_dtype(table[column]) for column in table.columns]
-    return shown.map(_escaped).to_latex(
-        index=False, column_format="".join("r" if right else "l" for right in numeric)
-    )
-
-
-def csv_text(table: pd.DataFrame) -> str:
-    """The table as CSV with every digit."""
-    return table.to_csv(index=False, lineterminator="\n")
-
-
 def _area_rows(panel: Panel) -> Iterator[dict[str, object]]:
     for (key, mode, fill, score), area in panel.area_of.items():
         curve = next(curve for curve in panel.curves if curve.key == key)
@@ -159,6 +152,7 @@ def _area_rows(panel: Panel) -> Iterator[dict[str, object]]:
         yield {
             "panel": panel.title,
             "method": curve.label,
+            "control": curve.control,
             "condition": condition_name(mode, fill),
             "score": score,
             "area": area.area,
@@ -170,7 +164,22 @@ def _area_rows(panel: Panel) -> Iterator[dict[str, object]]:
             "p": comparison.p if comparison else None,
             "p (Holm)": comparison.p_holm if comparison else None,
             "paper": paper_area(panel, curve, mode, fill) if score == "allegiance" else None,
+            **(_against_controls(panel, key, mode, fill) if score == "allegiance" else {}),
         }
+
+
+def _against_controls(panel: Panel, key: str, mode: str, fill: str) -> dict[str, object]:
+    found = panel.control_of.get((key, mode, fill))
+    if found is None:
+        return {}
+    return {
+        "best control": label_of(found.b.method, found.b.view),
+        "difference to control": found.difference,
+        "control low": found.low,
+        "control high": found.high,
+        "p to control (Holm)": found.p_holm,
+        "beats the controls": beats(found),
+    }
 
 
 def paper_area(panel: Panel, curve: Curve, mode: str, fill: str) -> float | None:
@@ -205,28 +214,42 @@ def _disagreements(panel: Panel) -> Iterator[pd.DataFrame]:
 
 
 def _flat(cost: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """ "maps: forward passes" of "maps_forwards"; seconds become milliseconds, bytes MiB."""
     flat: dict[str, object] = {}
     for name, value in cost.items():
-        if name == "peak_bytes" and isinstance(value, int | float):
-            flat[f"{prefix}peak memory (MiB)"] = round(value / 2**20, 1)
-        elif isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name} ")
-        else:
-            flat[f"{prefix}{name}".replace("_", " ")] = value
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}_")
+            continue
+        part, _, quantity = f"{prefix}{name}".rpartition("_")
+        words, factor = _QUANTITIES.get(quantity, (quantity.replace("_", " "), 1.0))
+        scaled = value * factor if isinstance(value, int | float) and factor != 1 else value
+        flat[_column(part, words)] = scaled
     return flat
 
 
-def _cells(table: pd.DataFrame) -> list[list[str]]:
-    return [[_cell(value) for value in row] for row in table.itertuples(index=False)]
+def _measured(method: str, views: str) -> str:
+    """ "active" of one view, "deeplift: original, active" of several measured together."""
+    if "+" not in views:
+        return label_of(method, views)
+    source = "" if method == "gradient" else f"{label_of(method, '')}: "
+    return source + ", ".join(views.split("+"))
 
 
-def _cell(value: object) -> str:
-    if value is None or (isinstance(value, float) and value != value):
-        return "–"
-    return f"{value:.4f}" if isinstance(value, float) else " ".join(str(value).split())
+def _column(part: str, words: str) -> str:
+    if part == "peak":
+        return f"peak {words}"
+    return f"{part.replace('_', ' ')}: {words}" if part else words
 
 
-def _escaped(text: str) -> str:
-    marks = {"\\": r"\textbackslash{}", "–": "--", "·": r"$\cdot$", "~": r"\textasciitilde{}"}
-    marks |= {mark: f"\\{mark}" for mark in "&%$#_{}"} | {"^": r"\textasciicircum{}"}
-    return "".join(marks.get(letter, letter) for letter in text)
+def _labels(panel: Panel, run: EvaluationRun) -> list[str]:
+    """The curves that the run measured, in the order of the panel."""
+    mine = {key for (name, *_), key in panel.key_of.items() if name == run.name}
+    return [curve.label for curve in panel.curves if curve.key in mine]
+
+
+def _repeated(panel: Panel, run: EvaluationRun) -> str | None:
+    """The run that is shown in place of this one, where everything was measured before."""
+    if any(part[0] is run for part in panel.parts):
+        return None
+    keys = {key for (name, *_), key in panel.key_of.items() if name == run.name}
+    return ", ".join(dict.fromkeys(part[0].name for part in panel.parts if part[3] in keys))

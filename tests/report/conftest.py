@@ -15,17 +15,23 @@ MORE_KEYS = (
     ("smoothgrad", "active"),
     ("integrated_gradients", "original"),
     ("grad_cam", "original"),
-    ("random_map", "original"),
 )
+CONTROL = (("random_map", "original"),)
 
 
 @pytest.fixture(scope="session")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classifiers, ten methods in two runs, a training, and runs that cannot be shown."""
+    """Two classifiers, one of them with two seeds, ten methods with a control, a training, and
+    runs that cannot be shown."""
     root = tmp_path_factory.mktemp("outputs")
     write_evaluation(root)
     write_evaluation(root, name="more/seed=42", keys=MORE_KEYS, comparisons=False)
+    write_evaluation(root, name="control/seed=42", keys=CONTROL, comparisons=False, control=True)
     write_evaluation(root, model="basic_cnn", seed=7)
+    for seed in (1, 2):
+        write_evaluation(
+            root, data="shapes", seed=seed, name=f"paper/seed-{seed}", count=20, size=8, shown=4
+        )
     write_training(root)
     write_training(root, model="basic_cnn", finished=False, epochs=3)
     failed = root / "evaluate" / "cifar10" / "convnext_tiny" / "paper" / "seed=42"

@@ -7,9 +7,11 @@ The classifier is logits = V·tanh(W·x), whose gradient is written down, so tha
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -78,8 +80,15 @@ def write_evaluation(
     comparisons: bool = True,
     split: str = "test",
     seed: int = 42,
+    control: bool = False,
+    config: Mapping[str, object] = MappingProxyType({}),
+    checkpoint: int | None = None,
 ) -> Path:
-    """Write one finished evaluation; returns its directory under outputs/evaluate."""
+    """Write one finished evaluation; returns its directory under outputs/evaluate.
+
+    `config` is added to the run's config.yaml, whose method and view are those of `keys`;
+    `checkpoint` tells classifiers apart (default: the seed).
+    """
     path = outputs / "evaluate" / data / model / name
     images = synthetic_images(count, size, seed) if images is None else images
     network = Network.drawn(int(np.prod(images.shape[1:])), len(classes), 7)
@@ -121,21 +130,33 @@ def write_evaluation(
         },
         "model": {"name": model},
         "seed": seed,
-        "checkpoint": {"path": f"outputs/train/{data}/{model}/seed=42", "epoch": 30}
-        | {"sha256": "ab" * 32},
+        "control": control,
+        "checkpoint": {"path": f"outputs/train/{data}/{model}/seed-{seed}", "epoch": 30}
+        | {"sha256": sha256(str(seed if checkpoint is None else checkpoint).encode()).hexdigest()},
         "accuracy": _interval(~wrong, rng),
         "protocol": "paper",
         "fractions": list(FRACTIONS),
         "areas": _areas(table, rng),
         "comparisons": _comparisons(table, rng) if comparisons else [],
         "cost": {
-            f"{method}/{view}": {"ms_per_image": 1.5 + len(view) / 10, "backward": 1}
+            f"{method}/{view}": {
+                "maps_forwards": 1.0,
+                "maps_backwards": 10.0,
+                "maps_seconds": 0.0034750951,
+                "curves_forwards": 7.4696,
+                "curves_backwards": 0.0,
+                "curves_seconds": 0.013624561,
+                "peak_bytes": 1193365504.0,
+            }
             for method, view in keys
         },
         "skipped": {"unreadable": 0},
         "seconds": 83.5,
     }
-    _write_common(path, summary)
+    names = list(dict.fromkeys(method for method, _ in keys))
+    views = {"names": list(dict.fromkeys(view for _, view in keys)), "channels": "max"}
+    known = {"method": {"name": "+".join(names)}, "view": views, "seed": seed} | dict(config)
+    _write_common(path, summary, known)
     return path
 
 
@@ -184,7 +205,11 @@ def write_training(
     return path
 
 
-def _write_common(path: Path, summary: dict[str, object]) -> None:
+def _write_common(
+    path: Path,
+    summary: dict[str, object],
+    config: Mapping[str, object] = MappingProxyType({}),
+) -> None:
     environment = {
         "python": "3.11.7",
         "platform": "Linux-6.1-x86_64",
@@ -199,7 +224,7 @@ def _write_common(path: Path, summary: dict[str, object]) -> None:
         "command": f"saliency_lab {summary['task']}",
         "started": "2025-01-05T10:00:00+00:00",
     }
-    (path / "config.yaml").write_text(yaml.safe_dump({"task": summary["task"]}))
+    (path / "config.yaml").write_text(yaml.safe_dump({"task": summary["task"], **config}))
     (path / "environment.json").write_text(json.dumps(environment))
     (path / "summary.json").write_text(json.dumps(summary))
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from saliency_lab.report.page import ReportFiles
+from saliency_lab.report.page import ReportFiles, write_report
+
+from .rundirs import write_evaluation
 
 FLAGS = (
     "--headless",
@@ -176,9 +178,9 @@ def test_methods_are_chosen_once_for_curves_and_cards(visit: Visit) -> None:
     page.locator("#curves input[data-method='gradient/active']").check()
     assert page.locator("#examples input[data-method='gradient/active']").is_checked()
     assert page.locator("#cards .card").first.locator("tbody tr").count() == 1
-    assert page.locator("#curves .curve:visible").count() == 4
+    assert page.locator("#curves .curve:visible").count() == 2 * 4
     page.locator("#curves button[data-choose=all]").click()
-    assert page.locator("#curves .curve:visible").count() == 2 * (10 + 5)
+    assert page.locator("#curves .curve:visible").count() == 2 * (10 + 5 + 5 + 5)
 
 
 def test_another_panel_another_fill_another_map(visit: Visit) -> None:
@@ -241,6 +243,18 @@ def test_disputes_rank_the_images_by_the_two_methods_chosen(visit: Visit) -> Non
     assert page.inner_text("#disputes") != first
     page.select_option("#pick-second", "gradient/original")
     assert "do not differ" in page.inner_text("#disputes")
+
+
+def test_noise_is_said_to_be_drawn_anew(browser: Any, tmp_path: Path) -> None:
+    write_evaluation(tmp_path, count=6, size=8, shown=2, fills=["black", "noise"])
+    visit = _visit(browser, write_report(tmp_path, None, tmp_path / "report").page)
+    said = []
+    for name in ("black-deletion", "noise-deletion"):
+        visit.page.select_option("#pick-condition", label=name)
+        visit.settle()
+        said.append("drawn anew in the browser" in visit.page.inner_text("#caption"))
+    assert said == [False, True]
+    visit.page.context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

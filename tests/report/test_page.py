@@ -19,7 +19,7 @@ from saliency_lab.report.page import ReportFiles, write_report
 from saliency_lab.report.panels import Panel, build_panels
 from saliency_lab.report.paper import published
 from saliency_lab.report.records import EvaluationRun, read_records
-from saliency_lab.report.tables import latex_text, markdown_text
+from saliency_lab.report.table_texts import latex_text, markdown_text
 
 from .rundirs import FRACTIONS, PAPER_KEYS, write_evaluation
 
@@ -59,7 +59,16 @@ def test_figures_and_tables_come_in_all_their_forms(report: ReportFiles) -> None
         assert {f"{name}.png", f"{name}.pdf"} <= figures
     names = {path.stem for path in report.tables}
     assert names == {
-        *("areas", "reference", "disagreement", "evaluations", "trainings", "cost", "problems")
+        *(
+            "areas",
+            "reference",
+            "disagreement",
+            "evaluations",
+            "trainings",
+            "cost",
+            "problems",
+            "seeds",
+        )
     }
     assert len(report.tables) == 3 * len(names)
     for path in (*report.figures, *report.tables):
@@ -127,15 +136,6 @@ def test_panels_that_share_a_name_are_told_apart(tmp_path: Path) -> None:
     write_evaluation(tmp_path, count=6, size=8, shown=2, split="train", name="train/seed=42")
     titles = [panel.title for panel in build_panels(read_records(tmp_path).evaluations)]
     assert titles == ["CIFAR-10 · ResNet-18 (test split)", "CIFAR-10 · ResNet-18 (train split)"]
-
-
-def test_two_settings_of_a_method_are_two_curves(tmp_path: Path) -> None:
-    key = [("smoothgrad", "original")]
-    for name in ("smoothgrad/seed=42", "smoothgrad/seed=42,method.samples=50"):
-        write_evaluation(tmp_path, count=6, size=8, shown=2, keys=key, name=name)
-    (panel,) = build_panels(read_records(tmp_path).evaluations)
-    labels = [curve.label for curve in panel.curves]
-    assert labels == ["smoothgrad", "smoothgrad (seed=42,method.samples=50)"]
 
 
 def test_what_the_page_draws_is_what_the_run_measured(panels: list[Panel]) -> None:

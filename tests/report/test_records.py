@@ -19,7 +19,7 @@ from .rundirs import FRACTIONS, write_evaluation
 
 def test_every_state_is_told_apart(outputs: Path) -> None:
     records = read_records(outputs)
-    assert len(records.evaluations) == 3
+    assert len(records.evaluations) == 6
     assert len(records.trainings) == 1
     found = {problem.name: (problem.state, problem.reason) for problem in records.problems}
     assert found["evaluate/cifar10/convnext_tiny/paper/seed=42"] == (
@@ -41,7 +41,7 @@ def test_runs_are_chosen_by_name_folder_or_pattern(outputs: Path) -> None:
     name = "evaluate/cifar10/resnet18/paper/seed=42"
     for chosen in (name, str(outputs / name), "evaluate/cifar10/resnet18/paper*"):
         assert [run.name for run in read_records(outputs, [chosen]).evaluations] == [name]
-    assert len(read_records(outputs, ["evaluate/cifar10/resnet18"]).evaluations) == 2
+    assert len(read_records(outputs, ["evaluate/cifar10/resnet18"]).evaluations) == 3
     with pytest.raises(UserError, match="Expected `runs` to be one of"):
         read_records(outputs, ["evaluate/cifar10/resnet81"])
 

@@ -1,0 +1,75 @@
+"""What a run's resolved config says about its classifier and its maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from saliency_lab.config.identity import NOT_IDENTITY, TRAINING
+
+# Seeds, and what the number of images tells already.
+_NOT_RECIPE = ("seed", "data.seed", "data.limit", "data.classes")
+_NOT_SETTINGS = ("method.name", "method.control", "view.name")
+
+
+def is_pretrained(config: Mapping[str, Any]) -> bool:
+    """Whether the classifier started from weights of another training."""
+    model = config.get("model")
+    return isinstance(model, dict) and bool(model.get("pretrained") or model.get("weights"))
+
+
+def recipe_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """How the classifier was trained, but for the seed: flat, "trainer.max_epochs": "30"."""
+    recipe = _flat({name: config[name] for name in TRAINING if name in config})
+    ignored = (*NOT_IDENTITY, *_NOT_RECIPE)
+    return {name: value for name, value in recipe.items() if not _belongs(name, ignored)}
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """What shapes the maps beside classifier and images: flat, "method.samples": "20".
+
+    Empty where the config names no method.
+    """
+    if not isinstance(config.get("method"), dict):
+        return {}
+    groups = {name: config.get(name) or {} for name in ("method", "view")}
+    groups["trainer"] = {"precision": (config.get("trainer") or {}).get("precision")}
+    settings = _flat(groups)
+    return {name: value for name, value in settings.items() if not name.startswith(_NOT_SETTINGS)}
+
+
+def agree(mine: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether both say the same; a key that only one has came or went with a version."""
+    return all(other.get(name, value) == value for name, value in mine.items())
+
+
+def difference_text(mine: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> str:
+    """ "samples=20, noise=0.1": the values of `mine` that not all of the others share."""
+    names = dict.fromkeys([*mine, *(name for other in others for name in other)])
+    differing = (
+        name for name in names if any(other.get(name) != mine.get(name) for other in others)
+    )
+    return ", ".join(_said(name, mine.get(name, "default")) for name in differing)
+
+
+def _said(name: str, value: str) -> str:
+    """ "samples=20" of "method.samples", "base=lrp" of "method.base._target_"."""
+    short = name.partition(".")[2]
+    if short.endswith("_target_"):
+        short = short.removesuffix("_target_").strip(".") or "function"
+        value = value.rpartition(".")[2]
+    return f"{short}={value}"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = "none" if value is None else str(value)
+    return flat
+
+
+def _belongs(name: str, prefixes: Sequence[str]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)

@@ -1,0 +1,58 @@
+"""A table of the report as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+DECIMALS = {"passes": 1, "(ms)": 2, "(MiB)": 0, "seconds": 0}
+"""Decimals of a column by a part of its name, where four would say more than is known."""
+
+
+def decimals_of(column: object) -> int | None:
+    """How many decimals the column's numbers are shown with; None leaves it to the form."""
+    return next((count for part, count in DECIMALS.items() if part in str(column)), None)
+
+
+def markdown_text(table: pd.DataFrame) -> str:
+    """The table in GitHub's Markdown, numbers to four digits."""
+    lines = [list(table.columns), ["---"] * len(table.columns), *_cells(table)]
+    return "".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines
+    )
+
+
+def latex_text(table: pd.DataFrame) -> str:
+    """The table as LaTeX for the booktabs package."""
+    shown = pd.DataFrame(_cells(table), columns=[_escaped(str(c)) for c in table.columns])
+    numeric = [pd.api.types.is_numeric_dtype(table[column]) for column in table.columns]
+    return shown.map(_escaped).to_latex(
+        index=False, column_format="".join("r" if right else "l" for right in numeric)
+    )
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """The table as CSV with every digit."""
+    return table.to_csv(index=False, lineterminator="\n")
+
+
+def _cells(table: pd.DataFrame) -> list[list[str]]:
+    decimals = [decimals_of(column) for column in table.columns]
+    return [
+        [
+            _cell(value, 4 if count is None else count)
+            for value, count in zip(row, decimals, strict=True)
+        ]
+        for row in table.itertuples(index=False)
+    ]
+
+
+def _cell(value: object, decimals: int) -> str:
+    if value is None or (isinstance(value, float) and value != value):
+        return "–"
+    return f"{value:.{decimals}f}" if isinstance(value, float) else " ".join(str(value).split())
+
+
+def _escaped(text: str) -> str:
+    marks = {"\\": r"\textbackslash{}", "–": "--", "·": r"$\cdot$", "~": r"\textasciitilde{}"}
+    marks |= {mark: f"\\{mark}" for mark in "&%$#_{}"} | {"^": r"\textasciicircum{}"}
+    return "".join(marks.get(letter, letter) for letter in text)
