@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saliency_lab.report.contrasts import beats
+from saliency_lab.report.contrasts import SIGNIFICANT
 from saliency_lab.report.notation import number, percent, span
 from saliency_lab.report.panels import Panel
 from saliency_lab.report.paper import PAPER_VIEWS, Published
@@ -93,7 +93,7 @@ def reference_table(rows: Sequence[OverviewRow]) -> pd.DataFrame:
 
 
 def findings(panels: Sequence[Panel]) -> list[str]:
-    """One sentence per view of the paper: for how many classifiers it lowers the area."""
+    """One sentence per view of the paper: in how many panels it lowers the area."""
     sentences = []
     for fill, (_, *views) in PAPER_VIEWS.items():
         for view in views:
@@ -107,14 +107,14 @@ def findings(panels: Sequence[Panel]) -> list[str]:
                 continue
             start = f"{view.capitalize()}, {fill}-deletion:"
             lower = [comparison for comparison in found if comparison.difference < 0]
-            sure = [comparison for comparison in lower if beats(comparison)]
+            sure = [c for c in lower if c.p_holm is not None and c.p_holm < SIGNIFICANT]
             if len(found) == 1:
                 word = "a significantly smaller" if sure else "a smaller" if lower else "no smaller"
                 sentences.append(f"{start} {word} area than original.")
             else:
                 sentences.append(
-                    f"{start} a smaller area than original for {len(lower)} of {len(found)} "
-                    f"classifiers, significantly for {len(sure)}."
+                    f"{start} a smaller area than original in {len(lower)} of {len(found)} "
+                    f"panels, significantly in {len(sure)}."
                 )
     return sentences
 

@@ -33,6 +33,7 @@ from saliency_lab.report.panels import Panel, build_panels
 from saliency_lab.report.paper import title_of
 from saliency_lab.report.records import Records, TrainingRun, read_records
 from saliency_lab.report.seeds import SeedGroup, seed_groups
+from saliency_lab.report.views_figure import views_figure
 from saliency_lab.runs.files import atomic_path, write_text
 
 PAGE_BYTES = 4_700_000
@@ -42,6 +43,8 @@ SHOWN = 50
 _LEAST_SHOWN = 12
 _FIGURE_EXAMPLES = 6
 _FIGURE_MAPS = 8
+_COMPARED_SOURCES = 3
+"""So many sources and there is a figure of which view helps which."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,9 @@ def _write_figures(
     _remove_old(folder, ("png", "pdf"))
     for panel in panels:
         written += _saved(curves_figure(panel.points, panel.title), folder, f"curves-{panel.slug}")
+        if len({curve.method for curve in panel.curves}) >= _COMPARED_SOURCES:
+            overview_of_sources = views_figure(_curve_areas(panel), panel.title)
+            written += _saved(overview_of_sources, folder, f"views-{panel.slug}")
     for one in examples:
         curves = [curve for curve in one.panel.curves if curve.key in one.maps][:_FIGURE_MAPS]
         maps = {curve.label: one.maps[curve.key][:_FIGURE_EXAMPLES] for curve in curves}
@@ -232,6 +238,19 @@ def _write_figures(
             drawn = confusion_figure(run.summary.confusion, classes, f"{title}: confusion")
             written += _saved(drawn, folder, f"confusion-{slug}")
     return written
+
+
+def _curve_areas(panel: Panel) -> pd.DataFrame:
+    """The allegiance area of every curve of a panel, for the figure of sources and views."""
+    return pd.DataFrame(
+        {
+            "method": curve.method, "view": curve.view, "mode": mode, "fill": fill,
+            "area": area.area, "low": area.low, "high": area.high, "control": curve.control,
+        }
+        for curve in panel.curves
+        for mode, fill in panel.conditions
+        if (area := panel.area_of.get((curve.key, mode, fill, "allegiance"))) is not None
+    )  # fmt: skip
 
 
 def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -242,9 +242,20 @@ def _column(part: str, words: str) -> str:
 
 
 def _labels(panel: Panel, run: EvaluationRun) -> list[str]:
-    """The curves that the run measured, in the order of the panel."""
+    """The curves that the run measured: "active", or "deeplift: original, active" of several."""
     mine = {key for (name, *_), key in panel.key_of.items() if name == run.name}
-    return [curve.label for curve in panel.curves if curve.key in mine]
+    by_method: dict[str, list[Curve]] = {}
+    for curve in panel.curves:
+        if curve.key in mine:
+            by_method.setdefault(curve.method, []).append(curve)
+    labels = []
+    for method, curves in by_method.items():
+        if method == "gradient" or len(curves) == 1:
+            labels += [curve.label for curve in curves]
+        else:
+            source = curves[0].label.replace(f" · {curves[0].view}", "")
+            labels.append(f"{source}: {', '.join(curve.view for curve in curves)}")
+    return labels
 
 
 def _repeated(panel: Panel, run: EvaluationRun) -> str | None:
