@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from saliency_lab.engine.folding import folded_copy, traced_copy
+from saliency_lab.engine.folding import folded_copy, packed_copy, traced_copy
 from saliency_lab.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -60,9 +60,12 @@ class _WithEngine(nn.Module):
             torch.backends.quantized.engine = chosen
 
 
-def bf16_copy(model: nn.Module) -> nn.Module:
-    """A folded copy in bfloat16 that takes and gives float32."""
-    return _Bf16(folded_copy(model).bfloat16())
+def bf16_copy(model: nn.Module, sample: Tensor) -> nn.Module:
+    """A folded copy in bfloat16 that takes and gives float32; packed for the CPU."""
+    folded = folded_copy(model).bfloat16()
+    if sample.device.type == "cpu":
+        folded = packed_copy(folded, sample.bfloat16())
+    return _Bf16(folded)
 
 
 class _Bf16(nn.Module):
@@ -71,12 +74,13 @@ class _Bf16(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model(images.bfloat16()).float()
+        images = images.to(torch.bfloat16, memory_format=torch.channels_last)
+        return self.model(images).float()
 
 
 def cheap_copy(model: nn.Module, kind: Literal["int8", "bf16"], sample: Tensor) -> nn.Module:
     """The low-precision copy for a kind of screen."""
-    return int8_copy(model, sample) if kind == "int8" else bf16_copy(model)
+    return int8_copy(model, sample) if kind == "int8" else bf16_copy(model, sample)
 
 
 class Screen:

@@ -131,7 +131,7 @@ def small_net() -> nn.Module:
 def test_low_precision_is_near_full_precision(kind: str) -> None:
     model, images = small_net(), torch.rand(64, 3, 16, 16)
     engine = torch.backends.quantized.engine
-    copy = int8_copy(model, images) if kind == "int8" else bf16_copy(model)
+    copy = int8_copy(model, images) if kind == "int8" else bf16_copy(model, images)
     with torch.no_grad():
         expected, found = model(images), copy(images)
     assert found.dtype == torch.float32
