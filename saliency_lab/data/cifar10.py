@@ -11,6 +11,7 @@ from saliency_lab.data.downloading import download_root, single_download
 from saliency_lab.data.listing import existing_root, file_source
 from saliency_lab.data.module import ImageData
 from saliency_lab.data.source import Pixels, Source, Unreadable
+from saliency_lab.errors import UserError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _SIDE = 32
@@ -68,8 +69,13 @@ def _complete(place: Path) -> bool:
 def _archive_source(place: Path, split: Literal["train", "test"]) -> Source:
     from torchvision.datasets import CIFAR10
 
-    with single_download(place, _WANTED):
-        data = CIFAR10(str(place), train=split == "train", download=True)
+    try:
+        data = CIFAR10(str(place), train=split == "train")
+    except RuntimeError as error:
+        raise UserError(
+            f"Expected `data.root` to hold a whole cifar-10-batches-py, but the files in {place} "
+            "are missing or have other checksums; remove that folder to download it anew."
+        ) from error
     images = np.asarray(data.data, dtype=np.uint8).transpose(0, 3, 1, 2)
 
     def read(positions: Sequence[int]) -> tuple[Pixels, Unreadable]:

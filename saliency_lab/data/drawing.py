@@ -14,20 +14,15 @@ CLASSES = (
     "triangle",
 )  # fmt: skip
 SIDE = 32
-DRAWING = "shapes,1"
+DRAWING = "shapes,2"
 """Changes when the pictures of a seed change."""
 
 Points = NDArray[np.floating]
-_HUE_SPREAD = 1.0  # Radians: the hue alone tells one class in four.
-_RADIUS = (0.26, 0.36)  # Share of the side.
-_LUM, _INK = 0.25, 0.75
-_WIDTH = (2.6, 3.0)
-_TURN = 0.4  # Radians, either way.
 _FINE = 4  # Strokes are drawn this many times larger and averaged: smooth edges, exact coverage.
 _RADIUS = (0.28, 0.34)  # Of the shape, as a share of the side.
-_WIDTH = (2.6, 3.0)  # Of the stroke, in pixels.
+_WIDTH = (3.0, 3.6)  # Of the stroke, in pixels.
 _TURN = 0.4  # Radians, either way.
-_GROUND, _INK = 0.2, 0.8  # Mean brightness of ground and outline.
+_GROUND, _INK = 0.15, 0.85  # Mean brightness of ground and outline.
 
 
 def drawn(label: int, seed: tuple[int, ...]) -> tuple[NDArray[np.uint8], NDArray[np.bool]]:
@@ -55,7 +50,7 @@ def drawn(label: int, seed: tuple[int, ...]) -> tuple[NDArray[np.uint8], NDArray
     picture = _covered(picture, outline[..., None] * colour, outline)
     front, cover = _clutter(rng, int(rng.integers(0, 2)), 0.2)
     picture = _covered(picture, front, cover)
-    picture += 0.03 * rng.standard_normal(picture.shape, dtype=np.float32)
+    picture += 0.02 * rng.standard_normal(picture.shape, dtype=np.float32)
     pixels = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8).transpose(2, 0, 1)
     return np.ascontiguousarray(pixels), (outline >= 0.5) & (cover < 0.5)
 
@@ -80,7 +75,7 @@ def _outline(rng: np.random.Generator, label: int) -> Points:
 def _unit_shape(name: str) -> Points:
     """Corners of the shape within the unit circle, (n, 2); closed shapes end where they begin."""
     if name == "spiral":
-        turn = np.linspace(0, 4.2 * math.pi, 48)
+        turn = np.linspace(0, 3.4 * math.pi, 48)
         return _polar(0.12 + 0.88 * turn / turn[-1], turn)
     if name == "circle":
         return _polar(np.ones(41) * 0.9, np.linspace(0, 2 * math.pi, 41))
@@ -136,10 +131,10 @@ def _background(rng: np.random.Generator, base: Points) -> Points:
         turn, waves = rng.uniform(0, math.pi), rng.uniform(1, 9)
         along = math.cos(turn) * place[None, :] + math.sin(turn) * place[:, None]
         wave = np.sin(2 * math.pi * (waves * along + rng.uniform()))
-        picture += wave[..., None] * rng.uniform(-0.06, 0.06, 3).astype(np.float32)
+        picture += wave[..., None] * rng.uniform(-0.04, 0.04, 3).astype(np.float32)
     coarse = rng.uniform(0, 1, (8, 8)).astype(np.float32)
     blotches = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    tint = rng.uniform(-0.15, 0.15, 3).astype(np.float32)
+    tint = rng.uniform(-0.1, 0.1, 3).astype(np.float32)
     picture += (np.asarray(blotches)[..., None] - 0.5) * tint
     return picture
 
@@ -179,6 +174,6 @@ def _covered(picture: Points, front: Points, cover: Points) -> Points:
 
 
 def _tint(rng: np.random.Generator, most: float) -> Points:
-    """A shift of the three channels to a random hue that leaves their mean as it is."""
+    """A shift of the three channels towards a random hue that leaves their mean as it is."""
     thirds = np.arange(3) * 2 * math.pi / 3
     return rng.uniform(0.3, 1.0) * most * np.cos(rng.uniform(0, 2 * math.pi) - thirds)

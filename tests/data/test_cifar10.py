@@ -39,6 +39,12 @@ def test_the_archive_in_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert module.labels("train").tolist() == list(range(10)) * 5
 
 
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    _write_archive(tmp_path)
+    with pytest.raises(UserError, match=r"`data\.root`.*other checksums"):
+        Cifar10(root=str(tmp_path)).setup("fit")
+
+
 def _write_archive(root: Path) -> dict[str, np.ndarray]:
     rng, pixels = np.random.default_rng(0), {}
     folder = root / "cifar-10-batches-py"
