@@ -142,11 +142,11 @@ def classifier_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import yaml
 
     from saliency_lab.config.location import config_directory
-    from saliency_lab.data.drawing import CLASSES, drawn
+    from saliency_lab.data.drawing import CLASSES, SIDE, drawn
     from saliency_lab.models.construction import built_network
 
     model = yaml.safe_load((config_directory() / "model" / "basic_cnn.yaml").read_text())
-    shape = (3, 64, 64)
+    shape = (3, SIDE, SIDE)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = built_network(model, len(CLASSES), shape, load_weights=False)

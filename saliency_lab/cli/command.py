@@ -53,6 +53,9 @@ def _exit_code(arguments: list[str]) -> int:
     task, rest, sweep = "", arguments, None
     if started_by_us():
         end_with_parent()
+        # A shell starts what is to run in the background with interrupts ignored, and that is
+        # inherited; the process that started this one tells it to stop by an interrupt.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Lightning's handler would note it and go on with the test loop; a scheduler soon kills.
     signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -61,6 +64,8 @@ def _exit_code(arguments: list[str]) -> int:
         with _argv(rest), _hydra_raises():
             _hydra_main(task)
         raise_kept_error()
+        if sweep is not None:
+            sweep.say_end()
     except KeyboardInterrupt:
         return _interrupted()
     except SystemExit as stop:

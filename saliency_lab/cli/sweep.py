@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ class Sweep:
     """
 
     name: str
+    succeeded: bool = False
 
     @classmethod
     def of(cls, arguments: list[str]) -> Sweep | None:
@@ -54,12 +56,19 @@ class Sweep:
             print(f"  {record['overrides']}\n    {record['error']}", file=sys.stderr)
         return 2 if all(record["user_error"] for record in failed) else 1
 
+    def say_end(self) -> None:
+        """Print that all is done: the output of a launcher's jobs is elsewhere."""
+        print(f"all {len(self.records())} jobs of the sweep are finished")
+        self.succeeded = True
+
     def close(self) -> None:
-        """Forget the sweep; a launcher's own logs stay."""
+        """Forget the sweep; a launcher's own logs stay unless every job has succeeded."""
         os.environ.pop(SWEEP, None)
         directory = _located.pop(self.name, None)
         if directory is None or not directory.is_dir():
             return
+        if self.succeeded:
+            shutil.rmtree(directory)
         for place in [directory, *_abandoned(directory.parent)]:
             for path in [*place.glob("job-*.json"), place / "multirun.yaml"]:
                 path.unlink(missing_ok=True)

@@ -45,7 +45,7 @@ def test_a_killed_evaluation_computes_only_the_rest(
     told = time.monotonic()
     run.process.send_signal(signal.SIGINT)
     assert run.end() == 130
-    assert time.monotonic() - told < 10
+    assert time.monotonic() - told < 30
     assert "Interrupted; the same command goes on from what is saved." in run.read()
     assert len(parts_below(tmp_path / "outputs")) == 4
     asked()
@@ -65,12 +65,11 @@ def test_a_killed_evaluation_computes_only_the_rest(
 
 
 @pytest.mark.slow
-def test_what_ends_one_process_of_several_ends_all(
+def test_a_killed_process_ends_the_other_and_the_same_command_goes_on(
     tmp_path: Path, evaluate, whole, start, asked, rows_below
 ) -> None:
     words = (*evaluate, "trainer=ddp", "trainer.devices=2")
     gate = tmp_path / "waiting-1"
-
     run = start(*words, WAIT_AT="1:3")
     run.wait_for(lambda: gate.exists() and gate.read_text())
     victim = int(gate.read_text())
@@ -81,31 +80,28 @@ def test_what_ends_one_process_of_several_ends_all(
     line = run.read().splitlines()[-1]
     assert line.startswith(f"error: process 1 of 2 (pid {victim}) was killed by SIGKILL"), line
     assert "Traceback" not in run.read()
-    gate.unlink()
-
-    run = start(*words, WAIT_AT="1:1")
-    run.wait_for(lambda: gate.exists() and gate.read_text())
-    assert "going on: " in run.read()
-    ranks = psutil.Process(run.process.pid).children()
-    assert len(ranks) == 2
-    told = time.monotonic()
-    run.process.send_signal(signal.SIGINT)
-    assert run.end() == 130
-    assert time.monotonic() - told < 20
-    assert not [rank for rank in ranks if rank.is_running()]
-    gate.unlink()
-
-    run = start(*words, WAIT_AT="1:1")
-    run.wait_for(lambda: gate.exists() and gate.read_text())
-    ranks = psutil.Process(run.process.pid).children()
-    run.process.kill()
-    run.end()
-    assert not psutil.wait_procs(ranks, timeout=10)[1]
-    gate.unlink()
 
     asked()
     before = len(parts_below(tmp_path / "outputs"))
+    assert before >= 2
     run = start(*words)
     assert run.end() == 0, run.read()
     assert len(asked()) == (BLOCKS - before) * BLOCK
     pd.testing.assert_frame_equal(rows_below("outputs"), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_the_one_that_started_it(
+    by: signal.Signals, tmp_path: Path, evaluate, start
+) -> None:
+    gate = tmp_path / "waiting-1"
+    run = start(*evaluate, "trainer=ddp", "trainer.devices=2", WAIT_AT="1:1")
+    run.wait_for(lambda: gate.exists() and gate.read_text())
+    ranks = psutil.Process(run.process.pid).children()
+    assert len(ranks) == 2
+    run.process.send_signal(by)
+    assert run.end(60) == (130 if by == signal.SIGINT else -signal.SIGKILL)
+    assert not psutil.wait_procs(ranks, timeout=30)[1]
+    assert ("Interrupted; the same command goes on" in run.read()) == (by == signal.SIGINT)
+    assert "Traceback" not in run.read()

@@ -1,0 +1,52 @@
+"""Files that were cut short: named, not used, and made again or replaced by the one before."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+TRAIN = (
+    "train", "data.train_images=20", "data.test_images=40", "data.batch_size=20",
+    "trainer.max_epochs=3", "trainer=cpu", "logger=none",
+)  # fmt: skip
+
+
+def cut_short(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def test_checkpoint(tmp_path: Path, command) -> None:
+    assert command(*TRAIN).code == 0
+    (last,) = tmp_path.rglob("last.ckpt")
+    cut_short(last)
+    words = (*(w for w in TRAIN[1:] if not w.startswith("data.batch")), "data.batch_size=20")
+    outcome = command("evaluate", *words)
+    assert outcome.code == 0, outcome.err
+    assert f"'{last}' is truncated or of another kind" in outcome.err
+    assert f"classifier: {last.with_name('previous.ckpt')}" in outcome.err
+    cut_short(last.with_name("previous.ckpt"))
+    outcome = command("evaluate", *words, f"ckpt={last}", "overwrite=true")
+    assert outcome.code == 2
+    *_, line = outcome.err.splitlines()
+    assert line.startswith("error: Expected `ckpt` to be a readable file of weights")
+    assert str(last) in line
+
+
+def test_rows_and_cache(
+    tmp_path: Path, cache_dir: Path, evaluate, whole, command, rows_below, asked
+) -> None:
+    assert command(*evaluate).code == 0
+    assert len(asked()) == 40
+    (rows,) = (tmp_path / "outputs").rglob("rows.parquet")
+    cut_short(rows)
+    (cache, *_) = cache_dir.glob("shapes-test-*/images.npy")
+    cut_short(cache)
+    again = command(*evaluate)
+    assert again.code == 0, again.err
+    assert f"{rows} is truncated and not used" in again.err
+    assert f"The image cache {cache.parent} is damaged" in again.err
+    assert len(asked()) == 40
+    pd.testing.assert_frame_equal(rows_below("outputs"), whole)
+    assert "finished already" in command(*evaluate).out
