@@ -15,8 +15,11 @@ DEMO := data=shapes model=basic_cnn trainer.max_epochs=8
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-demo: $(INSTALLED) ## train a classifier on the embedded data set
+demo: $(INSTALLED) ## train on the embedded data set, compute maps, measure them, show the page
 	$(RUN) train $(DEMO)
+	$(RUN) explain $(DEMO)
+	$(RUN) evaluate $(DEMO) method=paper data.limit=500
+	$(RUN) report
 
 test: $(INSTALLED) ## all tests
 	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)

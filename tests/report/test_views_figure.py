@@ -11,10 +11,13 @@ from saliency_lab.report.views_figure import views_figure
 
 def areas() -> pd.DataFrame:
     rows = [
-        ("gradient", "original", "black", 0.22, False), ("gradient", "active", "black", 0.13, False),
-        ("smoothgrad", "active", "black", 0.09, False), ("sobel", "original", "black", 0.30, True),
-        ("random_map", "original", "black", 0.20, True), ("gradient", "original", "white", 0.2, False),
-    ]  # fmt: skip
+        ("gradient", "original", "black", 0.22, False),
+        ("gradient", "active", "black", 0.13, False),
+        ("smoothgrad", "active", "black", 0.09, False),
+        ("sobel", "original", "black", 0.30, True),
+        ("random_map", "original", "black", 0.20, True),
+        ("gradient", "original", "white", 0.2, False),
+    ]
     table = pd.DataFrame(rows, columns=["method", "view", "fill", "area", "control"])
     return table.assign(mode="deletion", low=table["area"] - 0.01, high=table["area"] + 0.01)
 
