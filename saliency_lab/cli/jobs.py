@@ -43,9 +43,13 @@ def run_task(config: DictConfig) -> None:
         _record(hydra_config, error)
         if started_by_us():
             leave_outcome(error)
+        if started_by_us() or process_rank() > 0:
             log.error("process %d failed", process_rank(), exc_info=error, extra=IN_FILE_ONLY)
         if isinstance(error, UserError):
             _forget(directory, Path(settings["output_root"]).absolute())
+        if started_by_launcher() and hydra_config.mode == RunMode.MULTIRUN:
+            # The others may be elsewhere in this job; none may begin the next without them.
+            raise SystemExit(2 if isinstance(error, UserError) else 1) from error
         if not _told_here(hydra_config):
             raise
         _kept.append(error)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pandas as pd
 import pytorch_lightning as pl
 import torch
 from annotated_types import Ge, Gt
@@ -26,12 +26,16 @@ from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.attribution.views import Channels, View
 from saliency_lab.data.batch import Batch
 from saliency_lab.engine.engine import Engine, PreparedModel
+from saliency_lab.engine.memory import is_out_of_memory
 from saliency_lab.errors import UserError
 from saliency_lab.evaluators.cost import CostMeter
 from saliency_lab.evaluators.parts import Parts
+from saliency_lab.evaluators.rows import block_rows
 from saliency_lab.metrics.curves import CurveScores, MaskingJob, Mode, masked_scores
 from saliency_lab.metrics.deletion import Protocol, checked_fractions, deletion_levels
 from saliency_lab.metrics.fills import checked_fill, fill_images
+
+log = logging.getLogger(__name__)
 
 # The pairs that the reference reports: maps of what speaks for the class lose it to black, maps
 # of what speaks against darkening to white.
@@ -172,7 +176,9 @@ class DeletionEvaluator(pl.Callback):
             intact = model.logits(batch.image) if found.logits is None else found.logits
             scored = self._scores(model, batch, intact, levels)
             cost.mark("curves")
-        rows = self._rows(batch, intact.argmax(1), scored, skipped)
+        rows = block_rows(
+            batch, self.method.name, self.settings.fractions, intact.argmax(1), scored, skipped
+        )
         meta = {
             "skipped": skipped,
             "images": len(batch.ids),
@@ -187,8 +193,20 @@ class DeletionEvaluator(pl.Callback):
             network = pl_module.network
             if not isinstance(network, nn.Module):
                 raise TypeError(f"Expected a network, but got {type(network).__name__}")
-            self._prepared = self.engine.prepare(network, images)
+            self._prepared = self._ready(network, images)
         return self._prepared
+
+    def _ready(self, network: nn.Module, images: Tensor) -> PreparedModel:
+        """The network made ready on as many of these images as fit into the memory."""
+        sample = images
+        while True:
+            try:
+                return self.engine.prepare(network, sample)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or len(sample) == 1:
+                    raise
+            sample = sample[: len(sample) // 2]
+            log.warning("out of memory: the model is made ready on %d images", len(sample))
 
     def _maps(self, model: PreparedModel, batch: Batch) -> BatchMaps:
         network = model.original if reads_layers(self.method.source) else model.model
@@ -240,42 +258,6 @@ class DeletionEvaluator(pl.Callback):
             intact=intact,
         )
         return dict(zip(jobs, scores, strict=True))
-
-    def _rows(
-        self,
-        batch: Batch,
-        predicted: Tensor,
-        scored: Mapping[tuple[str, str, str], CurveScores],
-        skipped: list[str],
-    ) -> pd.DataFrame:
-        intact = predicted.cpu().numpy()[:, None]
-        fractions = np.array(self.settings.fractions)
-        images, count = len(batch.ids), len(fractions)
-        frames = []
-        for (view, mode, fill), scores in scored.items():
-            prediction = scores.prediction.cpu().numpy()
-            frames.append(
-                pd.DataFrame(
-                    {
-                        "sample_id": np.repeat(np.array(batch.ids, dtype=object), count),
-                        "index": np.repeat(batch.index.cpu().numpy(), count),
-                        "label": np.repeat(batch.label.cpu().numpy(), count),
-                        "method": self.method.name,
-                        "view": view,
-                        "mode": mode,
-                        "fill": fill,
-                        "fraction": np.tile(fractions, images),
-                        "deleted": scores.deleted.cpu().numpy().ravel(),
-                        "prediction": prediction.ravel(),
-                        "agrees": (prediction == intact).ravel(),
-                        "probability": scores.probability.cpu().numpy().ravel(),
-                        "logit": scores.logit.cpu().numpy().ravel(),
-                    }
-                )
-            )
-        rows = pd.concat(frames, ignore_index=True)
-        rows = rows[~rows["sample_id"].isin(skipped)] if skipped else rows
-        return rows.astype(dict.fromkeys(("method", "view", "mode", "fill"), "category"))
 
     def _examples(
         self, batch: Batch, logits: Tensor, found: BatchMaps, levels: Mapping[str, Tensor]

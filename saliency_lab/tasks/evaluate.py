@@ -19,6 +19,7 @@ from saliency_lab.config.binding import bound_arguments, built
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError
 from saliency_lab.evaluators.deletion import DeletionEvaluator, DeletionSettings, Method
+from saliency_lab.evaluators.measured import Measured
 from saliency_lab.evaluators.parts import Parts, readable
 from saliency_lab.evaluators.results import (
     area_table,
@@ -149,7 +150,7 @@ def _evaluated(
     # The trainer is older than what it calls: its processes had to agree on the blocks first.
     trainer.callbacks.append(evaluator)  # type: ignore[attr-defined]
     looped = time.monotonic()
-    trainer.test(model, datamodule=data, verbose=False)
+    trainer.test(Measured(model.network), datamodule=data, verbose=False)
     trainer.strategy.barrier()
     if not trainer.is_global_zero:
         return
