@@ -88,5 +88,5 @@ def test_a_batch_that_does_not_fit_is_split(
 def test_not_even_one_image_fits(words, command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FITS", "0")
     outcome = command(*words)
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert "CUDA out of memory" in outcome.err
