@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline WANDB_SILENT=true
 RUN := $(OFFLINE) $(BIN)/python -m saliency_lab
-DEMO := data=shapes model=basic_cnn trainer.max_epochs=8
+DEMO := data=shapes data.batch_size=64 scheduler=cosine trainer.max_epochs=14 trainer.threads=1
 
 .PHONY: help demo test check format bench clean
 .DEFAULT_GOAL := help
