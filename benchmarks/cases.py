@@ -22,15 +22,16 @@ class Case:
     model: nn.Module
     images: Tensor
     repeats: int
+    calibration: int
     weights: str
 
 
 # Name, architecture, data sets that a checkpoint is looked for under, image folder, number of
-# images on a CPU, repeats.
+# images on a CPU, repeats, masked images that a screen is calibrated on.
 _CASES = (
-    ("basic_cnn 32x32", "basic_cnn", ("cifar10",), "cifar10/test", 256, 5),
-    ("resnet18 32x32", "resnet18", ("cifar10",), "cifar10/test", 128, 3),
-    ("resnet18 224x224", "resnet18", ("imagenette", "cifar10"), "imagenette2/val", 8, 3),
+    ("basic_cnn 32x32", "basic_cnn", ("cifar10",), "cifar10/test", 256, 5, 2048),
+    ("resnet18 32x32", "resnet18", ("cifar10",), "cifar10/test", 128, 3, 2048),
+    ("resnet18 224x224", "resnet18", ("imagenette", "cifar10"), "imagenette2/val", 4, 3, 512),
 )
 
 
@@ -41,7 +42,7 @@ def cases(outputs: Path, data: Path, device: torch.device, only: str | None) -> 
         FileNotFoundError: an image folder or every checkpoint of a case is missing.
     """
     found = []
-    for name, architecture, datasets, folder, count, repeats in _CASES:
+    for name, architecture, datasets, folder, count, repeats, calibration in _CASES:
         if only is not None and not name.startswith(only):
             continue
         checkpoint = _checkpoint(outputs, architecture, datasets)
@@ -54,7 +55,7 @@ def cases(outputs: Path, data: Path, device: torch.device, only: str | None) -> 
         many = count * (16 if device.type == "cuda" else 1)
         images = _images(data / folder, many).to(device)
         label = str(checkpoint.relative_to(outputs).parent.parent)
-        found.append(Case(name, model.eval().to(device), images, repeats, label))
+        found.append(Case(name, model.eval().to(device), images, repeats, calibration, label))
     return found
 
 

@@ -41,12 +41,12 @@ def versus_plain(case: Case) -> list[Row]:
     notes = {}
     for screen in ("off", "int8", "bf16"):
         # A screen is measured as on a long run: calibrated before the clock starts.
-        prepared = Engine(screen=screen, calibration=2048).prepare(model, images)
+        prepared = Engine(screen=screen, calibration=case.calibration).prepare(model, images)
         found, intact = ours.all_maps(prepared, images)
         if screen == "off":
             _require_same_maps(expected, found)
             sides["maps"] = lambda run=prepared: ours.all_maps(run, images)
-        while _calibrating(prepared):
+        while _calibrating(prepared, case.calibration):
             ours.all_curves(prepared, images, found, intact)
         agreement = (ours.all_curves(prepared, images, found, intact) == decisions).float().mean()
         notes[screen] = f"decisions agree {100 * float(agreement):.2f} %"
@@ -205,9 +205,9 @@ def _wanting(model: torch.nn.Module) -> torch.nn.Module:
     return model.requires_grad_(True)
 
 
-def _calibrating(prepared: PreparedModel) -> bool:
+def _calibrating(prepared: PreparedModel, images: int) -> bool:
     screen = prepared.report().get("screen")
-    return isinstance(screen, dict) and screen["active"] and screen["compared"] < 2048
+    return isinstance(screen, dict) and screen["active"] and screen["compared"] < images
 
 
 def _screen_note(report: object) -> str:
