@@ -20,7 +20,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from saliency_lab.data.augmentation import augmented
-from saliency_lab.data.batch import Batch, Split
+from saliency_lab.data.batch import Batch, Split, channels_last_pixels
 from saliency_lab.data.cache import CachedImages, cached_images, default_cache_dir
 from saliency_lab.data.sampling import BlockBatches, TrainBatches
 from saliency_lab.data.selection import balanced, class_labels, held_out, renumbered
@@ -209,10 +209,7 @@ class ImageData(LightningDataModule):
         if self.augment == "basic":
             epoch = self.trainer.current_epoch
             image = augmented(image, batch.index, seed=self.seed, epoch=epoch)
-        # Convolutions are trained channels-last; one pass converts and lays out, a fifth of the
-        # time of two.
-        image = image.to(torch.float32, memory_format=torch.channels_last)
-        return batch._replace(image=image.div_(255))
+        return batch._replace(image=channels_last_pixels(image))
 
     # Inside ------------------------------------------------------------------------------------
 

@@ -83,20 +83,17 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch.image)
         loss = F.cross_entropy(logits, batch.label)
+        count = len(batch.label)
         with torch.no_grad():
-            count = len(batch.label)
             correct = (logits.argmax(1) == batch.label).sum()
             self._sums += torch.stack([loss.detach() * count, correct, loss.new_tensor(count)])
+        if self.trainer.world_size == 1:
+            return loss
         # Ranks of an uneven batch hold different numbers of images; DDP averages their gradients
         # with equal weight, so each loss carries its share of the whole batch.
-        return loss * self._share_of_batch(count)
-
-    def _share_of_batch(self, count: int) -> float:
-        if self.trainer.world_size == 1:
-            return 1.0
         total = torch.tensor(float(count), device=self.device)
         torch.distributed.all_reduce(total)
-        return count * self.trainer.world_size / float(total)
+        return loss * (count * self.trainer.world_size / float(total))
 
     def running_metrics(self) -> dict[str, float]:
         """This process's loss and accuracy since the epoch's start; waits for the device."""

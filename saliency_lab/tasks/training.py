@@ -18,6 +18,7 @@ from saliency_lab.models.classifier import Classifier
 from saliency_lab.report.figures import confusion_figure, figure_bytes, training_figure
 from saliency_lab.runs.directory import begin, finish, held
 from saliency_lab.runs.files import atomic_path
+from saliency_lab.tasks.allocation import keep_freed_memory
 from saliency_lab.tasks.checkpoints import Checkpoints, newest_checkpoint
 from saliency_lab.tasks.components import (
     checked,
@@ -42,6 +43,7 @@ def train_classifier(config: Mapping[str, Any], directory: Path) -> None:
         UserError: the configuration, the data or the weights are wrong. Nothing is written then.
     """
     checked(config)
+    keep_freed_memory()
     checkpoints = Checkpoints(directory)
     trainer = lightning_trainer(config, directory, [checkpoints])
     with contextlib.ExitStack() as stack:
