@@ -13,7 +13,7 @@ DEMO := data=shapes data.batch_size=64 scheduler=cosine trainer.max_epochs=14 tr
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## train on the embedded data set, compute maps, measure them, show the page
 	$(RUN) train $(DEMO)
