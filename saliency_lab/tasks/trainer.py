@@ -62,7 +62,7 @@ def trainer(
     devices, num_nodes = _places(devices, num_nodes)
     # Deterministic mode would also fill every new tensor with NaN, to show reads of memory that
     # nothing was written to; it costs five percent and changes no result.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if not torch.cuda.is_available():
         # Lightning has torch look for NVIDIA's library, and each optimizer step looks anew.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
