@@ -34,8 +34,12 @@ format: $(INSTALLED) ## rewrite the sources in the one format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED) ## seconds per epoch against a bare PyTorch loop
-	$(BIN)/python benchmarks/training.py
+bench: $(INSTALLED) ## speed: training, processes and, with SALIENCY_LAB_DATA=DIR, attribution against peers
+	-$(BIN)/python -m benchmarks.training
+	-$(BIN)/python -m benchmarks.processes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-e ".[bench]" -c constraints.txt
+	$(if $(SALIENCY_LAB_DATA),$(BIN)/python -m benchmarks)
 
 clean: ## forget the environment and the tools' caches (outputs/ stays)
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
