@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -35,6 +36,11 @@ class Outcome:
 
 
 Command = Callable[..., Outcome]
+
+
+def _heed_ctrl_c() -> None:
+    """Tests that run in the background of a shell are deaf to Ctrl-C; what they start is not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,12 @@ def start(tmp_path: Path, cache_dir: Path) -> Iterator[Start]:
         }
         with printed.open("wb") as file:
             process = subprocess.Popen(
-                [*program, *words], cwd=tmp_path, env=environment, stdout=file, stderr=file
+                [*program, *words],
+                cwd=tmp_path,
+                env=environment,
+                stdout=file,
+                stderr=file,
+                preexec_fn=_heed_ctrl_c,
             )
         started.append(Started(process, printed))
         return started[-1]
