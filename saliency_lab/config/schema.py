@@ -76,6 +76,7 @@ class ReproduceConfig(RunConfig):
     beyond: bool = False
     root: str | None = None
     overrides: list[str] = field(default_factory=list)
+    run: bool = True
     publish: str | None = None
 
 

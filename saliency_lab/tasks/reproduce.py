@@ -67,8 +67,10 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
             raise unknown_choice("splits", split, ("test", "train"))
     with held(directory):
         jobs = list(_jobs(config, columns))
-        failed = [job for job in jobs if not _ran(job)]
+        failed = [job for job in jobs if config["run"] and not _ran(job)]
         results = [column for name in columns if (column := _column(name, jobs)).runs]
+        if not results and not failed:
+            raise UserError("Expected finished runs to compare, but there are none; run=true")
         place = Path(config["publish"]) if config["publish"] else directory
         page = write_reproduction(results, place)
     _show(results, page)

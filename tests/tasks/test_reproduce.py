@@ -52,6 +52,11 @@ def test_a_column_is_trained_measured_on_both_splits_compared_and_resumed(
     again = command(*words)
     assert again.code == 0
     assert again.err.count("finished already") == 3
+    # A second seed is not there: nothing is run for it, and the page is made of the first.
+    shown = command(*words, "seeds=[42,7]", "run=false")
+    assert shown.code == 0
+    assert "running:" not in shown.err
+    assert not list(Path("outputs/train").rglob("seed-7*"))
 
 
 def test_unknown_columns_and_splits_are_refused(command: Callable[..., Any]) -> None:
