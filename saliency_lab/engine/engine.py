@@ -31,7 +31,6 @@ _UNABLE = (
     AttributeError,
     KeyError,
     AssertionError,
-    NotImplementedError,
 )
 
 
