@@ -7,13 +7,15 @@ from typing import Protocol
 from torch import Tensor
 
 from saliency_lab.attribution.field import ClassField
+from saliency_lab.errors import UserError
 
 
 class BaselineField(ClassField, Protocol):
-    """A class field that claims completeness with respect to a baseline."""
+    """A class field that may claim completeness with respect to a baseline."""
 
-    baseline_logits: Tensor
-    """Logits at the baseline (their mean where there are several), shape (B, K), detached."""
+    baseline_logits: Tensor | None
+    """Logits at the baseline (their mean where there are several), shape (B, K), detached; None
+    where nothing is claimed."""
 
 
 def completeness_error(field: BaselineField, classes: Tensor) -> Tensor:
@@ -28,7 +30,20 @@ def completeness_error(field: BaselineField, classes: Tensor) -> Tensor:
 
     Returns:
         Shape (B,), in units of the logit, non-negative; 0 for a complete attribution.
+
+    Raises:
+        UserError: a field that claims no completeness.
     """
+    change = explained_change(field, classes)
+    if change is None:
+        raise UserError("Expected `field` to have a baseline to be complete about, but got none.")
+    return (field.of(classes).flatten(1).sum(1) - change).abs()
+
+
+def explained_change(field: ClassField, classes: Tensor) -> Tensor | None:
+    """S_c(image) − S_c(baseline), what a complete field sums to, shape (B,); None if unclaimed."""
+    baseline: Tensor | None = getattr(field, "baseline_logits", None)
+    if baseline is None:
+        return None
     classes = classes.to(field.logits.device)[:, None]
-    difference = (field.logits - field.baseline_logits).gather(1, classes)[:, 0]
-    return (field.of(classes[:, 0]).flatten(1).sum(1) - difference).abs()
+    return (field.logits - baseline).gather(1, classes)[:, 0]

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saliency_lab.attribution.field import input_gradients_only
 from saliency_lab.attribution.gradient import gradient
 from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.attribution.streams import restarted
@@ -14,6 +15,7 @@ from saliency_lab.attribution.streams import restarted
 SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
 
 
+@input_gradients_only
 def random_map(
     model: nn.Module, images: Tensor, targets: Tensor, *, generator: SampleGenerator | None = None
 ) -> Tensor:
@@ -30,6 +32,7 @@ def random_map(
     return restarted(generator, images).uniform(*images.shape[2:]).to(images.device)
 
 
+@input_gradients_only
 def sobel(
     model: nn.Module, images: Tensor, targets: Tensor, *, generator: SampleGenerator | None = None
 ) -> Tensor:
@@ -52,6 +55,7 @@ def sobel(
     return magnitude.view(*images.shape).amax(1).float()
 
 
+@input_gradients_only
 def centre_bias(
     model: nn.Module, images: Tensor, targets: Tensor, *, generator: SampleGenerator | None = None
 ) -> Tensor:
@@ -75,6 +79,7 @@ def centre_bias(
     return bump.float().expand(len(images), -1, -1).clone().to(images.device)
 
 
+@input_gradients_only
 def inverted(
     model: nn.Module, images: Tensor, targets: Tensor, *, generator: SampleGenerator | None = None
 ) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.baselines import Baseline, baseline_images
 from saliency_lab.attribution.completeness import BaselineField
+from saliency_lab.attribution.field import input_gradients_only
 from saliency_lab.attribution.integrated_gradients import SEVERAL, path_term
 from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.attribution.streaming import StreamedField, Term
@@ -18,6 +19,7 @@ from saliency_lab.attribution.streams import restarted
 from saliency_lab.engine.frozen import intact_logits
 
 
+@input_gradients_only
 def gradient_shap(
     model: nn.Module,
     images: Tensor,

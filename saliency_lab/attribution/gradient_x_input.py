@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from saliency_lab.attribution.field import ClassField
+from saliency_lab.attribution.field import ClassField, input_gradients_only
 from saliency_lab.attribution.gradient import gradient
 from saliency_lab.attribution.randomness import SampleGenerator
 
@@ -21,6 +21,7 @@ class _ProductField:
         return self._field.of(classes) * self._images
 
 
+@input_gradients_only
 def gradient_x_input(
     model: nn.Module, images: Tensor, *, generator: SampleGenerator | None = None
 ) -> ClassField:

@@ -64,7 +64,7 @@ class GraphField:
         self._place = (images.device, images.dtype)
         self._factor = None if factor is None else factor(images, references).detach()
         self.logits = self._scores.detach().to(images.device)
-        self.baseline_logits = torch.zeros_like(self.logits)
+        self.baseline_logits: Tensor | None = None
         if references is not None:
             self.baseline_logits = logits[self._count :].detach().to(images.device)
 

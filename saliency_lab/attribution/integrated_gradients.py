@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.baselines import Baseline, baseline_images
 from saliency_lab.attribution.completeness import BaselineField
+from saliency_lab.attribution.field import input_gradients_only
 from saliency_lab.attribution.gradient import gradient
 from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.attribution.streaming import StreamedField, Term
@@ -21,6 +22,7 @@ from saliency_lab.engine.frozen import intact_logits
 SEVERAL: tuple[Baseline, ...] = ("black", "white", "blur", "uniform")
 
 
+@input_gradients_only
 def integrated_gradients(
     model: nn.Module,
     images: Tensor,

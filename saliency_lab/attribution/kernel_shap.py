@@ -11,6 +11,7 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from saliency_lab.attribution.baselines import baseline_images
+from saliency_lab.attribution.field import input_gradients_only
 from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.attribution.streams import restarted, separate
 from saliency_lab.attribution.superpixels import (
@@ -21,6 +22,7 @@ from saliency_lab.attribution.superpixels import (
 )
 
 
+@input_gradients_only
 def kernel_shap(
     model: nn.Module,
     images: Tensor,

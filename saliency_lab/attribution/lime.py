@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from saliency_lab.attribution.baselines import baseline_images
+from saliency_lab.attribution.field import input_gradients_only
 from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.attribution.streams import restarted, separate
 from saliency_lab.attribution.superpixels import (
@@ -19,6 +20,7 @@ from saliency_lab.attribution.superpixels import (
 )
 
 
+@input_gradients_only
 def lime(
     model: nn.Module,
     images: Tensor,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from saliency_lab.attribution.completeness import explained_change
 from saliency_lab.attribution.field import ClassField
 from saliency_lab.attribution.gradient import gradient
 from saliency_lab.attribution.randomness import SampleGenerator
@@ -33,6 +34,24 @@ class NonFiniteError(UserError):
         )
 
 
+class Completeness(NamedTuple):
+    """What the attributions of a batch's targets add up to, and what they should."""
+
+    total: Tensor
+    """Sum of the attributions of each image's target, (B,), in units of the logit."""
+
+    change: Tensor
+    """S_c(image) − S_c(baseline), (B,)."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Completeness | None]) -> Completeness | None:
+        """Consecutive parts of a batch as the whole."""
+        known = [part for part in parts if part is not None]
+        if not known:
+            return None
+        return cls(*(torch.cat(values) for values in zip(*known, strict=True)))
+
+
 @dataclass(frozen=True)
 class BatchMaps:
     """What `maps` found out about a batch."""
@@ -49,6 +68,9 @@ class BatchMaps:
     finite: Tensor
     """Whether everything that went into an image's maps was finite, bool (B,)."""
 
+    completeness: Completeness | None = None
+    """How complete the target's attributions are, where the source claims that they are."""
+
     @classmethod
     def joined(cls, parts: Sequence[BatchMaps]) -> BatchMaps:
         """The maps of consecutive parts of a batch as those of the whole."""
@@ -60,6 +82,7 @@ class BatchMaps:
             torch.cat([part.targets for part in parts]),
             torch.cat(logits) if logits else None,
             torch.cat([part.finite for part in parts]),
+            Completeness.joined([part.completeness for part in parts]),
         )
 
 
@@ -70,7 +93,10 @@ def takes_targets(source: Source) -> bool:
 
 def reads_layers(source: Source) -> bool:
     """Whether a source needs the model itself, rather than a copy with the same gradients."""
-    return not getattr(getattr(source, "func", source), "input_gradients_only", False)
+    if not getattr(getattr(source, "func", source), "input_gradients_only", False):
+        return True
+    wrapped = getattr(source, "keywords", {}).get("base")
+    return wrapped is not None and reads_layers(wrapped)
 
 
 def view_names(source: Source, names: Sequence[View] | Literal["all"]) -> tuple[View, ...]:
@@ -103,18 +129,25 @@ _WIDE = torch.float32
 
 
 class _WatchedField:
-    """A field that remembers which images had a NaN or infinite attribution for any class."""
+    """A field that remembers what the attributions of its targets sum to, and which images had a
+    NaN or infinite attribution for any class.
+    """
 
-    def __init__(self, field: ClassField) -> None:
+    def __init__(self, field: ClassField, targets: Tensor | None) -> None:
         self._field = field
         self.logits = field.logits
+        self.targets = chosen_targets(field.logits, targets, len(field.logits))
         self.finite = field.logits.isfinite().all(1)
+        self._change = explained_change(field, self.targets)
+        self.completeness: Completeness | None = None
 
     def of(self, classes: Tensor) -> Tensor:
         attribution = self._field.of(classes)
         # A sum is finite only if every term is, and costs one reading of the field.
         total = attribution.sum((1, 2, 3), dtype=torch.promote_types(attribution.dtype, _WIDE))
         self.finite &= total.isfinite()
+        if self._change is not None and classes is self.targets:
+            self.completeness = Completeness(total, self._change)
         return attribution
 
 
@@ -155,10 +188,9 @@ def maps(
             finite &= logits.isfinite().all(1)
         found: dict[str, Tensor] = dict.fromkeys(chosen, single)
         return BatchMaps(found, targets, logits, finite)
-    field = _WatchedField(source(model, images, generator=generator))
-    targets = chosen_targets(field.logits, targets, len(images))
-    found = views(field, targets, chosen, channels=channels, competitors=competitors)
-    return BatchMaps(found, targets, field.logits, field.finite)
+    field = _WatchedField(source(model, images, generator=generator), targets)
+    found = views(field, field.targets, chosen, channels=channels, competitors=competitors)
+    return BatchMaps(found, field.targets, field.logits, field.finite, field.completeness)
 
 
 def chosen_targets(logits: Tensor | None, targets: Tensor | None, batch: int) -> Tensor:

@@ -9,13 +9,14 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from saliency_lab.attribution.baselines import Baseline, baseline_images
-from saliency_lab.attribution.field import ClassField
+from saliency_lab.attribution.field import ClassField, input_gradients_only
 from saliency_lab.attribution.perturbation import altered_logits
 from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.attribution.streams import restarted
 from saliency_lab.engine.frozen import intact_logits
 
 
+@input_gradients_only
 def occlusion(
     model: nn.Module,
     images: Tensor,

@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from annotated_types import Gt, Lt
 from torch import Tensor, nn
 
+from saliency_lab.attribution.field import input_gradients_only
 from saliency_lab.attribution.perturbation import altered_logits, parts
 from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.attribution.streams import restarted, separate
 
 
+@input_gradients_only
 def rise(
     model: nn.Module,
     images: Tensor,

@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from saliency_lab.attribution.field import ClassField
+from saliency_lab.attribution.field import ClassField, input_gradients_only
 from saliency_lab.attribution.gradient import gradient
 from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.attribution.streaming import StreamedField, Term
@@ -21,6 +21,7 @@ from saliency_lab.errors import UserError
 FieldSource = Callable[..., ClassField]
 
 
+@input_gradients_only
 def smoothgrad(
     model: nn.Module,
     images: Tensor,
@@ -57,6 +58,7 @@ def smoothgrad(
     return StreamedField(intact_logits(model, images).to(images.device), terms)
 
 
+@input_gradients_only
 def smoothgrad_squared(
     model: nn.Module,
     images: Tensor,
@@ -80,6 +82,7 @@ def smoothgrad_squared(
     return total.amax(1).float()
 
 
+@input_gradients_only
 def vargrad(
     model: nn.Module,
     images: Tensor,

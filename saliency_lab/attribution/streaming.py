@@ -24,7 +24,7 @@ class StreamedField:
     Args:
         logits: shape (B, K), detached.
         terms: gives the same terms each time it is called.
-        baseline_logits: shape (B, K), where the field claims completeness.
+        baseline_logits: shape (B, K), where the field claims completeness; None where not.
     """
 
     def __init__(
@@ -34,9 +34,7 @@ class StreamedField:
         baseline_logits: Tensor | None = None,
     ) -> None:
         self.logits = logits
-        self.baseline_logits = torch.zeros_like(logits)
-        if baseline_logits is not None:
-            self.baseline_logits = baseline_logits
+        self.baseline_logits = baseline_logits
         self._terms = terms
         self._asked = False
         self._table: list[Tensor] = []

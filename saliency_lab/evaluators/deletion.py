@@ -184,6 +184,7 @@ class DeletionEvaluator(pl.Callback):
             "images": len(batch.ids),
             "cost": cost.totals(),
             "engine": model.report(),
+            "completeness": _sums(found, batch),
         }
         self.parts.write(number, rows, meta, self._examples(batch, intact, found, levels))
 
@@ -277,6 +278,13 @@ class DeletionEvaluator(pl.Callback):
             arrays[f"map:{name}"] = _scaled(found.maps[view][chosen]).half().cpu().numpy()
             arrays[f"levels:{name}"] = levels[view][chosen].cpu().numpy()
         return arrays
+
+
+def _sums(found: BatchMaps, batch: Batch) -> list[tuple[str, float, float]]:
+    """Id, sum of attributions and what it should be, of a source that claims completeness."""
+    if found.completeness is None:
+        return []
+    return list(zip(batch.ids, *(v.double().tolist() for v in found.completeness), strict=True))
 
 
 def _scaled(values: Tensor) -> Tensor:

@@ -110,6 +110,18 @@ def comparisons(areas: pd.DataFrame, resamples: int) -> list[dict[str, Any]]:
     return table
 
 
+def completeness_table(metas: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """How complete each image's attributions are; empty for sources that claim nothing of it.
+
+    Returns:
+        Columns sample_id, total (the attributions' sum), change (of the logit between baseline
+        and image), error (their distance); in units of the logit.
+    """
+    rows = [row for meta in metas for row in meta.get("completeness", [])]
+    table = pd.DataFrame(rows, columns=["sample_id", "total", "change"])
+    return table.assign(error=(table["total"] - table["change"]).abs())
+
+
 def mean_cost(metas: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Forwards, backwards and seconds per image for maps and curves, and the peak memory."""
     images = sum(meta["images"] for meta in metas)

@@ -24,6 +24,7 @@ from saliency_lab.evaluators.parts import Parts, readable
 from saliency_lab.evaluators.results import (
     area_table,
     comparisons,
+    completeness_table,
     curve_table,
     image_areas,
     mean_cost,
@@ -192,6 +193,10 @@ def _results(
     _write_table(areas, directory / "areas.parquet")
     with atomic_path(directory / "curves.csv") as path:
         curves.to_csv(path, index=False)
+    completeness = completeness_table(metas)
+    if len(completeness):
+        with atomic_path(directory / "completeness.csv") as path:
+            completeness.to_csv(path, index=False)
     examples = parts.examples()
     if examples:
         with atomic_path(directory / "examples.npz") as path:
@@ -222,8 +227,22 @@ def _results(
         "areas": area_table(areas, settings.resamples),
         "comparisons": comparisons(areas, settings.resamples),
         "cost": {f"{method.name}/{'+'.join(method.views)}": mean_cost(metas)},
+        "completeness": _completeness_summary(completeness),
         "engine": metas[-1]["engine"],
         "skipped": {"nonfinite": sum(len(meta["skipped"]) for meta in metas)},
+    }
+
+
+def _completeness_summary(table: pd.DataFrame) -> dict[str, float] | None:
+    """Errors over images beside the size of what they are errors of; None where none is claimed."""
+    if table.empty:
+        return None
+    error = table["error"]
+    return {
+        "mean_error": float(error.mean()),
+        "median_error": float(error.median()),
+        "max_error": float(error.max()),
+        "mean_change": float(table["change"].abs().mean()),
     }
 
 
@@ -247,4 +266,10 @@ def _show(summary: Mapping[str, Any], directory: Path) -> None:
     ]
     accuracy = summary["accuracy"]["value"]
     title = f"Area under the allegiance curve, accuracy {accuracy:.4f}"
+    complete = summary.get("completeness")
+    if complete:
+        print(
+            f"completeness: attributions miss their sum by {complete['mean_error']:.2g} on average "
+            f"(at most {complete['max_error']:.2g}) of {complete['mean_change']:.3g} logits"
+        )
     print_table(title, ["map", "mode", "fill", "area", "95 %", "images"], rows, wrote=directory)

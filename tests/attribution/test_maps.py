@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lab.attribution.gradient import gradient
+from saliency_lab.attribution.integrated_gradients import integrated_gradients
 from saliency_lab.attribution.maps import (
     NonFiniteError,
     maps,
@@ -17,6 +18,7 @@ from saliency_lab.attribution.maps import (
     takes_targets,
     view_names,
 )
+from saliency_lab.attribution.smoothgrad import smoothgrad
 from saliency_lab.attribution.views import VIEWS, views
 from saliency_lab.errors import UserError
 
@@ -71,6 +73,24 @@ def test_sources_that_read_layers_are_told_apart() -> None:
     assert not reads_layers(gradient)
     assert not reads_layers(functools.partial(gradient, generator=None))
     assert reads_layers(single)
+
+
+def test_completeness_is_of_the_targets_where_it_is_claimed() -> None:
+    model, images = Scaled().double(), torch.rand(3, 3, 4, 4, dtype=torch.float64)
+    targets = torch.tensor([3, 0, 2])
+    for names in (VIEWS, ["active"]):
+        found = maps(model, images, integrated_gradients, names, targets).completeness
+        assert found is not None
+        fall = model(images) - model(torch.zeros_like(images))
+        expected = fall.gather(1, targets[:, None])[:, 0].detach()
+        torch.testing.assert_close(found.change, expected)
+        torch.testing.assert_close(found.total, expected)  # the model is linear along the path
+    one = functools.partial(integrated_gradients, baseline="white", steps=1)
+    whole = maps(nn.Sequential(model, nn.Softplus()), images, one, targets=targets).completeness
+    assert whole is not None
+    assert (whole.total - whole.change).abs().min() > 0
+    assert maps(model, images, gradient, VIEWS).completeness is None
+    assert maps(model, images, smoothgrad, ["original"]).completeness is None
 
 
 def test_map_sources_explain_the_prediction_by_default() -> None:

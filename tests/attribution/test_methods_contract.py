@@ -16,8 +16,11 @@ from timm.models.vgg import VGG
 from torch import Tensor, nn
 
 import saliency_lab.models.basic_cnn  # noqa: F401  (registers basic_cnn with timm)
+from saliency_lab.attribution.maps import reads_layers
 from saliency_lab.attribution.randomness import SampleGenerator
+from saliency_lab.attribution.smoothgrad import smoothgrad
 from saliency_lab.config.binding import bound_arguments
+from saliency_lab.engine.folding import folded_copy
 from saliency_lab.errors import UserError
 from saliency_lab.explanation import source_function
 
@@ -260,3 +263,24 @@ def test_a_seed_changes_what_is_random_alone(name, networks):
 
     random = "samples" in COMPONENTS[name] or name == "random_map"
     assert torch.equal(of(1), of(2)) != random
+
+
+@pytest.mark.parametrize("kind", NARROW)
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_what_may_run_on_the_folded_copy_gives_the_same_there(name, kind, networks):
+    model = networks.setdefault(kind, _network(kind))
+    source, images = _source(name), _images(SIDE)
+    if reads_layers(source):
+        return  # it is given the model itself, which test_contract holds
+    found = _attribution(source, folded_copy(model), images, IDS)
+    _require_close(found, _attribution(source, model, images, IDS))
+
+
+def test_only_sources_with_rules_for_layers_need_the_model_itself():
+    needing = {name for name in COMPONENTS if reads_layers(_source(name))}
+    assert needing == {
+        "deconvnet", "deeplift", "grad_cam", "guided_backprop", "guided_grad_cam", "lrp"
+    }  # fmt: skip
+    target, _ = bound_arguments(COMPONENTS["guided_backprop"], "method", GIVEN)
+    assert reads_layers(partial(smoothgrad, base=target))
+    assert not reads_layers(partial(smoothgrad, samples=2))

@@ -9,6 +9,7 @@ import pytest
 from saliency_lab.evaluators.results import (
     area_table,
     comparisons,
+    completeness_table,
     curve_table,
     image_areas,
     mean_cost,
@@ -80,3 +81,11 @@ def test_mean_cost_is_per_image() -> None:
     assert found["maps_forwards"] == 2
     assert found["curves_backwards"] == 5
     assert found["peak_bytes"] == 9
+
+
+def test_completeness_is_told_per_image_and_only_where_it_is_claimed() -> None:
+    metas = [{"completeness": [["a", 1.5, 2.0], ["b", -1.0, -1.0]]}, {"completeness": []}]
+    found = completeness_table([*metas, {"completeness": [["c", 3.0, 2.75]]}])
+    assert found["sample_id"].tolist() == ["a", "b", "c"]
+    assert found["error"].tolist() == [0.5, 0.0, 0.25]
+    assert completeness_table([{"completeness": []}, {}]).empty

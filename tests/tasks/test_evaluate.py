@@ -126,6 +126,20 @@ def test_the_train_split_and_any_pair_can_be_measured(command: Command) -> None:
         assert deleted["prediction"].item() == bare["prediction"].item(), fill
 
 
+def test_completeness_is_reported_per_image(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "method=integrated_gradients", "method.steps=4", "data.limit=10", *TINY]
+    assert command(*words, "view=all") == 0
+    (directory,) = Path(EVALUATED).glob("integrated_gradients-all/*steps-4*")
+    table = pd.read_csv(directory / "completeness.csv")
+    assert len(table) == table["sample_id"].nunique() == 10
+    summary = json.loads((directory / "summary.json").read_text())["completeness"]
+    assert summary["max_error"] == pytest.approx((table["total"] - table["change"]).abs().max())
+    assert 0 < summary["mean_error"] < summary["mean_change"]
+    assert "completeness: attributions miss their sum by" in capsys.readouterr().out
+
+
 def test_without_a_trained_classifier_the_error_says_what_trains_it(
     command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
