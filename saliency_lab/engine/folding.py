@@ -13,6 +13,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.fx.passes.shape_prop import ShapeProp
 
 from saliency_lab.engine.convolution import FrozenConv
+from saliency_lab.engine.pooled import PooledConv
 
 _IDLE = (nn.Identity, nn.Dropout, nn.Dropout2d)
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
@@ -104,19 +105,26 @@ def _pool_first(model: fx.GraphModule) -> None:
 
 
 def _pack(model: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> None:
+    """Replace a convolution and what can be fused behind it by one layer."""
     chain, inputs = [node], [node.args[0]]
     follower = _only_user(node)
+    pool = _layer(model, follower) if follower is not None else None
     if follower is not None and follower.target in _ADDITIONS and not follower.kwargs:
         other = next((term for term in follower.args if term is not node), None)
         if isinstance(other, fx.Node) and other < node and _shape(other) == _shape(node):
             chain, inputs = [node, follower], [node.args[0], other]
-            follower = _only_user(follower)
-    relu = follower is not None and type(_layer(model, follower)) is nn.ReLU
-    if relu and follower is not None:
-        chain.append(follower)
+    elif follower is not None and type(pool) is nn.MaxPool2d and not pool.return_indices:
+        chain = [node, follower]
+    relu = _only_user(chain[-1])
+    if relu is not None and type(_layer(model, relu)) is nn.ReLU:
+        chain.append(relu)
+    shape, rectified = _shape(inputs[0]), chain[-1] is relu
+    layer: nn.Module = FrozenConv(conv, rectified, shape)
+    if type(pool) is nn.MaxPool2d and follower in chain:
+        layer = PooledConv(conv, pool, rectified, shape, _shape(node))
     last = chain[-1]
     name = f"{node.name}_packed"  # of the node: a layer may be used more than once
-    model.add_submodule(name, FrozenConv(conv, relu, _shape(inputs[0])))
+    model.add_submodule(name, layer)
     with model.graph.inserting_before(last):
         packed = model.graph.call_module(name, tuple(inputs))
     packed.meta = last.meta

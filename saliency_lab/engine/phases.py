@@ -30,24 +30,26 @@ class PhaseGradient:
         kernel, before = phase_kernel(weight, padding, step)
         outputs = [(n + 2 * padding - weight.shape[2]) // step + 1 for n in shape[2:]]
         self._phases = [-(-extent // step) for extent in shape[2:]]
-        behind = [
-            max(0, whole - n + kernel.shape[2] - 1 - before)
+        # The library pads both ends alike, by `before`; what is missing at the end is added here,
+        # since a wider border on both sides would be computed only to be cut off.
+        self._missing = [
+            max(0, whole - n + kernel.shape[2] - 1 - 2 * before)
             for whole, n in zip(self._phases, outputs, strict=True)
         ]
-        # The library pads both ends alike; what is too much in front is cut off again.
-        borders = [max(before, after) for after in behind]
-        self._cut = [border - before for border in borders]
-        geometry = (borders, [1, 1], [1, 1], 1)
-        packed = _pack(kernel, *geometry, [shape[0], weight.shape[0], *outputs])
+        padded = [n + extra for n, extra in zip(outputs, self._missing, strict=True)]
+        geometry = ([before, before], [1, 1], [1, 1], 1)
+        packed = _pack(kernel, *geometry, [shape[0], weight.shape[0], *padded])
         self._packed = (packed, None, *geometry)
         self._step, self._shape = step, shape
 
     def __call__(self, grad: Tensor) -> Tensor:
-        (top, left), (rows, columns), step = self._cut, self._phases, self._step
+        (rows, columns), (below, right), step = self._phases, self._missing, self._step
         _, channels, height, width = self._shape
         grad = grad.contiguous(memory_format=torch.channels_last)
+        if below or right:
+            grad = F.pad(grad, (0, right, 0, below))
         phases = _convolve(grad, *self._packed, "none", [], "")
-        phases = phases[:, :, top : top + rows, left : left + columns].permute(0, 2, 3, 1)
+        phases = phases[:, :, :rows, :columns].permute(0, 2, 3, 1)
         # (B, h, w, s·s·C) to (B, h·s, w·s, C); each copied piece is a whole row of a phase.
         spread = phases.unflatten(3, (step, step * channels)).transpose(2, 3)
         whole = spread.reshape(len(grad), rows * step, columns * step, channels)
