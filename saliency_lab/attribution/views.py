@@ -46,8 +46,8 @@ def views(
 
     The comparison is strict: an exact tie is neither active nor inactive. With one class alone
     there is no competitor to lose to, so active = inactive = original. The field is asked once
-    for the targets and, only if active or inactive is wanted, once per competitor; competitors
-    are folded into two running masks, so memory does not depend on K.
+    for the targets and, only if active or inactive is wanted, once per competitor; of competitors
+    only the running maximum and minimum are kept, so memory does not depend on K.
 
     Args:
         field: logits (B, K) and the signed field of any class.
@@ -68,18 +68,23 @@ def views(
     """
     _check(names, channels, competitors)
     target_field = field.of(targets)
-    kept = {"original": target_field.abs}
-    kept["positive"] = lambda: target_field.relu()
-    kept["negative"] = lambda: target_field.neg().relu_()
+    # One place for all of them: large tensors that come and go cost more than they are worth.
+    shown = torch.empty_like(target_field)
+    kept: dict[str, Callable[[], Tensor]] = {
+        "original": lambda: torch.abs(target_field, out=shown),
+        "positive": lambda: torch.clamp_min(target_field, 0, out=shown),
+        "negative": lambda: torch.neg(target_field, out=shown).relu_(),
+    }
     if any(name in MULTI_CLASS for name in names):
-        above = torch.ones_like(target_field, dtype=torch.bool)
-        below = torch.ones_like(target_field, dtype=torch.bool)
+        highest = torch.full_like(target_field, -torch.inf)
+        lowest = torch.full_like(target_field, torch.inf)
         for classes in _competitors(field.logits, targets, competitors):
             rival = field.of(classes)
-            above &= target_field > rival
-            below &= target_field < rival
-        kept["active"] = lambda: target_field.abs().mul_(above)
-        kept["inactive"] = lambda: target_field.abs().mul_(below)
+            torch.maximum(highest, rival, out=highest)
+            torch.minimum(lowest, rival, out=lowest)
+        above, below = target_field > highest, target_field < lowest
+        kept["active"] = lambda: kept["original"]().mul_(above)
+        kept["inactive"] = lambda: kept["original"]().mul_(below)
     dtype = torch.float64 if target_field.dtype == torch.float64 else torch.float32
     return {name: _REDUCTIONS[channels](kept[name]()).to(dtype) for name in names}
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from saliency_lab.engine.convolution import FrozenConv
 
-# Numbers of a convolution's output that are worked on at once: 1 MiB, what a core's own cache
-# holds. The whole batch's would go to memory and come back, in every pass.
-_AT_ONCE = 2**18
+# Numbers of a convolution's output that are worked on at once: 2 MiB, which a core's caches hold.
+# The whole batch's would go to memory and come back, in every pass.
+_AT_ONCE = 2**19
 
 _pool = torch.ops.aten.max_pool2d_with_indices
 _unpool = torch.ops.aten.max_pool2d_with_indices_backward
