@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -56,26 +57,21 @@ class PooledConv(nn.Module):
             return output.relu() if self.relu else output
         if images.requires_grad and torch.is_grad_enabled():
             return _Differentiable.apply(images, self)
-        return self.output(images)[0]
+        return torch.cat([pooled for pooled, _ in self.parts(images)])
 
-    def output(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The output, without a graph, and the place of each window's maximum."""
-        pooled, places = zip(
-            *(
-                _pool(self.conv.steps.output(part, None), *self.window)
-                for part in images.split(self.at_once)
-            ),
-            strict=True,
-        )
-        output = torch.cat(pooled)
-        return output.relu_() if self.relu else output, torch.cat(places)
+    def parts(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """A few images' output at a time, without a graph, and where each maximum was."""
+        for part in images.split(self.at_once):
+            pooled, places = _pool(self.conv.steps.output(part, None), *self.window)
+            yield pooled.relu_() if self.relu else pooled, places
 
     def input_gradient(self, grad: Tensor, places: Tensor, output: Tensor | None) -> Tensor:
         """From the gradient of the output, let through where `output` is positive, to the input's.
 
         The convolution's own output is not needed, only its shape.
         """
-        like = torch.empty(0)
+        like = grad.new_empty(min(len(grad), self.at_once), *self.between)
+        like = like.contiguous(memory_format=torch.channels_last)
         found = []
         for start in range(0, len(grad), self.at_once):
             rows = slice(start, start + self.at_once)
@@ -83,13 +79,7 @@ class PooledConv(nn.Module):
             if output is not None:
                 part = torch.ops.aten.threshold_backward(part, output[rows], 0)
             part = part.contiguous(memory_format=torch.channels_last)
-            if len(like) != len(part):
-                like = torch.empty(
-                    (len(part), *self.between),
-                    dtype=part.dtype,
-                    memory_format=torch.channels_last,
-                )
-            spread = _unpool(part, like, *self.window, places[rows])
+            spread = _unpool(part, like[: len(part)], *self.window, places[rows])
             found.append(self.conv.steps.input_gradient(spread))
         return torch.cat(found)
 
@@ -97,7 +87,8 @@ class PooledConv(nn.Module):
 class _Differentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, layer: PooledConv) -> Tensor:
-        output, places = layer.output(images)
+        pooled, where = zip(*layer.parts(images), strict=True)
+        output, places = torch.cat(pooled), torch.cat(where)
         ctx.layer = layer
         ctx.save_for_backward(places, *((output,) if layer.relu else ()))
         return output
