@@ -124,7 +124,7 @@ def limits(case: Case, rate: float) -> list[Row]:
     prepared = Engine().prepare(case.model, images)
     found, intact = ours.all_maps(prepared, images)
     plan = _Plan(images, ours.paper_jobs(images, found), len(PAPER_FRACTIONS))
-    masked = [part for _, _, part in plan.batches(prepared.scores_batch)]
+    masked = [part.clone() for _, _, part in plan.batches(prepared.scores_batch)]
     laid_out = [part.contiguous(memory_format=torch.channels_last) for part in masked]
     classes = intact.shape[1]
     rows = range(0, len(images), prepared.maps_batch)

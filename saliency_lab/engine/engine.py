@@ -158,7 +158,8 @@ class PreparedModel:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _exact(self, images: Tensor) -> Tensor:
-        with frozen(self._forward):
+        # A copy is frozen for good, and looking at each of its layers takes time at every batch.
+        with frozen(self._forward) if self.reason else contextlib.nullcontext():
             placed = placed_images(self._forward, images)
             placed = placed.contiguous(memory_format=torch.channels_last)
             if self._engine.compile:

@@ -20,6 +20,9 @@ MODES = ("deletion", "insertion")
 Mode = Literal["deletion", "insertion"]
 Forward = Callable[[Tensor], Tensor]
 
+# Integers as wide as a floating number of so many bytes.
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 @dataclass(frozen=True)
 class MaskingJob:
@@ -77,7 +80,8 @@ def masked_scores(
 
     Args:
         forward: from images (n, C, H, W) to logits (n, K), called without gradients, n at most
-            `batch_size`; it gets the images' device and dtype.
+            `batch_size`; it gets the images' device and dtype. The next batch is written over
+            the images of the last.
         images: intact, (B, C, H, W).
         jobs: the curves.
         n_fractions: F; levels run from 0 to F, F meaning never.
@@ -183,16 +187,8 @@ class _Plan:
 
     def __init__(self, images: Tensor, jobs: Sequence[MaskingJob], n_fractions: int) -> None:
         self.jobs = jobs
-        channels, height, width = images.shape[1:]
-        self._shape = (height, width, channels)
-        self._pixels = _interleaved(images)
-        # One level per number rather than per pixel, so that masks need no broadcasting.
-        self._levels = [_per_number(job.levels, channels) for job in jobs]
-        # A fill expanded from one number stays one number.
-        self._fills = [
-            _interleaved(job.fill) if any(job.fill.stride()) else job.fill.flatten()[0]
-            for job in jobs
-        ]
+        self._shape, self._dtype = (*images.shape[2:], images.shape[1]), images.dtype
+        self._pixels = _bits(images)
         levels = torch.stack([job.levels for job in jobs])
         pixels = levels[0, 0].numel()
         newly = _histograms(levels.flatten(2), n_fractions)
@@ -207,8 +203,9 @@ class _Plan:
         # The only point at which the host waits for the device.
         where = distinct.cpu().nonzero()
         self._bounds = torch.searchsorted(where[:, 0], torch.arange(len(jobs) + 1)).tolist()
+        self._places = where[:, 1].tolist()
         rows, fractions = where[:, 1:].to(levels.device, non_blocking=True).unbind(1)
-        self._rows, self._fractions = rows, fractions.to(torch.uint8)[:, None]
+        self._rows, self._fractions = rows, fractions.to(self._pixels.dtype)[:, None]
         batch = levels.shape[1]
         answers = distinct.flatten().cumsum(0).view_as(distinct) + (batch - 1)
         own = torch.arange(batch, device=levels.device)[:, None]
@@ -218,30 +215,41 @@ class _Plan:
         """Batch by batch: where it starts, the images' rows (n,), the masked images (n, C, H, W).
 
         Batches come in a scattered order, so that the first few, on which a screen is calibrated,
-        show it all jobs.
+        show it all jobs. All are written into the same memory: asked for anew, it would be zeroed
+        by the system every time, for a tenth of a small model's forward.
         """
+        size = min(batch_size, len(self._rows))
+        buffer = self._pixels.new_empty(size, self._pixels.shape[1])
         for start in _scattered(range(0, len(self._rows), batch_size)):
             stop = min(start + batch_size, len(self._rows))
-            masked = self._pixels.new_empty(stop - start, self._pixels.shape[1])
+            masked = buffer[: stop - start]
             for job, (first, end) in enumerate(pairwise(self._bounds)):
                 low, high = max(first, start), min(end, stop)
                 if low < high:
                     self._mask(masked[low - start : high - start], job, slice(low, high))
             rows = self._rows[start:stop]
-            yield start, rows, masked.view(-1, *self._shape).permute(0, 3, 1, 2)
+            yield start, rows, masked.view(self._dtype).view(-1, *self._shape).permute(0, 3, 1, 2)
 
     def _mask(self, masked: Tensor, job: int, work: slice) -> None:
-        """Write the masked images of a stretch of one job's work."""
-        rows, fractions = self._rows[work], self._fractions[work]
-        levels = self._levels[job].index_select(0, rows)
+        """Write the masked images of a stretch of one job's work.
+
+        As bits, fill ⊕ kept · (pixels ⊕ fill): three passes without a branch per number, which
+        take a fifth of the time of a masked fill and change no bit of what is kept or filled in.
+        """
+        levels, fill = self.jobs[job].levels, self.jobs[job].fill
+        # Work goes by image, so what all fractions of an image share is made once.
+        rows = slice(self._places[work.start], self._places[work.stop - 1] + 1)
+        places = self._rows[work] - rows.start
+        spread = levels[rows].flatten(1).to(masked.dtype)
+        spread = spread.repeat_interleave(self._shape[2], dim=1)
+        # A fill expanded from one number stays one number.
+        filled = _bits(fill[rows]) if any(fill.stride()) else _bits(fill[:1, :1, :1, :1]).view(())
+        torch.index_select(spread, 0, places, out=masked)
         insertion = self.jobs[job].mode == "insertion"
-        replace = levels.gt(fractions) if insertion else levels.le(fractions)
-        torch.index_select(self._pixels, 0, rows, out=masked)
-        fill = self._fills[job]
-        if fill.dim() == 0:
-            masked.masked_fill_(replace, fill)
-        else:
-            torch.where(replace, fill.index_select(0, rows), masked, out=masked)
+        fractions = self._fractions[work]
+        masked.le_(fractions) if insertion else masked.gt_(fractions)
+        masked.mul_((self._pixels[rows] ^ filled).index_select(0, places))
+        masked.bitwise_xor_(filled if filled.dim() == 0 else filled.index_select(0, places))
 
 
 def _histograms(levels: Tensor, n_fractions: int) -> Tensor:
@@ -251,13 +259,9 @@ def _histograms(levels: Tensor, n_fractions: int) -> Tensor:
     return counts.scatter_add_(2, levels.long(), ones)[:, :, :n_fractions]
 
 
-def _per_number(levels: Tensor, channels: int) -> Tensor:
-    return levels.flatten(1).repeat_interleave(channels, dim=1)
-
-
-def _interleaved(images: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, H·W·C): channels-last, as convolutions read it, and flat to select."""
-    return images.permute(0, 2, 3, 1).flatten(1)
+def _bits(images: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, H·W·C) as integers: channels-last, as convolutions read it, and flat."""
+    return images.permute(0, 2, 3, 1).flatten(1).view(_INTEGERS[images.element_size()])
 
 
 def _scattered(starts: range) -> Iterator[int]:
