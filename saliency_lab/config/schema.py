@@ -73,9 +73,11 @@ class ReproduceConfig(RunConfig):
     columns: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [42])
     splits: list[str] = field(default_factory=lambda: ["test", "train"])
+    grids: bool = True
     beyond: bool = False
     root: str | None = None
     overrides: list[str] = field(default_factory=list)
+    evaluation: list[str] = field(default_factory=list)
     run: bool = True
     publish: str | None = None
 

@@ -16,23 +16,29 @@ from saliency_lab.metrics.statistics import Interval, hierarchical_interval
 from saliency_lab.report.figures import curves_figure, figure_bytes
 from saliency_lab.report.paper import Published, published, title_of
 from saliency_lab.report.reproduction_text import page_text
+from saliency_lab.report.workload import WORKLOADS
 from saliency_lab.runs.directory import read_summary
 from saliency_lab.runs.files import atomic_path, write_json, write_text
 
 CURVE = ["view", "mode", "fill"]
+NOT_MEASURED = ("train", "grids")
+FLAT = 0.01
+"""A curve is flat from where less than this share of the pixels is still to be deleted."""
 
 
 @dataclass(frozen=True)
 class Column:
     """One column of the paper: its finished runs by (kind, seed), and every command of it.
 
-    Kinds are `train` (the training), `test` and `train-split` (evaluations on these images), and
-    further evaluations by their own names.
+    Kinds are `train` (the training), `grids` (figures of maps), `test` and `train-split`
+    (evaluations on these images), and further evaluations by their own names.
     """
 
     name: str
     runs: Mapping[tuple[str, int], Path]
     commands: tuple[str, ...]
+    departures: tuple[str, ...] = ()
+    """Settings that are not the experiment's own, as they were given."""
 
     @cached_property
     def summaries(self) -> dict[tuple[str, int], dict[str, Any]]:
@@ -102,18 +108,23 @@ def kind_of(split: str) -> str:
 
 
 def write_reproduction(columns: Sequence[Column], place: Path) -> Path:
-    """Write `reproduction.md`, `results/*.json|csv|png` below a folder; the page's path."""
+    """Write `results/*.json|csv|png` below a folder, and `reproduction.md` from all that lie there.
+
+    Columns that were published earlier, perhaps with other settings, stay on the page.
+
+    Returns:
+        The page's path.
+    """
     results = place / "results"
-    content = []
     for column in columns:
-        record = _record(column)
-        write_json(results / f"{column.name}.json", record)
+        write_json(results / f"{column.name}.json", _record(column))
         for kind in ("test", "train-split"):
             if column.seeds(kind):
                 _write_curves(column, kind, results)
-        content.append(record)
+    known = (results / f"{name}.json" for name in WORKLOADS)
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in known if path.is_file()]
     page = place / "reproduction.md"
-    write_text(page, page_text(content))
+    write_text(page, page_text(records))
     return page
 
 
@@ -127,7 +138,7 @@ def _row(quantity: str, known: float | None, ours: Interval) -> list[object]:
 def _record(column: Column) -> dict[str, Any]:
     """Everything about a column that the page is made from, as plain containers."""
     evaluations = {}
-    for kind in dict.fromkeys(kind for kind, _ in column.runs if kind != "train"):
+    for kind in dict.fromkeys(kind for kind, _ in column.runs if kind not in NOT_MEASURED):
         summaries = [column.summaries[kind, seed] for seed in column.seeds(kind)]
         evaluations[kind] = {
             "seeds": column.seeds(kind),
@@ -139,6 +150,7 @@ def _record(column: Column) -> dict[str, Any]:
                 for (v, m, f), a in column.areas(kind).items()
             ],
             "comparisons": summaries[0]["comparisons"],
+            "ends": _ends(column.curves(kind)),
             "seconds": [round(summary["seconds"], 1) for summary in summaries],
         }  # fmt: skip
     paper = column.paper
@@ -156,8 +168,27 @@ def _record(column: Column) -> dict[str, Any]:
         ],
         "evaluations": evaluations,
         "environment": _environment(column),
+        "departures": list(column.departures),
         "commands": list(column.commands),
     }  # fmt: skip
+
+
+def _ends(curves: pd.DataFrame) -> list[dict[str, Any]]:
+    """Of each curve: the fraction from which it deletes nothing more, and what is left there."""
+    found = []
+    for key, curve in curves.groupby(CURVE, sort=False):
+        last = curve.iloc[-1]
+        growing = np.flatnonzero(last["deleted"] - curve["deleted"] > FLAT)
+        flat_from = curve["fraction"].iloc[growing[-1] + 1 if len(growing) else 0]
+        found.append(
+            {
+                **dict(zip(CURVE, key, strict=True)),
+                "flat_from": float(flat_from),
+                "deleted": round(float(last["deleted"]), 5),
+                "allegiance": round(float(last["allegiance"]), 5),
+            }
+        )
+    return found
 
 
 def _by_seed(summaries: Sequence[Mapping[str, Any]], *key: str) -> list[float]:

@@ -37,6 +37,10 @@ BEYOND = {
 }
 
 
+# Settings that change how a run is made, but not what comes of it.
+_INDIFFERENT = ("trainer.threads=", "trainer.accelerator=", "trainer.devices=", "logger")
+
+
 @dataclass(frozen=True)
 class Job:
     """One command of the sweep and where it leaves its results."""
@@ -68,7 +72,8 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     with held(directory):
         jobs = list(_jobs(config, columns))
         failed = [job for job in jobs if config["run"] and not _ran(job)]
-        results = [column for name in columns if (column := _column(name, jobs)).runs]
+        departures = tuple(config["overrides"]) + tuple(config["evaluation"])
+        results = [column for name in columns if (column := _column(name, jobs, departures)).runs]
         if not results and not failed:
             raise UserError("Expected finished runs to compare, but there are none; run=true")
         place = Path(config["publish"]) if config["publish"] else directory
@@ -97,7 +102,9 @@ def _jobs(config: Mapping[str, Any], columns: Sequence[str]) -> Iterator[Job]:
             if config["output_root"] != "outputs":
                 common += (f"output_root={config['output_root']}",)
             yield _job(column, "train", seed, ("train", *common))
-            evaluate = ("evaluate", *common, "method=paper")
+            if config["grids"]:
+                yield _job(column, "grids", seed, ("explain", *common, "method=paper"))
+            evaluate = ("evaluate", *common, "method=paper", *config["evaluation"])
             for split in config["splits"]:
                 words = (*evaluate, f"evaluator.split={split}")
                 yield _job(column, kind_of(split), seed, words)
@@ -126,10 +133,12 @@ def _ran(job: Job) -> bool:
     return done.returncode == 0
 
 
-def _column(name: str, jobs: Sequence[Job]) -> Column:
+def _column(name: str, jobs: Sequence[Job], departures: Sequence[str]) -> Column:
     mine = [job for job in jobs if job.column == name and is_finished(job.directory)]
     runs = {(job.kind, job.seed): job.directory for job in mine}
-    return Column(name, runs, tuple(job.command for job in jobs if job.column == name))
+    commands = tuple(job.command for job in jobs if job.column == name)
+    real = tuple(word for word in departures if not word.startswith(_INDIFFERENT))
+    return Column(name, runs, commands, real)
 
 
 def _show(columns: Sequence[Column], page: Path) -> None:

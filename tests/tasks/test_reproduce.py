@@ -10,10 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import timm
+import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
+import saliency_lab.models.basic_cnn  # noqa: F401  (registers basic_cnn with timm)
+from saliency_lab.config.location import config_directory
 from saliency_lab.report.paper import published
 from saliency_lab.report.reproduction import Column, write_reproduction
+from saliency_lab.report.workload import WORKLOADS
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TINY = ["trainer.max_epochs=1", "trainer.threads=1", "logger=none"]
@@ -51,7 +57,8 @@ def test_a_column_is_trained_measured_on_both_splits_compared_and_resumed(
     assert record["evaluations"]["train-split"]["images"] == 40
     again = command(*words)
     assert again.code == 0
-    assert again.err.count("finished already") == 3
+    assert again.err.count("finished already") == 4
+    assert list(Path("outputs/explain/cifar10/basic_cnn").rglob("grid.png"))
     # A second seed is not there: nothing is run for it, and the page is made of the first.
     shown = command(*words, "seeds=[42,7]", "run=false")
     assert shown.code == 0
@@ -71,7 +78,7 @@ def test_failing_jobs_are_listed_and_the_others_run(
     done = command("reproduce", "columns=[cifar10_basic_cnn]", "splits=[test]",
                    f"root={tmp_path}/nowhere")  # fmt: skip
     assert done.code == 2
-    assert "2 of 2 jobs failed: python -m saliency_lab train experiment=" in done.err
+    assert "3 of 3 jobs failed: python -m saliency_lab train experiment=" in done.err
     assert done.err.count("data.root") >= 1
 
 
@@ -86,7 +93,8 @@ def write_run(directory: Path, seed: int, areas: dict[str, list[float]]) -> Path
     pd.concat(frames).to_parquet(directory / "areas.parquet")
     curve = pd.DataFrame({"method": "gradient", "view": "active", "mode": "deletion",
                           "fill": "black", "fraction": [0.0, 0.9], "allegiance": [1.0, 0.1],
-                          "low": [1.0, 0.0], "high": [1.0, 0.2]})  # fmt: skip
+                          "low": [1.0, 0.0], "high": [1.0, 0.2],
+                          "deleted": [0.0, 0.52]})  # fmt: skip
     curve.to_csv(directory / "curves.csv", index=False)
     rows = [
         {"view": view, "mode": "deletion", "fill": "black", "score": "allegiance",
@@ -120,9 +128,43 @@ def test_seeds_are_combined_and_their_agreement_on_the_order_is_counted(tmp_path
     assert areas["active", "deletion", "black"].high == pytest.approx(0.3)
     page = write_reproduction([column], tmp_path / "docs").read_text()
     assert "active < original (the order of 1 of 2 seeds)" in page
+    assert "- active (black): flat from 90% on (the paper: near 50%)" in page
+    assert "on average 52% of a map's pixels are not 0" in page
     # 0.2 against the paper's 0.15 is more than 0.03 away, 0.25 against 0.23 is not.
     assert "| black, active | 0.15 | 0.200 | [0.100, 0.300] | 2 | +0.050 | higher |" in page
     assert "| black, original | 0.23 | 0.250 | [0.200, 0.300] | 2 | +0.020 | same |" in page
+
+
+def test_columns_published_before_stay_on_the_page_in_the_papers_order(tmp_path: Path) -> None:
+    areas = {"original": [0.25, 0.21, 0.2], "active": [0.1, 0.1, 0.1]}
+    runs = {("test", 1): write_run(tmp_path / "1", 1, areas)}
+    write_reproduction([Column("imagenette_basic_cnn", runs, ())], tmp_path / "docs")
+    words = ("data.limit=3",)
+    page = write_reproduction([Column("cifar10_basic_cnn", runs, (), words)], tmp_path / "docs")
+    text = page.read_text()
+    glance = next(line for line in text.splitlines() if line.startswith("| black, original"))
+    assert glance == "| black, original | 0.220 (0.23) | 0.220 (0.23) |"
+    assert text.count("**Departs from the paper's experiment in: `data.limit=3`.**") == 1
+    sections = [line for line in text.splitlines() if line.startswith("## ")]
+    assert len(sections) == 4
+    assert "`cifar10_resnet18`" in text.split("Not run yet: ")[1].splitlines()[0]
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_the_arithmetic_of_a_column_is_that_of_its_network(name: str) -> None:
+    network = name.removesuffix("_pretrained").split("_", 1)[1].replace("convnext", "convnext_tiny")
+    side = 32 if name.startswith("cifar10") else 224
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        timm.create_model(network, num_classes=10).eval()(torch.rand(1, 3, side, side))
+    gflop = counter.get_total_flops() / 1e9
+    assert WORKLOADS[name].gflop == pytest.approx(gflop, rel=0.01)
+
+
+def test_every_experiment_of_the_paper_has_its_workload() -> None:
+    folder = config_directory() / "experiment" / "paper"
+    assert set(WORKLOADS) == {path.stem for path in folder.glob("*.yaml")}
+    # 50 epochs of three passes, 73 passes of both splits, by hand.
+    assert WORKLOADS["cifar10_resnet18"].tflop == pytest.approx(0.074 * (7500 + 4380))
 
 
 def test_the_published_numbers_are_those_of_the_paper() -> None:
