@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import torch
@@ -137,6 +137,12 @@ class PreparedModel:
         if self._screen is not None:
             found["screen"] = {"kind": self._engine.screen, **self._screen.report()}
         return found
+
+    def resume(self, report: Mapping[str, Any]) -> None:
+        """Screen by the decisions that another process reported, as on the images before these."""
+        screen = report.get("screen")
+        if self._screen is not None and isinstance(screen, Mapping):
+            self._screen.resume(screen)
 
     @contextlib.contextmanager
     def numerics(self) -> Iterator[None]:

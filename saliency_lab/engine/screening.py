@@ -6,8 +6,8 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,14 +31,27 @@ def int8_copy(model: nn.Module, sample: Tensor) -> nn.Module:
         UserError: this machine or this version of PyTorch has no int8 kernels.
         What tracing raises for a model whose path depends on its input.
     """
-    from torch.ao.quantization import get_default_qconfig_mapping
+    from torch.ao.quantization import (
+        MinMaxObserver,
+        QConfig,
+        default_per_channel_weight_observer,
+        get_default_qconfig_mapping,
+    )
     from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
     if sample.device.type != "cpu" or "onednn" not in torch.backends.quantized.supported_engines:
         raise UserError("Expected `engine.screen` int8 on a CPU with oneDNN, but there is none.")
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # PyTorch announces that this module will move
-        observed = prepare_fx(traced_copy(model), get_default_qconfig_mapping("onednn"), (sample,))
+        # The whole range: a histogram's tighter one clips a few numbers, and a few large errors
+        # set the threshold; it would have twice as many images repeated.
+        ranges = MinMaxObserver.with_args(dtype=torch.quint8)
+        chosen = get_default_qconfig_mapping("onednn")
+        chosen.set_global(QConfig(ranges, default_per_channel_weight_observer))
+        linear = [name for name, layer in model.named_modules() if type(layer) is nn.Linear]
+        if linear:  # logits in eight bits would have margins in steps of a fifth
+            chosen.set_module_name(linear[-1], None)
+        observed = prepare_fx(traced_copy(model), chosen, (sample,))
         for part in sample.split(32):
             observed(part)
         return _WithEngine(convert_fx(observed))
@@ -108,9 +121,9 @@ class Screen:
         self._calibration, self._tolerance = calibration, tolerance
         self._wrong_margins: list[float] = []
         self.active = True
-        self.threshold = 0.0
+        self.threshold = self._lowest = 0.0
         self._batches = self._compared = self._screened = self._repeated = 0
-        self._seconds = {"cheap": 0.0, "exact": 0.0}
+        self._seconds = {"cheap": math.inf, "exact": math.inf}
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (n, K), float32."""
@@ -136,12 +149,22 @@ class Screen:
         missed = sum(margin >= self.threshold for margin in self._wrong_margins)
         return {
             "active": self.active,
+            "calibrated": self._compared >= self._calibration,
             "threshold": self.threshold,
             "repeated": self._repeated / max(self._screened, 1),
             "screened": self._screened,
             "compared": self._compared,
             "agreement": 1 - missed / max(self._compared, 1),
         }
+
+    def resume(self, report: Mapping[str, Any]) -> None:
+        """Decide as the screen did that gave this report, without a calibration of its own.
+
+        Nothing changes where that screen had not finished its calibration.
+        """
+        if report.get("calibrated"):
+            self.active, self._lowest = bool(report["active"]), float(report["threshold"])
+            self.threshold, self._calibration = self._lowest, 0
 
     def _both(self, images: Tensor) -> Tensor:
         calibrating = self._compared < self._calibration
@@ -154,13 +177,15 @@ class Screen:
         self._wrong_margins.sort(reverse=True)
         allowed = int(self._tolerance * self._compared)
         if allowed < len(self._wrong_margins):
-            self.threshold = math.nextafter(self._wrong_margins[allowed], math.inf)
+            found = math.nextafter(self._wrong_margins[allowed], math.inf)
+            self.threshold = max(self._lowest, found)
         if calibrating and self._compared >= self._calibration:
             self._decide(float((margins < self.threshold).float().mean()))
         return exact
 
     def _decide(self, repeated: float) -> None:
-        share = self._seconds["cheap"] / max(self._seconds["exact"], 1e-9) + repeated
+        # Of each side the fastest batch: a machine that is busy for a while decides as a quiet one.
+        share = self._seconds["cheap"] / max(self._seconds["exact"], 1e-12) + repeated
         self.active = share < 0.9
         log.info(
             "screen %s: low precision and %.1f%% repeats would take %.0f%% of the time",
@@ -175,7 +200,8 @@ class Screen:
         start = time.perf_counter()
         logits = forward(images)
         wait()
-        self._seconds[kind] += time.perf_counter() - start
+        taken = (time.perf_counter() - start) / max(len(images), 1)
+        self._seconds[kind] = min(self._seconds[kind], taken)
         return logits
 
 

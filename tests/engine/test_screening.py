@@ -114,6 +114,51 @@ def test_audits_go_on_and_raise_the_threshold(monkeypatch: pytest.MonkeyPatch) -
     assert screen.threshold > 2 * before
 
 
+def test_a_resumed_screen_decides_as_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = calibrated(monkeypatch, pays=True, tolerance=0.0)
+    resumed = Screen(off_by(0.1), exact, calibration=1000, tolerance=0.0)
+    resumed.resume(first.report())
+    images = values(500, 7)
+    assert torch.equal(resumed(images), first(images))
+    assert resumed.report()["compared"] == 0
+    # Its own audits, of far fewer images, may raise the threshold but not lower it.
+    for seed in range(2 * screening._AUDIT_EVERY):
+        resumed(values(3, seed))
+        assert resumed.threshold >= first.threshold
+    off, _ = calibrated(monkeypatch, pays=False)
+    resumed.resume(off.report())
+    assert not resumed.active
+
+
+def test_nothing_is_resumed_from_a_calibration_that_had_not_finished() -> None:
+    first = Screen(off_by(0.1), exact, calibration=1000)
+    first(values(100, 0))
+    resumed = Screen(off_by(0.1), exact, calibration=100)
+    resumed.resume(first.report())
+    assert torch.equal(resumed(values(100, 1)), exact(values(100, 1)))
+    assert resumed.report()["compared"] == 100
+
+
+def test_one_slow_batch_does_not_turn_the_screen_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = {"now": 0.0}
+    monkeypatch.setattr(screening.time, "perf_counter", lambda: clock["now"])
+    slow = iter([1.0, 500.0, 1.0, 1.0])
+
+    def cheap(images: Tensor) -> Tensor:
+        clock["now"] += next(slow)
+        return exact(images)
+
+    def full(images: Tensor) -> Tensor:
+        clock["now"] += 10.0
+        return exact(images)
+
+    screen = Screen(cheap, full, calibration=40)
+    for seed in range(4):
+        screen(values(10, seed))
+    assert screen.report()["calibrated"]
+    assert screen.active
+
+
 def small_net() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
