@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 # With that many input channels a gradient written channel by channel wastes the vector units.
 _FEW_CHANNELS = 4
+# From that many rows or columns on, one more is a small part.
+_LARGE = 32
 
 _pack = torch.ops.mkldnn._reorder_convolution_weight
 _convolve = torch.ops.mkldnn._convolution_pointwise
@@ -30,26 +32,33 @@ class PhaseGradient:
         kernel, before = phase_kernel(weight, padding, step)
         outputs = [(n + 2 * padding - weight.shape[2]) // step + 1 for n in shape[2:]]
         self._phases = [-(-extent // step) for extent in shape[2:]]
-        # The library pads both ends alike, by `before`; what is missing at the end is added here,
-        # since a wider border on both sides would be computed only to be cut off.
-        self._missing = [
-            max(0, whole - n + kernel.shape[2] - 1 - 2 * before)
+        behind = [
+            max(0, whole - n + kernel.shape[2] - 1 - before)
             for whole, n in zip(self._phases, outputs, strict=True)
         ]
+        # The library pads both ends alike. What is too much in front is cut off again, unless it
+        # is a good part of a small image: there a copy with zeros at the end alone is cheaper.
+        small = max(outputs) < _LARGE
+        borders = [before if small else max(before, after) for after in behind]
+        self._cut = [border - before for border in borders]
+        self._missing = [
+            max(0, after - border) for after, border in zip(behind, borders, strict=True)
+        ]
         padded = [n + extra for n, extra in zip(outputs, self._missing, strict=True)]
-        geometry = ([before, before], [1, 1], [1, 1], 1)
+        geometry = (borders, [1, 1], [1, 1], 1)
         packed = _pack(kernel, *geometry, [shape[0], weight.shape[0], *padded])
         self._packed = (packed, None, *geometry)
         self._step, self._shape = step, shape
 
     def __call__(self, grad: Tensor) -> Tensor:
-        (rows, columns), (below, right), step = self._phases, self._missing, self._step
+        (top, left), (below, right) = self._cut, self._missing
+        (rows, columns), step = self._phases, self._step
         _, channels, height, width = self._shape
         grad = grad.contiguous(memory_format=torch.channels_last)
         if below or right:
             grad = F.pad(grad, (0, right, 0, below))
         phases = _convolve(grad, *self._packed, "none", [], "")
-        phases = phases[:, :, :rows, :columns].permute(0, 2, 3, 1)
+        phases = phases[:, :, top : top + rows, left : left + columns].permute(0, 2, 3, 1)
         # (B, h, w, s·s·C) to (B, h·s, w·s, C); each copied piece is a whole row of a phase.
         spread = phases.unflatten(3, (step, step * channels)).transpose(2, 3)
         whole = spread.reshape(len(grad), rows * step, columns * step, channels)

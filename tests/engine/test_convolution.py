@@ -12,6 +12,7 @@ GEOMETRIES = [
     # in, out, kernel, stride, padding, dilation, groups, height, width
     (3, 8, 7, 2, 3, 1, 1, 32, 32),  # a stem: phases
     (3, 8, 7, 2, 3, 1, 1, 29, 38),
+    (3, 4, 7, 2, 3, 1, 1, 64, 71),  # large: padded alike on both ends, and cut
     (1, 5, 3, 2, 1, 1, 1, 9, 12),
     (3, 6, 4, 4, 0, 1, 1, 16, 18),  # patches; the last columns are never read
     (3, 6, 5, 3, 1, 1, 1, 17, 13),
