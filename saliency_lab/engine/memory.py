@@ -46,7 +46,8 @@ def image_bytes(model: nn.Module, image: Tensor) -> dict[str, int]:
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        # An output that keeps itself would keep the whole graph, and with it the model, for ever.
+        return tensor.detach()
 
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     with torch.no_grad(), largest:

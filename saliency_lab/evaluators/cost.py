@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +31,7 @@ class CostMeter:
         self._hooks = [model.register_forward_hook(self._count) for model in self.models]
         parameters = (p.device for model in self.models for p in model.parameters())
         self._device = next(parameters, torch.device("cpu"))
+        _forget_peak(self._device)
         self._since = self._now()
         return self
 
@@ -42,7 +46,10 @@ class CostMeter:
         self._since = now
 
     def totals(self) -> dict[str, Any]:
-        """Per stage: images forward, images backward, seconds; and the peak memory in bytes."""
+        """Per stage: images forward, images backward, seconds; and the peak memory in bytes.
+
+        The peak is that of the process (on a GPU: of its tensors) since the context was entered.
+        """
         return {**self._stages, "peak_bytes": _peak_bytes(self._device)}
 
     def _now(self) -> dict[str, float]:
@@ -66,9 +73,27 @@ class CostMeter:
         self.backwards += len(gradient)
 
 
+# Linux keeps a process's peak of resident memory and lets it be set back; other systems have the
+# peak since the start alone.
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif _RESET.exists():
+        with contextlib.suppress(PermissionError):
+            _RESET.write_text(_RESET_PEAK, encoding="ascii")
+
+
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    # Kibibytes on Linux, bytes on macOS; of the whole process since its start.
+    if _STATUS.exists():
+        peak = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
+        if peak:
+            return int(peak[1]) * 1024
+    # Kibibytes on most systems, bytes on macOS; since the process started.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

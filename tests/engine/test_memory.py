@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 
 import pytest
 import torch
 from torch import nn
 
+from saliency_lab.engine.convolution import FrozenConv
+from saliency_lab.engine.engine import Engine
 from saliency_lab.engine.memory import (
     PartSize,
     fitting_batch,
@@ -81,3 +85,14 @@ def test_batches_by_hand() -> None:
     assert fitting_batch(10**9, 10**6, 32 * 32, CPU) == 1
     assert fitting_batch(1000, 10**12, 32 * 32, torch.device("cuda")) == 16384
     assert free_bytes(CPU) > 0
+
+
+def test_a_prepared_model_is_freed_with_its_last_name() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4)).eval()
+    prepared = Engine().prepare(model, torch.rand(2, 3, 8, 8))
+    assert prepared.reason is None
+    layers = [weakref.ref(m) for m in prepared.model.modules() if isinstance(m, FrozenConv)]
+    assert layers
+    del prepared
+    gc.collect()
+    assert [layer() for layer in layers] == [None]

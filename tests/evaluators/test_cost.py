@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+import pytest
 import torch
 from torch import nn
 
@@ -28,6 +31,22 @@ def test_five_views_cost_one_forward_and_k_backwards_per_image() -> None:
     assert found["backwards"] == 5 * CLASSES
     assert found["seconds"] > 0
     assert cost.totals()["peak_bytes"] > 1 << 20
+
+
+def test_the_peak_is_of_this_evaluation_and_not_of_one_before_it() -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("a peak can be set back on Linux only")
+    model = small_model()
+
+    def peak(numbers: int) -> int:
+        with CostMeter(model) as cost:
+            torch.ones(numbers)
+            cost.mark("maps")
+        return cost.totals()["peak_bytes"]
+
+    small = peak(1)
+    assert peak(100_000_000) > small + 300_000_000
+    assert peak(1) < small + 100_000_000
 
 
 def test_one_view_costs_one_backward_and_stages_are_kept_apart() -> None:
