@@ -35,10 +35,12 @@ format: $(INSTALLED) ## rewrite the sources in the one format
 	$(BIN)/ruff check --fix .
 
 bench: $(INSTALLED) ## speed: training, processes and, with SALIENCY_LAB_DATA=DIR, attribution against peers
-	-$(BIN)/python -m benchmarks.training
-	-$(BIN)/python -m benchmarks.processes
+	-$(BIN)/python -m benchmarks.start
+	-$(BIN)/python -m benchmarks.training --images 10000
+	-$(BIN)/python -m benchmarks.processes --images 2000
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		-e ".[bench]" -c constraints.txt
+	$(if $(SALIENCY_LAB_DATA),-$(BIN)/python -m benchmarks.classes)
 	$(if $(SALIENCY_LAB_DATA),$(BIN)/python -m benchmarks)
 
 clean: ## forget the environment and the tools' caches (outputs/ stays)

@@ -17,6 +17,7 @@ from benchmarks.comparisons import (
     Row,
     limits,
     product_rate,
+    screened_runs,
     versus_captum,
     versus_plain,
     versus_quantus,
@@ -53,9 +54,10 @@ def main() -> None:
 
 
 def _rows(case: Case, rate: float) -> list[Row]:
+    runs = screened_runs(case)
     return [
-        *versus_plain(case),
-        *versus_captum(case),
+        *versus_plain(case, runs),
+        *versus_captum(case, runs),
         *versus_quantus(case),
         *limits(case, rate),
     ]
@@ -108,7 +110,7 @@ def _processor() -> str:
 
 def _line(row: Row) -> str:
     target = f"target {row.target}" if row.target else ""
-    return f"{row.case:18} {row.comparison:52} {row.value:8.2f} {row.unit:9} {target:16} {row.note}"
+    return f"{row.case:18} {row.comparison:56} {row.value:8.2f} {row.unit:9} {target:16} {row.note}"
 
 
 if __name__ == "__main__":

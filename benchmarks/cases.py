@@ -31,7 +31,7 @@ class Case:
 _CASES = (
     ("basic_cnn 32x32", "basic_cnn", ("cifar10",), "cifar10/test", 256, 5, 2048),
     ("resnet18 32x32", "resnet18", ("cifar10",), "cifar10/test", 128, 3, 2048),
-    ("resnet18 224x224", "resnet18", ("imagenette", "cifar10"), "imagenette2/val", 4, 3, 512),
+    ("resnet18 224x224", "resnet18", ("imagenette", "cifar10"), "imagenette2/val", 4, 3, 200),
 )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,6 +17,11 @@ from saliency_lab.engine.engine import Engine, PreparedModel
 from saliency_lab.engine.frozen import frozen
 from saliency_lab.metrics.curves import _Plan
 from saliency_lab.metrics.deletion import PAPER_FRACTIONS
+
+_NAMES = {"off": "fp32", "int8": "int8 screen", "bf16": "bf16 screen"}
+SCREENS: tuple[Literal["off", "int8", "bf16"], ...] = ("off", "int8", "bf16")
+# Against peers the one that pays on every case, to save the time of a third run of each.
+PEER_SCREENS: tuple[Literal["off", "bf16"], ...] = ("off", "bf16")
 
 
 class Row(NamedTuple):
@@ -27,42 +35,59 @@ class Row(NamedTuple):
     note: str
 
 
-def versus_plain(case: Case) -> list[Row]:
+@dataclass(frozen=True)
+class Run:
+    """One way to run a case: made ready, calibrated as on a long run, with its maps and logits."""
+
+    prepared: PreparedModel
+    maps: dict[str, torch.Tensor]
+    intact: torch.Tensor
+
+    def curves(self, images: torch.Tensor) -> torch.Tensor:
+        """The six paper curves of the maps."""
+        return ours.all_curves(self.prepared, images, self.maps, self.intact)
+
+    def both(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps and their curves."""
+        return ours.all_curves(self.prepared, images, *ours.all_maps(self.prepared, images))
+
+
+def screened_runs(case: Case) -> dict[str, Run]:
+    """A run without a screen and one with each."""
+    runs: dict[str, Run] = {}
+    for screen in SCREENS:
+        engine = Engine(screen=screen, calibration=case.calibration)
+        prepared = engine.prepare(case.model, case.images)
+        runs[screen] = Run(prepared, *ours.all_maps(prepared, case.images))
+        ours.calibrate(prepared, case.images, runs[screen].maps, runs[screen].intact)
+    return runs
+
+
+def versus_plain(case: Case, runs: Mapping[str, Run]) -> list[Row]:
     """Maps, curves and both, against the straightforward script, in fp32 and screened."""
     model, images = case.model, case.images
     rows, targets = [], {"off": "≥ 5", "int8": "≥ 10", "bf16": "≥ 10"}
     with frozen(model):
         expected = plain.all_maps(_wanting(model), images)
         decisions = plain.all_curves(model, images, expected)
-    sides = {
+    sides: dict[str, Callable[[], object]] = {
         "plain maps": lambda: plain.all_maps(_wanting(model), images),
         "plain curves": lambda: plain.all_curves(model, images, expected),
     }
-    notes = {}
-    for screen in ("off", "int8", "bf16"):
-        # A screen is measured as on a long run: calibrated before the clock starts.
-        prepared = Engine(screen=screen, calibration=case.calibration).prepare(model, images)
-        found, intact = ours.all_maps(prepared, images)
-        if screen == "off":
-            _require_same_maps(expected, found)
-            sides["maps"] = lambda run=prepared: ours.all_maps(run, images)
-        while _calibrating(prepared, case.calibration):
-            ours.all_curves(prepared, images, found, intact)
-        agreement = (ours.all_curves(prepared, images, found, intact) == decisions).float().mean()
-        notes[screen] = f"decisions agree {100 * float(agreement):.2f} %"
-        if screen != "off":
-            report = prepared.report().get("screen")
-            notes[screen] += f", {_screen_note(report)}"
-        elif agreement < 0.995:
+    notes: dict[str, str] = {}
+    _require_same_maps(expected, runs["off"].maps)
+    sides["maps"] = lambda: ours.all_maps(runs["off"].prepared, images)
+    for screen, run in runs.items():
+        agreement = _agreement(run.curves(images), decisions)
+        notes[screen] = _screen_note(run.prepared, agreement)
+        if screen == "off" and agreement < 0.995:
             raise RuntimeError(f"fast and plain decisions agree on {agreement:.4f} only")
-        sides[screen] = lambda run=prepared, maps=found, logits=intact: ours.all_curves(
-            run, images, maps, logits
-        )
+        sides[screen] = partial(run.curves, images)
     taken = medians(sides, case.repeats, warm_up=False)
     whole = taken["plain maps"] + taken["plain curves"]
     rows.append(_ratio(case, "maps, times the plain script", taken, "plain maps", "maps", "≥ 10"))
     for screen, target in targets.items():
-        name = "fp32" if screen == "off" else f"{screen} screen"
+        name = _NAMES[screen]
         ratio = taken["plain curves"] / taken[screen]
         rows.append(Row(case.name, f"curves, times the plain script, {name}", ratio, "x", "", ""))
         ratio = whole / (taken["maps"] + taken[screen])
@@ -71,51 +96,59 @@ def versus_plain(case: Case) -> list[Row]:
     return rows
 
 
-def versus_captum(case: Case) -> list[Row]:
-    """Maps and curves against Saliency per class and a masking loop."""
+def versus_captum(case: Case, runs: Mapping[str, Run]) -> list[Row]:
+    """Maps and curves against Saliency per class and a masking loop, in fp32 and screened."""
     model, images = case.model, case.images
-    prepared = Engine().prepare(model, images)
     expected = peers.captum_maps(model, images)
-    found, _ = ours.all_maps(prepared, images)
-    _require_same_maps(expected, found)
+    decisions = peers.captum_curves(model, images, expected)
 
     def captum() -> None:
         peers.captum_curves(model, images, peers.captum_maps(model, images))
 
-    def fast() -> None:
-        ours.all_curves(prepared, images, *ours.all_maps(prepared, images))
-
-    taken = medians({"captum": captum, "ours": fast}, case.repeats, warm_up=False)
+    sides: dict[str, Callable[[], object]] = {"captum": captum}
+    notes: dict[str, str] = {}
+    _require_same_maps(expected, runs["off"].maps)
+    for screen in PEER_SCREENS:
+        notes[screen] = _screen_note(
+            runs[screen].prepared, _agreement(runs[screen].curves(images), decisions)
+        )
+        sides[screen] = partial(runs[screen].both, images)
+    taken = medians(sides, case.repeats, warm_up=False)
     label = "maps + curves, times Captum + masking loop"
-    return [_ratio(case, label, taken, "captum", "ours", "≥ 4")]
+    return _screened_rows(case, label, taken, "captum", "≥ 4", notes)
 
 
 def versus_quantus(case: Case) -> list[Row]:
-    """One black-deletion curve against PixelFlipping with the same steps."""
+    """One black-deletion curve against PixelFlipping with the same steps, in fp32 and screened."""
     model, images = case.model, case.images[:, :, 1:-1, 1:-1].contiguous()
-    prepared = Engine().prepare(model, images)
-    found, intact = ours.all_maps(prepared, images)
+    plain_run = Engine().prepare(model, images)
+    found, intact = ours.all_maps(plain_run, images)
     targets = intact.argmax(1)
     # Ties are cut by index here and in no fixed order there, so the map is made free of them.
     rank = found["original"].flatten(1).argsort(1).argsort(1).float()
     saliency = (rank + 1).view_as(found["original"])
     theirs = peers.quantus_curve(model, images, saliency, targets)
-    mine = peers.our_curve(prepared.scores, images, saliency, targets, prepared.scores_batch)
-    difference = float((theirs - mine.cpu()).abs().max())
-    if difference > 1e-3:
-        raise RuntimeError(f"Quantus' curve differs by {difference:.1e}")
-    taken = medians(
-        {
-            "quantus": lambda: peers.quantus_curve(model, images, saliency, targets),
-            "ours": lambda: peers.our_curve(
-                prepared.scores, images, saliency, targets, prepared.scores_batch
-            ),
-        },
-        case.repeats,
-        warm_up=False,
-    )
-    label = f"one curve of {peers.STEPS} steps, times Quantus PixelFlipping"
-    return [_ratio(case, label, taken, "quantus", "ours", "≥ 5")]
+    sides: dict[str, Callable[[], object]] = {
+        "quantus": lambda: peers.quantus_curve(model, images, saliency, targets)
+    }
+    notes: dict[str, str] = {}
+    for screen in PEER_SCREENS:
+        prepared = Engine(screen=screen, calibration=case.calibration).prepare(model, images)
+        ours.calibrate(prepared, images, found, intact)
+        sides[screen] = lambda run=prepared: peers.our_curve(
+            run.scores, images, saliency, targets, run.scores_batch
+        )
+        mine = peers.our_curve(prepared.scores, images, saliency, targets, prepared.scores_batch)
+        difference = (theirs - mine.cpu()).abs()
+        if screen == "off" and float(difference.max()) > 1e-3:
+            raise RuntimeError(f"Quantus' curve differs by {float(difference.max()):.1e}")
+        notes[screen] = (
+            f"probabilities differ by {float(difference.mean()):.0e} on average, "
+            f"{float(difference.max()):.0e} at most"
+        )
+    taken = medians(sides, case.repeats, warm_up=False)
+    label = f"one curve of {peers.STEPS} steps, times Quantus"
+    return _screened_rows(case, label, taken, "quantus", "≥ 5", notes)
 
 
 def limits(case: Case, rate: float) -> list[Row]:
@@ -160,7 +193,7 @@ def limits(case: Case, rate: float) -> list[Row]:
             "forward": forward,
             "original forward": lambda: _forwards(case, same),
         },
-        max(5, case.repeats),
+        case.repeats,
     )
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         case.model(images[:1])
@@ -205,17 +238,33 @@ def _wanting(model: torch.nn.Module) -> torch.nn.Module:
     return model.requires_grad_(True)
 
 
-def _calibrating(prepared: PreparedModel, images: int) -> bool:
-    screen = prepared.report().get("screen")
-    return isinstance(screen, dict) and screen["active"] and screen["compared"] < images
+def _agreement(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found == expected).float().mean())
 
 
-def _screen_note(report: object) -> str:
-    if not isinstance(report, dict):
-        return "no screen on this machine"
+def _screen_note(prepared: PreparedModel, agreement: float) -> str:
+    note = f"decisions agree {100 * agreement:.2f} %"
+    report = ours.screen_report(prepared)
+    if not report:
+        return note
     if not report["active"]:
-        return "turned itself off"
-    return f"{100 * report['repeated']:.0f} % repeated"
+        return f"{note}, turned itself off"
+    return f"{note}, {100 * report['repeated']:.0f} % repeated"
+
+
+def _screened_rows(
+    case: Case,
+    label: str,
+    taken: dict[str, float],
+    over: str,
+    target: str,
+    notes: dict[str, str],
+) -> list[Row]:
+    rows = []
+    for screen, note in notes.items():
+        row = _ratio(case, f"{label}, {_NAMES[screen]}", taken, over, screen, target)
+        rows.append(row._replace(note=f"{row.note}; {note}"))
+    return rows
 
 
 def _require_same_maps(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:

@@ -22,6 +22,20 @@ def all_maps(prepared: PreparedModel, images: Tensor) -> tuple[dict[str, Tensor]
     return found, torch.cat([part.logits for part in parts if part.logits is not None])
 
 
+def calibrate(
+    prepared: PreparedModel, images: Tensor, found: dict[str, Tensor], intact: Tensor
+) -> None:
+    """Run curves until the screen, if there is one, has its threshold, as on a long run."""
+    while screen_report(prepared).get("calibrated") is False:
+        all_curves(prepared, images, found, intact)
+
+
+def screen_report(prepared: PreparedModel) -> dict[str, float]:
+    """What the screen says of itself; empty where there is none."""
+    screen = prepared.report().get("screen")
+    return screen if isinstance(screen, dict) else {}
+
+
 def paper_jobs(images: Tensor, found: dict[str, Tensor]) -> list[MaskingJob]:
     """The six paper curves; one sort per map."""
     levels = {method: deletion_levels(found[method]) for method in METHODS}

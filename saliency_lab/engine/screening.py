@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from saliency_lab.engine.folding import folded_copy, packed_copy, traced_copy
+from saliency_lab.engine.folding import folded_copy, packed_copy
 from saliency_lab.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def int8_copy(model: nn.Module, sample: Tensor) -> nn.Module:
         linear = [name for name, layer in model.named_modules() if type(layer) is nn.Linear]
         if linear:  # logits in eight bits would have margins in steps of a fifth
             chosen.set_module_name(linear[-1], None)
-        observed = prepare_fx(traced_copy(model), chosen, (sample,))
+        observed = prepare_fx(folded_copy(model), chosen, (sample,))
         for part in sample.split(32):
             observed(part)
         return _WithEngine(convert_fx(observed))

@@ -1,0 +1,66 @@
+"""`python -m benchmarks.operations --data DIR`: where the time of maps and of curves goes.
+
+The operations of PyTorch in each stage by their own time. Sorting is NumPy's, so what the levels of
+the curves take is timed as a stage of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks import ours
+from benchmarks.cases import Case, cases
+from saliency_lab.engine.engine import Engine
+
+ROWS = 12
+
+
+def main() -> None:
+    """Print a table for each stage of each case."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", default=os.environ.get("SALIENCY_LAB_DATA"))
+    parser.add_argument("--outputs", default="outputs", help="where trained runs lie")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--screen", choices=("off", "int8", "bf16"), default="off")
+    parser.add_argument("--only", help="cases whose name begins so, for example resnet18")
+    settings = parser.parse_args()
+    if settings.data is None:
+        parser.error("--data DIR or SALIENCY_LAB_DATA is needed")
+    torch.set_num_threads(settings.threads)
+    place = torch.device("cpu")
+    for case in cases(Path(settings.outputs), Path(settings.data), place, settings.only):
+        _profile(case, settings.screen)
+
+
+def _profile(case: Case, screen: str) -> None:
+    prepared = Engine(screen=screen, calibration=case.calibration).prepare(case.model, case.images)  # type: ignore[arg-type]
+    found, intact = ours.all_maps(prepared, case.images)
+    ours.calibrate(prepared, case.images, found, intact)
+    stages: dict[str, Callable[[], object]] = {
+        "maps": lambda: ours.all_maps(prepared, case.images),
+        "levels of the curves": lambda: ours.paper_jobs(case.images, found),
+        "curves": lambda: ours.all_curves(prepared, case.images, found, intact),
+    }
+    for name, stage in stages.items():
+        stage()
+        began = time.process_time()
+        stage()
+        whole = time.process_time() - began
+        with profile(activities=[ProfilerActivity.CPU]) as recorded:
+            stage()
+        taken = {one.key: one.self_cpu_time_total / 1e6 for one in recorded.key_averages()}
+        inside = sum(taken.values())
+        print(f"\n{case.name}, {name}: {1e3 * whole:.0f} ms for {len(case.images)} images")
+        for key in sorted(taken, key=taken.__getitem__, reverse=True)[:ROWS]:
+            print(f"  {100 * taken[key] / inside:5.1f} %  {key}")
+
+
+if __name__ == "__main__":
+    main()
