@@ -21,6 +21,14 @@ def input_gradients_only(source: Source) -> Source:
     return source
 
 
+def expect_every_class(field: ClassField) -> None:
+    """Tell a field that attributions of all its classes will be asked for.
+
+    A field that has a method of this name may then compute them together; to others it is no news.
+    """
+    getattr(field, "expect_every_class", lambda: None)()
+
+
 class ClassField(Protocol):
     """Attributions of every class's logit to the input, one class per image at a time.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lab.attribution.completeness import explained_change
-from saliency_lab.attribution.field import ClassField
+from saliency_lab.attribution.field import ClassField, expect_every_class
 from saliency_lab.attribution.gradient import gradient
 from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.attribution.views import VIEWS, Channels, View, views
@@ -140,6 +140,9 @@ class _WatchedField:
         self.finite = field.logits.isfinite().all(1)
         self._change = explained_change(field, self.targets)
         self.completeness: Completeness | None = None
+
+    def expect_every_class(self) -> None:
+        expect_every_class(self._field)
 
     def of(self, classes: Tensor) -> Tensor:
         attribution = self._field.of(classes)

@@ -17,9 +17,10 @@ class StreamedField:
     """The sum of terms that are made anew each time, so that memory does not grow with them.
 
     A term maps classes (B,) to attributions (B, C, H, W). The first call of `of` sums for the
-    asked classes alone. With few classes, a second call sums for all classes in one pass over the
-    terms and keeps the K sums (at most 16 times the size of the images), since the forwards are
-    then paid once instead of once per class; with many classes each call is a pass of its own.
+    asked classes alone. With few classes, a second call, or the first after `expect_every_class`,
+    sums for all classes in one pass over the terms and keeps the K sums (at most 16 times the
+    size of the images), since the forwards are then paid once instead of once per class; with
+    many classes each call is a pass of its own.
 
     Args:
         logits: shape (B, K), detached.
@@ -36,15 +37,19 @@ class StreamedField:
         self.logits = logits
         self.baseline_logits = baseline_logits
         self._terms = terms
-        self._asked = False
+        self._many_asked = False
         self._table: list[Tensor] = []
+
+    def expect_every_class(self) -> None:
+        """Sum for all classes at the first call already."""
+        self._many_asked = True
 
     def of(self, classes: Tensor) -> Tensor:
         """Signed attribution of logit `classes[b]` of image b, shape (B, C, H, W)."""
         classes = classes.to(self.logits.device)
         count = self.logits.shape[1]
-        if not self._asked or count > TABLE_CLASSES:
-            self._asked = True
+        if not self._many_asked or count > TABLE_CLASSES:
+            self._many_asked = True
             return _sums(self._terms(), [classes])[0]
         if not self._table:
             self._table = _sums(

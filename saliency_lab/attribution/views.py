@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from saliency_lab.attribution.field import ClassField
+from saliency_lab.attribution.field import ClassField, expect_every_class
 from saliency_lab.errors import UserError, unknown_choice
 
 View = Literal["original", "positive", "negative", "active", "inactive"]
@@ -67,6 +67,9 @@ def views(
     gradients to boost saliency maps", definitions of the five maps.
     """
     _check(names, channels, competitors)
+    rivals_wanted = any(name in MULTI_CLASS for name in names)
+    if rivals_wanted:
+        expect_every_class(field)
     target_field = field.of(targets)
     # One place for all of them: large tensors that come and go cost more than they are worth.
     shown = torch.empty_like(target_field)
@@ -75,7 +78,7 @@ def views(
         "positive": lambda: torch.clamp_min(target_field, 0, out=shown),
         "negative": lambda: torch.neg(target_field, out=shown).relu_(),
     }
-    if any(name in MULTI_CLASS for name in names):
+    if rivals_wanted:
         highest = torch.full_like(target_field, -torch.inf)
         lowest = torch.full_like(target_field, torch.inf)
         for classes in _competitors(field.logits, targets, competitors):

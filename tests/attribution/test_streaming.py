@@ -1,11 +1,36 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
 import torch
+from torch import Tensor, nn
 
+from saliency_lab.attribution.maps import maps
 from saliency_lab.attribution.streaming import TABLE_CLASSES, StreamedField
+from saliency_lab.attribution.views import views
 
 pytestmark = pytest.mark.usefixtures("float64")
+
+
+def test_views_that_compare_classes_take_one_pass() -> None:
+    passes: list[int] = []
+
+    def terms() -> Iterator[Callable[[Tensor], Tensor]]:
+        passes.append(1)
+        yield lambda classes: classes.double()[:, None, None, None].expand(-1, 1, 2, 2) - 1.5
+
+    targets = torch.tensor([3, 0, 1])
+    found = maps(
+        nn.Identity(), torch.zeros(3, 1, 2, 2), lambda model, images, generator: StreamedField(
+            torch.zeros(3, 4), terms), ("original", "active"), targets
+    ).maps  # fmt: skip
+    assert len(passes) == 1
+    assert found["original"][:, 0, 0].tolist() == [1.5, 1.5, 0.5]
+    assert found["active"][:, 0, 0].tolist() == [1.5, 0, 0]
+    passes.clear()
+    views(StreamedField(torch.zeros(3, 4), terms), targets, ("original", "positive"))
+    assert len(passes) == 1
 
 
 @pytest.mark.parametrize("count", [4, TABLE_CLASSES + 1])
