@@ -19,6 +19,7 @@ from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.report.reproduction import Column, kind_of, write_reproduction
 from saliency_lab.report.terminal import print_table
 from saliency_lab.runs.directory import held, is_finished
+from saliency_lab.runs.processes import process_count, started_by_launcher
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +63,15 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     """Run every job of the grid that is not finished, then compare with the paper.
 
     Raises:
-        UserError: an unknown column or split; or jobs failed, which are listed, while all others
-            were run.
+        UserError: an unknown column or split; several processes; or jobs failed, which are
+            listed, while all others were run.
     """
+    if started_by_launcher():
+        raise UserError(
+            "Expected `reproduce` to be started once, but a launcher has started "
+            f"{process_count()} of it; its jobs start processes of their own: "
+            '\'overrides=["trainer=ddp","trainer.devices=4"]\''
+        )
     columns = _columns(config["columns"])
     for split in config["splits"]:
         if split not in ("test", "train"):

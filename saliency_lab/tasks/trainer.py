@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import psutil
 import pytorch_lightning as pl
 import torch
 from annotated_types import Ge, Gt
@@ -22,6 +25,8 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from saliency_lab.errors import UserError
 from saliency_lab.runs.processes import process_count, started_by_launcher, started_by_us
+
+log = logging.getLogger(__name__)
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
 
@@ -59,6 +64,8 @@ def trainer(
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    elif accelerator == "cpu" or not torch.cuda.is_available():
+        warn_of_a_busy_machine()
     devices, num_nodes = _places(devices, num_nodes)
     # Deterministic mode would also fill every new tensor with NaN, to show reads of memory that
     # nothing was written to; it costs five percent and changes no result.
@@ -97,6 +104,27 @@ def trainer(
             f"Expected `trainer.accelerator={accelerator}` with `trainer.devices={devices}` to be "
             f"on this machine, but got: {str(error).strip().splitlines()[0]}"
         ) from error
+
+
+@functools.cache
+def warn_of_a_busy_machine() -> None:
+    """Say, once and before this process is itself what keeps the machine busy, if others are.
+
+    Threads of one operation wait for the slowest of them. Where another program holds a core,
+    that is all the time: a small network on four such cores was forty times slower than on one.
+    """
+    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
+    busy = psutil.getloadavg()[0]
+    if threads > 1 and busy >= 1 and busy + threads > 1.25 * cores:
+        free = max(1, cores - round(busy))
+        log.warning(
+            "other programs keep %.1f of %d cores busy: %d threads may wait for each other, "
+            "trainer.threads=%d may be many times faster",
+            busy,
+            cores,
+            threads,
+            free,
+        )
 
 
 class _Threads(pl.Callback):

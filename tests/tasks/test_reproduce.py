@@ -72,6 +72,16 @@ def test_unknown_columns_and_splits_are_refused(command: Callable[..., Any]) -> 
     assert command("reproduce", "splits=[val]").code == 2
 
 
+def test_a_launcher_that_starts_it_several_times_is_refused(
+    command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    refused = command("reproduce", "columns=[cifar10_basic_cnn]", "run=false")
+    assert refused.code == 2
+    assert "to be started once, but a launcher has started 2 of it" in refused.err
+
+
 def test_failing_jobs_are_listed_and_the_others_run(
     command: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -144,7 +154,7 @@ def test_columns_published_before_stay_on_the_page_in_the_papers_order(tmp_path:
     text = page.read_text()
     glance = next(line for line in text.splitlines() if line.startswith("| black, original"))
     assert glance == "| black, original | 0.220 (0.23) | 0.220 (0.23) |"
-    assert text.count("**Departs from the paper's experiment in: `data.limit=3`.**") == 1
+    assert text.count("- `data.limit=3`: on some of the images only") == 1
     sections = [line for line in text.splitlines() if line.startswith("## ")]
     assert len(sections) == 4
     assert "`cifar10_resnet18`" in text.split("Not run yet: ")[1].splitlines()[0]
