@@ -60,6 +60,9 @@ def _overview(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         rows.append([f"{fill}, {view}", *cells])
     rows.append(["images", *(_images_cell(record) for record in records)])
     rows.append(["seeds", *(str(len(record["trainings"])) for record in records)])
+    if any(record["departures"] for record in records):
+        words = [" ".join(f"`{word}`" for word in record["departures"]) for record in records]
+        rows.append(["departs in", *(word or "–" for word in words)])
     yield from _markdown(["", *(record["title"] for record in records)], rows)
     missing = [name for name in WORKLOADS if name not in {r["column"] for r in records}]
     if missing:

@@ -155,6 +155,7 @@ def test_columns_published_before_stay_on_the_page_in_the_papers_order(tmp_path:
     glance = next(line for line in text.splitlines() if line.startswith("| black, original"))
     assert glance == "| black, original | 0.220 (0.23) | 0.220 (0.23) |"
     assert text.count("- `data.limit=3`: on some of the images only") == 1
+    assert "| departs in | `data.limit=3` | – |" in text
     sections = [line for line in text.splitlines() if line.startswith("## ")]
     assert len(sections) == 4
     assert "`cifar10_resnet18`" in text.split("Not run yet: ")[1].splitlines()[0]
