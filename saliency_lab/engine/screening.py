@@ -123,6 +123,7 @@ class Screen:
         self.active = True
         self.threshold = self._lowest = 0.0
         self._batches = self._compared = self._screened = self._repeated = 0
+        self._missed_before = 0
         self._seconds = {"cheap": math.inf, "exact": math.inf}
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -146,7 +147,7 @@ class Screen:
         `agreement` is measured on the images that were run in both precisions: a decision agrees
         if low precision had it right or its margin is below the threshold.
         """
-        missed = sum(margin >= self.threshold for margin in self._wrong_margins)
+        missed = self._missed_before + sum(m >= self.threshold for m in self._wrong_margins)
         return {
             "active": self.active,
             "calibrated": self._compared >= self._calibration,
@@ -158,13 +159,16 @@ class Screen:
         }
 
     def resume(self, report: Mapping[str, Any]) -> None:
-        """Decide as the screen did that gave this report, without a calibration of its own.
+        """Go on as the screen that gave this report: decide as it did, and count on from it.
 
         Nothing changes where that screen had not finished its calibration.
         """
         if report.get("calibrated"):
             self.active, self._lowest = bool(report["active"]), float(report["threshold"])
             self.threshold, self._calibration = self._lowest, 0
+            self._compared, self._screened = int(report["compared"]), int(report["screened"])
+            self._repeated = round(report["repeated"] * self._screened)
+            self._missed_before = round((1 - report["agreement"]) * self._compared)
 
     def _both(self, images: Tensor) -> Tensor:
         calibrating = self._compared < self._calibration
@@ -175,7 +179,7 @@ class Screen:
         self._compared += len(images)
         self._wrong_margins += margins[wrong].tolist()
         self._wrong_margins.sort(reverse=True)
-        allowed = int(self._tolerance * self._compared)
+        allowed = max(0, int(self._tolerance * self._compared) - self._missed_before)
         if allowed < len(self._wrong_margins):
             found = math.nextafter(self._wrong_margins[allowed], math.inf)
             self.threshold = max(self._lowest, found)

@@ -136,7 +136,14 @@ class Method:
 
 
 class DeletionEvaluator(pl.Callback):
-    """Takes each test batch, calls the pure functions and writes its rows."""
+    """Takes each test batch, calls the pure functions and writes its rows.
+
+    Args:
+        settings, method, engine, seed: what is measured and how.
+        parts: where the rows go.
+        kept: indices of the images that are kept as examples.
+        earlier: how the model was run on the blocks that were done before (`PreparedModel.report`).
+    """
 
     def __init__(
         self,
@@ -146,6 +153,7 @@ class DeletionEvaluator(pl.Callback):
         parts: Parts,
         kept: NDArray[np.int64],
         seed: int,
+        earlier: Mapping[str, Any] | None = None,
     ) -> None:
         self.settings = settings
         self.method = method
@@ -153,6 +161,7 @@ class DeletionEvaluator(pl.Callback):
         self.parts = parts
         self.kept = set(kept.tolist())
         self.seed = seed
+        self.earlier = earlier or {}
         self._prepared: PreparedModel | None = None
 
     def on_test_batch_end(
@@ -195,6 +204,7 @@ class DeletionEvaluator(pl.Callback):
             if not isinstance(network, nn.Module):
                 raise TypeError(f"Expected a network, but got {type(network).__name__}")
             self._prepared = self._ready(network, images)
+            self._prepared.resume(self.earlier)
         return self._prepared
 
     def _ready(self, network: nn.Module, images: Tensor) -> PreparedModel:

@@ -80,8 +80,13 @@ class Parts:
 
     def metas(self) -> Iterator[dict[str, Any]]:
         """The metadata of every block, in order."""
-        for path in self._files():
-            yield json.loads(pq.read_schema(path).metadata[_META])
+        for number in range(self.count):
+            yield self.meta(number)
+
+    def meta(self, number: int) -> dict[str, Any]:
+        """The metadata of block `number`, which must be done."""
+        found: dict[str, Any] = json.loads(pq.read_schema(self.path(number)).metadata[_META])
+        return found
 
     def examples(self) -> dict[str, NDArray[Any]]:
         """The example arrays of all blocks, joined along the first axis."""

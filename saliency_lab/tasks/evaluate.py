@@ -147,7 +147,10 @@ def _evaluated(
         log.info("%d processes take %d blocks in turn", trainer.world_size, left)
     kept = np.random.default_rng(config["seed"]).permutation(len(ids))[: settings.examples]
     engine = built(config["engine"], "engine")
-    evaluator = DeletionEvaluator(settings, method, engine, parts, kept, int(config["seed"]))
+    earlier = parts.meta(finished[-1])["engine"] if finished else None
+    evaluator = DeletionEvaluator(
+        settings, method, engine, parts, kept, int(config["seed"]), earlier
+    )
     # The trainer is older than what it calls: its processes had to agree on the blocks first.
     trainer.callbacks.append(evaluator)  # type: ignore[attr-defined]
     looped = time.monotonic()

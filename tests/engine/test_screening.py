@@ -120,7 +120,10 @@ def test_a_resumed_screen_decides_as_the_one_before(monkeypatch: pytest.MonkeyPa
     resumed.resume(first.report())
     images = values(500, 7)
     assert torch.equal(resumed(images), first(images))
-    assert resumed.report()["compared"] == 0
+    before, after = first.report(), resumed.report()
+    assert after["compared"] == before["compared"]
+    assert after["screened"] == before["screened"]
+    assert after["repeated"] == pytest.approx(before["repeated"])
     # Its own audits, of far fewer images, may raise the threshold but not lower it.
     for seed in range(2 * screening._AUDIT_EVERY):
         resumed(values(3, seed))
@@ -128,6 +131,20 @@ def test_a_resumed_screen_decides_as_the_one_before(monkeypatch: pytest.MonkeyPa
     off, _ = calibrated(monkeypatch, pays=False)
     resumed.resume(off.report())
     assert not resumed.active
+
+
+def test_decisions_missed_before_are_counted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = calibrated(monkeypatch, pays=True, tolerance=0.01)
+    earlier = {**first.report(), "compared": 2000, "agreement": 0.99}
+    resumed = Screen(off_by(5.0), exact, calibration=1000, tolerance=0.01)
+    resumed.resume(earlier)
+    assert resumed.report()["agreement"] == pytest.approx(0.99)
+    # All 20 that may be missed are: an audit's wrong decisions raise the threshold above them all.
+    while resumed.report()["compared"] == 2000:
+        resumed(values(50, 1))
+    report = resumed.report()
+    assert resumed.threshold > first.threshold
+    assert report["agreement"] == pytest.approx(1 - 20 / report["compared"])
 
 
 def test_nothing_is_resumed_from_a_calibration_that_had_not_finished() -> None:

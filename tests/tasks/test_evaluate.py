@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,8 @@ import pytest
 from PIL import Image
 
 from saliency_lab.cli.command import run
+from saliency_lab.engine.screening import Screen
+from saliency_lab.evaluators.parts import Parts
 
 TINY = [
     "data.train_images=120", "data.test_images=24", "trainer.max_epochs=2", "trainer.threads=1",
@@ -107,6 +110,32 @@ def test_a_finished_run_is_shown_and_a_new_checkpoint_is_measured_anew(
     (directory / "summary.json").write_text(json.dumps(summary))
     assert command(*words) == 0
     assert (directory / "rows.parquet").stat().st_mtime_ns > before
+
+
+def test_a_killed_evaluation_goes_on_with_the_screen_that_it_had(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("evaluate", "method=active", "evaluator.batch_size=8", "engine.screen=bf16",
+             "engine.calibration=64", *TINY)  # fmt: skip
+    write = Parts.write
+
+    def killed(self: Parts, number: int, *rest: Any) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+        write(self, number, *rest)
+
+    monkeypatch.setattr(Parts, "write", killed)
+    assert command(*words) == 130
+    (part,) = Path(EVALUATED).glob("active/*/parts/00000008-*.parquet")
+    directory = part.parents[1]
+    before = Parts(directory, 24, 8).meta(1)["engine"]["screen"]
+    assert before["calibrated"]
+    monkeypatch.setattr(Parts, "write", write)
+    monkeypatch.setattr(Screen, "_both", None)  # a screen that calibrated anew would call it
+    assert command(*words) == 0
+    after = json.loads((directory / "summary.json").read_text())["engine"]["screen"]
+    for name in ("active", "threshold", "compared", "agreement"):
+        assert after[name] == before[name], name
 
 
 def test_the_train_split_and_any_pair_can_be_measured(command: Command) -> None:
