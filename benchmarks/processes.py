@@ -63,9 +63,14 @@ def rate(place: Path, count: int, images: int) -> float:
 
 
 def run(place: Path, *words: str) -> str:
-    """Run a task in `place` and return what it printed."""
+    """Run a task in `place` and return its log."""
+    return finished(place, "-m", "saliency_lab", *words, "logger=none").stderr
+
+
+def finished(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python with one thread, run in `place` to its end; a failure ends this process, too."""
     done = subprocess.run(
-        [sys.executable, "-m", "saliency_lab", *words, "logger=none"],
+        [sys.executable, *arguments],
         cwd=place,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -74,7 +79,7 @@ def run(place: Path, *words: str) -> str:
     )
     if done.returncode:
         sys.exit(done.stderr)
-    return done.stderr
+    return done
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.processes import run
+from benchmarks.processes import finished, run
 
 REPEATS = 3
 COMMON = ("data.train_images=100", "trainer=cpu", "trainer.threads=1", "logger=none")
@@ -67,28 +66,14 @@ def main() -> int:
 
 def _help(place: Path) -> float:
     began = time.perf_counter()
-    _finished(place, "-m", "saliency_lab", "--help")
+    finished(place, "-m", "saliency_lab", "--help")
     return time.perf_counter() - began
 
 
 def _first_batch(place: Path, *words: str) -> float:
-    printed = _finished(place, "-c", _UNTIL_FIRST_BATCH, *words, *COMMON, "overwrite=true")
-    (line,) = (line for line in printed.splitlines() if line.startswith("SECONDS"))
+    done = finished(place, "-c", _UNTIL_FIRST_BATCH, *words, *COMMON, "overwrite=true")
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("SECONDS"))
     return float(line.split()[1])
-
-
-def _finished(place: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=place,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        sys.exit(done.stderr)
-    return done.stdout
 
 
 if __name__ == "__main__":
