@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from saliency_lab.models.network import network
 from saliency_lab.models.weights import read_file
+from saliency_lab.runs.directory import is_finished, read_summary
 
 
 @dataclass
@@ -60,10 +61,17 @@ def cases(outputs: Path, data: Path, device: torch.device, only: str | None) -> 
 
 
 def _checkpoint(outputs: Path, architecture: str, datasets: tuple[str, ...]) -> Path:
+    """Of the finished runs on the first data set that has any, the one of the most epochs."""
     for dataset in datasets:
-        known = sorted((outputs / "train" / dataset / architecture).glob("**/best.ckpt"))
-        if known:
-            return known[0]
+        folder = outputs / "train" / dataset / architecture
+        runs = [
+            path.parent
+            for path in sorted(folder.glob("*/summary.json"))
+            if is_finished(path.parent)
+        ]
+        if runs:
+            longest = max(runs, key=lambda run: read_summary(run)["epochs"])
+            return longest / "checkpoints" / "best.ckpt"
     raise FileNotFoundError(f"no trained {architecture} in {outputs}: train one on {datasets[0]}")
 
 

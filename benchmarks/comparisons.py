@@ -20,8 +20,6 @@ from saliency_lab.metrics.deletion import PAPER_FRACTIONS
 
 _NAMES = {"off": "fp32", "int8": "int8 screen", "bf16": "bf16 screen"}
 SCREENS: tuple[Literal["off", "int8", "bf16"], ...] = ("off", "int8", "bf16")
-# Against peers the one that pays on every case, to save the time of a third run of each.
-PEER_SCREENS: tuple[Literal["off", "bf16"], ...] = ("off", "bf16")
 
 
 class Row(NamedTuple):
@@ -108,7 +106,7 @@ def versus_captum(case: Case, runs: Mapping[str, Run]) -> list[Row]:
     sides: dict[str, Callable[[], object]] = {"captum": captum}
     notes: dict[str, str] = {}
     _require_same_maps(expected, runs["off"].maps)
-    for screen in PEER_SCREENS:
+    for screen in SCREENS:
         notes[screen] = _screen_note(
             runs[screen].prepared, _agreement(runs[screen].curves(images), decisions)
         )
@@ -132,7 +130,7 @@ def versus_quantus(case: Case) -> list[Row]:
         "quantus": lambda: peers.quantus_curve(model, images, saliency, targets)
     }
     notes: dict[str, str] = {}
-    for screen in PEER_SCREENS:
+    for screen in SCREENS:
         prepared = Engine(screen=screen, calibration=case.calibration).prepare(model, images)
         ours.calibrate(prepared, images, found, intact)
         sides[screen] = lambda run=prepared: peers.our_curve(
