@@ -64,6 +64,7 @@ def _overview(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         words = [" ".join(f"`{word}`" for word in record["departures"]) for record in records]
         rows.append(["departs in", *(word or "–" for word in words)])
     yield from _markdown(["", *(record["title"] for record in records)], rows)
+    yield from _between_seeds(records)
     missing = [name for name in WORKLOADS if name not in {r["column"] for r in records}]
     if missing:
         yield from (f"Not run yet: {', '.join(f'`{name}`' for name in missing)}.", "")
@@ -88,6 +89,27 @@ def _area_cell(record: Mapping[str, Any], fill: str, view: str) -> str:
 def _images_cell(record: Mapping[str, Any]) -> str:
     test = record["evaluations"].get("test")
     return f"{test['images']:,}" if test else "–"
+
+
+def _between_seeds(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """How far trainings that differ in their seed alone are apart, for columns of one seed."""
+    for record in records:
+        test = record["evaluations"].get("test")
+        if test is None or len(test["seeds"]) == 1:
+            continue
+        apart = max(_spread(row["by_seed"]) for row in test["areas"])
+        accuracies = [training["test"]["accuracy"] for training in record["trainings"]]
+        yield from (
+            f"{record['title']}: between its {len(test['seeds'])} seeds an area moves by up to "
+            f"{apart:.3f}"
+            + (f", the accuracy by {_spread(accuracies):.3f}" if accuracies else "")
+            + ". Intervals of columns of one seed are over images and do not contain this.",
+            "",
+        )
+
+
+def _spread(values: Sequence[float]) -> float:
+    return max(values) - min(values)
 
 
 def _whole() -> Iterator[str]:

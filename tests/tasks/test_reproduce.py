@@ -143,6 +143,7 @@ def test_seeds_are_combined_and_their_agreement_on_the_order_is_counted(tmp_path
     # 0.2 against the paper's 0.15 is more than 0.03 away, 0.25 against 0.23 is not.
     assert "| black, active | 0.15 | 0.200 | [0.100, 0.300] | 2 | +0.050 | higher |" in page
     assert "| black, original | 0.23 | 0.250 | [0.200, 0.300] | 2 | +0.020 | same |" in page
+    assert "between its 2 seeds an area moves by up to 0.200. Intervals" in page
 
 
 def test_columns_published_before_stay_on_the_page_in_the_papers_order(tmp_path: Path) -> None:
