@@ -37,6 +37,7 @@ from saliency_lab.metrics.fills import checked_fill, fill_images
 
 log = logging.getLogger(__name__)
 
+_BLOCK = 100
 # The pairs that the reference reports: maps of what speaks for the class lose it to black, maps
 # of what speaks against darkening to white.
 PAPER_PAIRS: dict[str, tuple[str, ...]] = {
@@ -57,7 +58,7 @@ class DeletionSettings:
     fills: Literal["paper"] | tuple[str, ...]
     fractions: tuple[float, ...]
     split: Literal["test", "train"]
-    batch_size: int
+    batch_size: int | None
     on_nonfinite: Literal["error", "skip"]
     examples: int
     resamples: int
@@ -65,6 +66,17 @@ class DeletionSettings:
     def fills_of(self, view: str) -> tuple[str, ...]:
         """What deleted pixels of a view's map are replaced by."""
         return PAPER_PAIRS[view] if self.fills == "paper" else self.fills
+
+    def block_size(self, shape: tuple[int, int, int], device: torch.device) -> int:
+        """Images (C, H, W) per block, where none is set: 100, on a CPU fewer if they are large.
+
+        A block is what a kill loses and what progress is told by. A source may take half a minute
+        for an image of 224×224 on a CPU, where small batches cost nothing; a GPU wants many.
+        """
+        if self.batch_size is not None:
+            return self.batch_size
+        _, height, width = shape
+        return _BLOCK if device.type != "cpu" else min(_BLOCK, max(16, 2**19 // (height * width)))
 
 
 def deletion(
@@ -74,7 +86,7 @@ def deletion(
     fills: Literal["paper"] | Sequence[str] = "paper",
     fractions: Sequence[Annotated[float, Ge(0)]] | None = None,
     split: Literal["test", "train"] = "test",
-    batch_size: Annotated[int, Gt(0)] = 100,
+    batch_size: Annotated[int, Gt(0)] | None = None,
     on_nonfinite: Literal["error", "skip"] = "error",
     examples: Annotated[int, Ge(0)] = 50,
     resamples: Annotated[int, Gt(0)] = 1000,
@@ -87,7 +99,8 @@ def deletion(
         fills: `paper` reports black for original, positive and active, and white for original,
             negative and inactive; or a list of fills for every view.
         split: the images to measure on.
-        batch_size: images per block; a block is computed, written and resumed as one.
+        batch_size: images per block; a block is computed, written and resumed as one. None
+            chooses, see `DeletionSettings.block_size`.
         on_nonfinite: `skip` counts and leaves out images with NaN or infinite logits or maps.
         examples: images kept with their maps for the report, drawn at random by seed.
         resamples: bootstrap resamples of each interval.

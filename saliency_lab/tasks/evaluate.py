@@ -133,11 +133,12 @@ def _evaluated(
     model = load_classifier(Path(checkpoint["path"]))
     data = data_module(config)
     _require_same_classes(model, data)
-    data.eval_split, data.eval_batch_size = settings.split, settings.batch_size
+    block = settings.block_size(data.input_shape, trainer.strategy.root_device)
+    data.eval_split, data.eval_batch_size = settings.split, block
     data.download()
     data.setup("test")
     ids = data.ids(settings.split)
-    parts = Parts(directory, len(ids), settings.batch_size)
+    parts = Parts(directory, len(ids), block)
     finished = agreed(trainer, parts.done)
     data.done_blocks = lambda: finished
     if finished:

@@ -132,6 +132,14 @@ def test_a_resumed_evaluation_computes_only_what_is_missing(
     pd.testing.assert_frame_equal(whole, again)
 
 
+def test_blocks_are_smaller_for_large_images_on_a_cpu_only() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    sizes = {side: deletion().block_size((3, side, side), cpu) for side in (32, 64, 128, 224, 512)}
+    assert sizes == {32: 100, 64: 100, 128: 32, 224: 16, 512: 16}
+    assert deletion().block_size((3, 224, 224), cuda) == 100
+    assert deletion(batch_size=7).block_size((3, 224, 224), cpu) == 7
+
+
 def test_random_sources_do_not_depend_on_the_blocks(
     data: Shapes, classifier: Classifier, tmp_path: Path
 ) -> None:
