@@ -43,6 +43,15 @@ PAPER_VIEWS = ("original", "positive", "negative", "active", "inactive")
 LONGEST_NAME = 120
 
 
+def decides(override: str) -> bool:
+    """Whether a word of a command line (`key=value`) changes what comes out of a run.
+
+    The choice of a trainer does not: what it sets that matters is a key of its own.
+    """
+    key = override.lstrip("+~").split("=")[0]
+    return key != "trainer" and not _belongs(key, NOT_IDENTITY)
+
+
 def differences(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Leaves of `config` that are not the same in `defaults`, by dotted path, sorted."""
     mine, theirs = _leaves(config), _leaves(defaults)

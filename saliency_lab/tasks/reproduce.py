@@ -14,6 +14,7 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
+from saliency_lab.config.identity import decides
 from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.report.reproduction import Column, kind_of, write_reproduction
@@ -36,10 +37,6 @@ BEYOND = {
         "data.limit=1000",
     ),
 }
-
-
-# Settings that change how a run is made, but not what comes of it.
-_INDIFFERENT = ("trainer.threads=", "trainer.accelerator=", "trainer.devices=", "logger")
 
 
 @dataclass(frozen=True)
@@ -144,8 +141,7 @@ def _column(name: str, jobs: Sequence[Job], departures: Sequence[str]) -> Column
     mine = [job for job in jobs if job.column == name and is_finished(job.directory)]
     runs = {(job.kind, job.seed): job.directory for job in mine}
     commands = tuple(job.command for job in jobs if job.column == name)
-    real = tuple(word for word in departures if not word.startswith(_INDIFFERENT))
-    return Column(name, runs, commands, real)
+    return Column(name, runs, commands, tuple(word for word in departures if decides(word)))
 
 
 def _show(columns: Sequence[Column], page: Path) -> None:

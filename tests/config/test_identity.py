@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from saliency_lab.config.identity import conflicts, differences, method_label, run_directory
+from saliency_lab.config.identity import (
+    conflicts,
+    decides,
+    differences,
+    method_label,
+    run_directory,
+)
 from saliency_lab.errors import UserError
 
 DEFAULTS = {
@@ -118,3 +124,21 @@ def test_differences_are_by_dotted_path():
 def test_conflicts_are_about_what_decides_the_outcome():
     stored = changed(optimizer__lr=0.5, data__workers=9, data__gone=1)
     assert conflicts(changed(data__new=2), stored) == [("optimizer.lr", 0.5, 0.001)]
+
+
+@pytest.mark.parametrize(
+    ("word", "answer"),
+    [
+        ("trainer=ddp", False),
+        ("trainer.devices=4", False),
+        ("logger=none", False),
+        ("+data.root=/images", False),
+        ("trainer.max_epochs=10", True),
+        ("trainer.precision=bf16-mixed", True),
+        ("data.limit=300", True),
+        ("engine.screen=int8", True),
+        ("model=resnet18", True),
+    ],
+)
+def test_words_that_change_what_comes_out_are_told_from_the_others(word, answer):
+    assert decides(word) is answer
