@@ -22,6 +22,7 @@ from saliency_lab.runs.files import atomic_path, write_json, write_text
 
 CURVE = ["view", "mode", "fill"]
 NOT_MEASURED = ("train", "grids")
+REMARKS = "-remarks.md"
 FLAT = 0.01
 """A curve is flat from where less than this share of the pixels is still to be deleted."""
 
@@ -110,7 +111,8 @@ def kind_of(split: str) -> str:
 def write_reproduction(columns: Sequence[Column], place: Path) -> Path:
     """Write `results/*.json|csv|png` below a folder, and `reproduction.md` from all that lie there.
 
-    Columns that were published earlier, perhaps with other settings, stay on the page.
+    Columns that were published earlier, perhaps with other settings, stay on the page. What a
+    person has to say of a column, in `results/COLUMN-remarks.md`, is shown below its numbers.
 
     Returns:
         The page's path.
@@ -123,8 +125,12 @@ def write_reproduction(columns: Sequence[Column], place: Path) -> Path:
                 _write_curves(column, kind, results)
     known = (results / f"{name}.json" for name in WORKLOADS)
     records = [json.loads(path.read_text(encoding="utf-8")) for path in known if path.is_file()]
+    remarks = {
+        path.name.removesuffix(REMARKS): path.read_text(encoding="utf-8").strip()
+        for path in sorted(results.glob(f"*{REMARKS}"))
+    }
     page = place / "reproduction.md"
-    write_text(page, page_text(records))
+    write_text(page, page_text(records, remarks))
     return page
 
 

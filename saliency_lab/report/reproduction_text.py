@@ -43,11 +43,16 @@ _FURTHER = {
 }
 
 
-def page_text(records: Sequence[Mapping[str, Any]]) -> str:
-    """The Markdown page: all columns at a glance, then each with what can be read off it."""
+def page_text(records: Sequence[Mapping[str, Any]], remarks: Mapping[str, str]) -> str:
+    """The Markdown page: all columns at a glance, then each with what can be read off it.
+
+    Args:
+        records: of the columns, in order.
+        remarks: what a person has to say of a column, by its name.
+    """
     lines = [_INTRODUCTION, *_overview(records), *_whole()]
     for record in records:
-        lines += _section(record)
+        lines += _section(record, remarks.get(record["column"]))
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -138,7 +143,7 @@ def _whole() -> Iterator[str]:
     yield from _markdown(["column", "TFLOP", "estimate"], rows)
 
 
-def _section(record: Mapping[str, Any]) -> Iterator[str]:
+def _section(record: Mapping[str, Any], remark: str | None) -> Iterator[str]:
     yield from (f"## {record['title']}", "")
     yield from _training_lines(record)
     if record["departures"]:
@@ -154,6 +159,8 @@ def _section(record: Mapping[str, Any]) -> Iterator[str]:
         yield from _comparison_table(record)
         yield from (f"![deletion curves](results/{record['column']}-test-curves.png)", "")
         yield from _readings(evaluations["test"])
+    if remark is not None:
+        yield from ("### Remarks", "", remark, "")
     if "train-split" in evaluations:
         yield from ("### Training images (the paper's appendix B)", "")
         yield from _areas_by_map(evaluations["train-split"])

@@ -151,8 +151,13 @@ def test_columns_published_before_stay_on_the_page_in_the_papers_order(tmp_path:
     runs = {("test", 1): write_run(tmp_path / "1", 1, areas)}
     write_reproduction([Column("imagenette_basic_cnn", runs, ())], tmp_path / "docs")
     words = ("data.limit=3",)
+    remark = "White areas move by 0.03 between two epochs.\n"
+    (tmp_path / "docs/results/imagenette_basic_cnn-remarks.md").write_text(remark)
     page = write_reproduction([Column("cifar10_basic_cnn", runs, (), words)], tmp_path / "docs")
     text = page.read_text()
+    (_, second) = text.split("### Test images")[1:]
+    assert f"### Remarks\n\n{remark}\n" in second
+    assert text.count("### Remarks") == 1
     glance = next(line for line in text.splitlines() if line.startswith("| black, original"))
     assert glance == "| black, original | 0.220 (0.23) | 0.220 (0.23) |"
     assert text.count("- `data.limit=3`: on some of the images only") == 1
