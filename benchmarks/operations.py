@@ -1,7 +1,7 @@
 """`python -m benchmarks.operations --data DIR`: where the time of maps and of curves goes.
 
-The operations of PyTorch in each stage by their own time. Sorting is NumPy's, so what the levels of
-the curves take is timed as a stage of its own.
+The operations of PyTorch in each stage by their own time, in the plain script and here. Sorting is
+NumPy's, so what the levels of the curves take is timed as a stage of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks import ours
+from benchmarks import ours, plain
 from benchmarks.cases import Case, cases
 from saliency_lab.engine.engine import Engine
 
@@ -44,6 +44,8 @@ def _profile(case: Case, screen: str) -> None:
     found, intact = ours.all_maps(prepared, case.images)
     ours.calibrate(prepared, case.images, found, intact)
     stages: dict[str, Callable[[], object]] = {
+        "plain script, maps": lambda: plain.all_maps(case.model, case.images),
+        "plain script, curves": lambda: plain.all_curves(case.model, case.images, found),
         "maps": lambda: ours.all_maps(prepared, case.images),
         "levels of the curves": lambda: ours.paper_jobs(case.images, found),
         "curves": lambda: ours.all_curves(prepared, case.images, found, intact),
