@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,8 +22,21 @@ from saliency_lab.runs.directory import read_summary
 from saliency_lab.runs.files import atomic_path, write_json, write_text
 
 CURVE = ["view", "mode", "fill"]
+log = logging.getLogger(__name__)
+
 NOT_MEASURED = ("train", "grids")
 REMARKS = "-remarks.md"
+# What the page takes from a column's record.
+RECORD = {
+    "column",
+    "title",
+    "paper",
+    "trainings",
+    "evaluations",
+    "environment",
+    "departures",
+    "commands",
+}
 FLAT = 0.01
 """A curve is flat from where less than this share of the pixels is still to be deleted."""
 
@@ -124,7 +138,7 @@ def write_reproduction(columns: Sequence[Column], place: Path) -> Path:
             if column.seeds(kind):
                 _write_curves(column, kind, results)
     known = (results / f"{name}.json" for name in WORKLOADS)
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in known if path.is_file()]
+    records = [record for path in known if path.is_file() and (record := _published(path))]
     remarks = {
         path.name.removesuffix(REMARKS): path.read_text(encoding="utf-8").strip()
         for path in sorted(results.glob(f"*{REMARKS}"))
@@ -132,6 +146,23 @@ def write_reproduction(columns: Sequence[Column], place: Path) -> Path:
     page = place / "reproduction.md"
     write_text(page, page_text(records, remarks))
     return page
+
+
+def _published(path: Path) -> dict[str, Any] | None:
+    """What was published of a column; None, and said so, where this version cannot show it."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = sorted(RECORD - record.keys())
+    except (ValueError, AttributeError) as error:
+        missing = [str(error)]
+    if missing:
+        log.warning(
+            "%s is left out: it is damaged or of another version (no %s); publish it again",
+            path,
+            ", ".join(missing),
+        )
+        return None
+    return record
 
 
 def _row(quantity: str, known: float | None, ours: Interval) -> list[object]:

@@ -167,6 +167,23 @@ def test_columns_published_before_stay_on_the_page_in_the_papers_order(tmp_path:
     assert "`cifar10_resnet18`" in text.split("Not run yet: ")[1].splitlines()[0]
 
 
+def test_results_of_another_version_are_left_out_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    areas = {"original": [0.25, 0.21, 0.2], "active": [0.1, 0.1, 0.1]}
+    runs = {("test", 1): write_run(tmp_path / "1", 1, areas)}
+    results = tmp_path / "docs" / "results"
+    write_reproduction([Column("imagenette_basic_cnn", runs, ())], tmp_path / "docs")
+    older = json.loads((results / "imagenette_basic_cnn.json").read_text())
+    del older["departures"]
+    (results / "imagenette_basic_cnn.json").write_text(json.dumps(older))
+    (results / "imagenette_resnet18.json").write_text('{"column": "im')
+    page = write_reproduction([Column("cifar10_basic_cnn", runs, ())], tmp_path / "docs")
+    assert page.read_text().count("### Test images") == 1
+    assert "imagenette_basic_cnn.json is left out" in caplog.text
+    assert "imagenette_resnet18.json is left out" in caplog.text
+
+
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_the_arithmetic_of_a_column_is_that_of_its_network(name: str) -> None:
     network = name.removesuffix("_pretrained").split("_", 1)[1].replace("convnext", "convnext_tiny")
