@@ -37,7 +37,9 @@ from saliency_lab.metrics.fills import checked_fill, fill_images
 
 log = logging.getLogger(__name__)
 
+# Images per block unless they are large or the user says otherwise.
 _BLOCK = 100
+
 # The pairs that the reference reports: maps of what speaks for the class lose it to black, maps
 # of what speaks against darkening to white.
 PAPER_PAIRS: dict[str, tuple[str, ...]] = {

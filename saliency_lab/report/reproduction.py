@@ -21,9 +21,9 @@ from saliency_lab.report.workload import WORKLOADS
 from saliency_lab.runs.directory import read_summary
 from saliency_lab.runs.files import atomic_path, write_json, write_text
 
-CURVE = ["view", "mode", "fill"]
 log = logging.getLogger(__name__)
 
+CURVE = ["view", "mode", "fill"]
 NOT_MEASURED = ("train", "grids")
 REMARKS = "-remarks.md"
 # What the page takes from a column's record.
@@ -152,15 +152,13 @@ def _published(path: Path) -> dict[str, Any] | None:
     """What was published of a column; None, and said so, where this version cannot show it."""
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        missing = sorted(RECORD - record.keys())
-    except (ValueError, AttributeError) as error:
-        missing = [str(error)]
+    except ValueError as error:
+        log.warning("%s is left out, it is damaged (%s): publish that column again", path, error)
+        return None
+    missing = sorted(RECORD - record.keys())
     if missing:
-        log.warning(
-            "%s is left out: it is damaged or of another version (no %s); publish it again",
-            path,
-            ", ".join(missing),
-        )
+        lacks = ", ".join(missing)
+        log.warning("%s is left out, it lacks %s: publish that column again", path, lacks)
         return None
     return record
 
