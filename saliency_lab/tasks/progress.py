@@ -107,7 +107,7 @@ class ProgressReport(pl.Callback):
         self._said = time.monotonic()
         rate = self._done / (self._said - self._began)
         left = (self._total - self._done) / rate
-        state += f"  {rate * images_per_batch:,.0f} images/s  {_clock(left)} left"
+        state += f"  {_rate(rate * images_per_batch)} images/s  {_clock(left)} left"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self._done, state=state)
         else:
@@ -117,6 +117,11 @@ class ProgressReport(pl.Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _rate(images: float) -> str:
+    """Whole images from ten on; slow sources take many seconds for one."""
+    return f"{images:,.0f}" if images >= 10 else f"{images:.2g}"
 
 
 def _clock(seconds: float) -> str:

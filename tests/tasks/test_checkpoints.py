@@ -156,3 +156,10 @@ def test_time_left_is_of_the_whole_run(monkeypatch, caplog):
     with caplog.at_level(logging.INFO):
         report._say("epoch 1/2", 64)
     assert "64 images/s  0:10 left  batch 10/20" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("images", "text"), [(0.2345, "0.23"), (3.14, "3.1"), (64.4, "64"), (12345.6, "12,346")]
+)
+def test_slow_rates_are_not_told_as_zero(images, text):
+    assert progress._rate(images) == text
