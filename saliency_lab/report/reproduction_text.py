@@ -164,6 +164,7 @@ def _section(record: Mapping[str, Any], remark: str | None) -> Iterator[str]:
     if "train-split" in evaluations:
         yield from ("### Training images (the paper's appendix B)", "")
         yield from _areas_by_map(evaluations["train-split"])
+        yield from (f"![deletion curves](results/{record['column']}-train-split-curves.png)", "")
     for kind, what in _FURTHER.items():
         if kind in evaluations:
             yield from (f"### {what}", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,9 @@ def test_a_column_is_trained_measured_on_both_splits_compared_and_resumed(
     page = Path("docs/reproduction.md").read_text()
     assert "CIFAR-10 · CNN" in page
     assert "appendix B" in page
+    for figure in re.findall(r"\((results/[^)]+\.png)\)", page):
+        assert (Path("docs") / figure).is_file(), figure
+    assert "cifar10_basic_cnn-train-split-curves.png" in page
     assert "| accuracy | 0.6307 |" in page
     assert str(tiny_cifar10) not in page
     record = json.loads(Path("docs/results/cifar10_basic_cnn.json").read_text())
