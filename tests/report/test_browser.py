@@ -43,8 +43,11 @@ class Visit:
         return self.page.eval_on_selector(canvas, "canvas => canvas.toDataURL()")
 
     def settle(self) -> None:
-        """Until what was asked for is drawn: decoding is asynchronous."""
-        self.page.wait_for_timeout(150)
+        """Until what was asked for is drawn: decoding is asynchronous.
+
+        A locator waits without evaluating text in the page, which the page's own policy forbids.
+        """
+        self.page.locator(".viewer[aria-busy=false]").wait_for()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,7 @@ def _visit(browser: Any, page: Path, screen: str = "desktop", scheme: str = "lig
     visit.page.on("pageerror", lambda error: visit.errors.append(str(error)))
     visit.page.on("console", lambda said: visit.said(said.type, said.text))
     visit.page.goto(page.as_uri())
-    visit.page.wait_for_function("document.querySelector('#caption').textContent !== ''")
+    visit.settle()
     return visit
 
 

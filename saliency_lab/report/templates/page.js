@@ -267,6 +267,8 @@
   const drawViewer = async () => {
     const set = theSet(), item = view.item, turn = ++drawing;
     if (!item) return;
+    const viewer = document.querySelector(".viewer");
+    viewer.setAttribute("aria-busy", "true");
     const key = byId("pick-method").value;
     const ready = await load(set, item);
     if (turn !== drawing) return;
@@ -299,6 +301,7 @@
     const coarse = Math.max(set.width, set.height) < set.pixels;
     byId("grid-note").textContent = coarse ? `, drawn on a grid of ${set.width} × ${set.height}; measured at ${set.pixels}` : "";
     drawSteps(set, item, key);
+    viewer.setAttribute("aria-busy", "false");
   };
   const drawSteps = (set, item, key) => {
     const rows = set.fractions.map((fraction, step) => {
