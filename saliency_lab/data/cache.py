@@ -16,9 +16,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from saliency_lab.data.progress import shown_progress
 from saliency_lab.data.source import Pixels, Source, Unreadable
 from saliency_lab.runs.files import atomic_path, write_json, writing_error
+from saliency_lab.runs.progress import shown_progress
 
 _VERSION = 1
 _CHUNK_BYTES = 4 << 20

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from saliency_lab.report.records import Records, TrainingRun, read_records
 from saliency_lab.report.seeds import SeedGroup, seed_groups
 from saliency_lab.report.views_figure import views_figure
 from saliency_lab.runs.files import atomic_path, write_text
+from saliency_lab.runs.progress import shown_progress
 
 PAGE_BYTES = 4_700_000
 """What the page may weigh: below 5 MB, with room for what is not counted here."""
@@ -81,21 +83,22 @@ def write_report(outputs: Path, runs: Sequence[str] | None, destination: Path) -
     examples = [found for panel in panels if (found := chosen_examples(panel, each))]
     named = [(_training_slug(run), run) for run in records.trainings]
     figures = _write_figures(panels, examples, named, destination / "figures")
-    written = _write_tables(_tables(panels, groups, records), destination / "tables")
+    shown = _tables(panels, groups, records)
+    written = _write_tables(shown, destination / "tables")
     page = destination / "index.html"
-    write_text(page, page_text(records, panels, groups, examples, named))
+    write_text(page, _page_text(records, panels, groups, shown, examples, named))
     return ReportFiles(page, tuple(figures), tuple(written), records)
 
 
-def page_text(
+def _page_text(
     records: Records,
     panels: Sequence[Panel],
     groups: Sequence[SeedGroup],
+    shown: Mapping[str, pd.DataFrame],
     examples: Sequence[Examples],
     trainings: Sequence[tuple[str, TrainingRun]],
 ) -> str:
     """The whole page as HTML; it asks for no other file."""
-    shown = _tables(panels, groups, records)
     content: dict[str, Any] = {
         "panels": [sections.panel_section(panel) for panel in panels],
         "reference": overview.reference_section(overview.overview_rows(panels, groups)),
@@ -217,27 +220,39 @@ def _write_figures(
     trainings: Sequence[tuple[str, TrainingRun]],
     folder: Path,
 ) -> list[Path]:
-    written: list[Path] = []
+    drawn = list(_figures(panels, examples, trainings))
     _remove_old(folder, ("png", "pdf"))
+    written: list[Path] = []
+    for name, draw in shown_progress(
+        drawn, total=len(drawn), title="drawing", unit="figures", count=lambda _: 1
+    ):
+        written += _saved(draw(), folder, name)
+    return written
+
+
+def _figures(
+    panels: Sequence[Panel],
+    examples: Sequence[Examples],
+    trainings: Sequence[tuple[str, TrainingRun]],
+) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    """The name of each figure and what draws it."""
     for panel in panels:
-        written += _saved(curves_figure(panel.points, panel.title), folder, f"curves-{panel.slug}")
+        yield f"curves-{panel.slug}", partial(curves_figure, panel.points, panel.title)
         if len({curve.method for curve in panel.curves}) >= _COMPARED_SOURCES:
-            overview_of_sources = views_figure(_curve_areas(panel), panel.title)
-            written += _saved(overview_of_sources, folder, f"views-{panel.slug}")
+            yield f"views-{panel.slug}", partial(views_figure, _curve_areas(panel), panel.title)
     for one in examples:
         curves = [curve for curve in one.panel.curves if curve.key in one.maps][:_FIGURE_MAPS]
         maps = {curve.label: one.maps[curve.key][:_FIGURE_EXAMPLES] for curve in curves}
         rows = one.row_labels[:_FIGURE_EXAMPLES]
-        grid = example_grid(one.images[:_FIGURE_EXAMPLES], maps, rows)
-        written += _saved(grid, folder, f"examples-{one.panel.slug}")
+        draw = partial(example_grid, one.images[:_FIGURE_EXAMPLES], maps, rows)
+        yield f"examples-{one.panel.slug}", draw
     for slug, run in trainings:
         title = title_of(run.summary.data.name, run.summary.model.name, run.pretrained)
-        written += _saved(training_figure(run.metrics, title), folder, f"training-{slug}")
-        classes = run.summary.data.classes
-        if run.summary.confusion and len(classes) == len(run.summary.confusion):
-            drawn = confusion_figure(run.summary.confusion, classes, f"{title}: confusion")
-            written += _saved(drawn, folder, f"confusion-{slug}")
-    return written
+        yield f"training-{slug}", partial(training_figure, run.metrics, title)
+        classes, confusion = run.summary.data.classes, run.summary.confusion
+        if confusion and len(classes) == len(confusion):
+            named = f"{title}: confusion"
+            yield f"confusion-{slug}", partial(confusion_figure, confusion, classes, named)
 
 
 def _curve_areas(panel: Panel) -> pd.DataFrame:

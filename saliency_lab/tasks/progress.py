@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from saliency_lab.models.classifier import Classifier
+from saliency_lab.runs.progress import clock_text, rate_text
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class ProgressReport(pl.Callback):
         self._said = time.monotonic()
         rate = self._done / (self._said - self._began)
         left = (self._total - self._done) / rate
-        state += f"  {_rate(rate * images_per_batch)} images/s  {_clock(left)} left"
+        state += f"  {rate_text(rate * images_per_batch)} images/s  {clock_text(left)} left"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self._done, state=state)
         else:
@@ -117,14 +118,3 @@ class ProgressReport(pl.Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def _rate(images: float) -> str:
-    """Whole images from ten on; slow sources take many seconds for one."""
-    return f"{images:,.0f}" if images >= 10 else f"{images:.2g}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from saliency_lab.models.checkpoint import load_classifier
+from saliency_lab.runs.progress import clock_text, rate_text
 from saliency_lab.tasks import progress
 from saliency_lab.tasks.checkpoints import newest_checkpoint
 
@@ -139,7 +140,7 @@ def test_no_progress_where_none_is_wanted(command, monkeypatch):
     ("seconds", "text"), [(0, "0:00"), (61, "1:01"), (3599.6, "1:00:00"), (7325, "2:02:05")]
 )
 def test_time_left_is_read_as_a_clock(seconds, text):
-    assert progress._clock(seconds) == text
+    assert clock_text(seconds) == text
 
 
 def test_time_left_is_of_the_whole_run(monkeypatch, caplog):
@@ -162,4 +163,4 @@ def test_time_left_is_of_the_whole_run(monkeypatch, caplog):
     ("images", "text"), [(0.2345, "0.23"), (3.14, "3.1"), (64.4, "64"), (12345.6, "12,346")]
 )
 def test_slow_rates_are_not_told_as_zero(images, text):
-    assert progress._rate(images) == text
+    assert rate_text(images) == text

@@ -49,7 +49,7 @@ def _with_bar(
             yield item
             done += count(item)
             rate = done / max(time.monotonic() - start, 1e-6)
-            progress.update(task, completed=done, rate=f"{rate:,.0f} {unit}/s")
+            progress.update(task, completed=done, rate=f"{rate_text(rate)} {unit}/s")
 
 
 def _with_lines(
@@ -63,13 +63,18 @@ def _with_lines(
         now = time.monotonic()
         if now - spoken >= _SECONDS_BETWEEN_LINES or done == total:
             spoken, rate = now, done / max(now - start, 1e-6)
-            left = (total - done) / rate
-            _log.info(
-                "%s: %s of %s %s, %.0f/s, %.0f s left",
-                title,
-                f"{done:,}",
-                f"{total:,}",
-                unit,
-                rate,
-                left,
-            )
+            left = clock_text((total - done) / rate)
+            counted = f"{done:,} of {total:,} {unit}"
+            _log.info("%s: %s, %s/s, %s left", title, counted, rate_text(rate), left)
+
+
+def rate_text(items: float) -> str:
+    """Whole items a second from ten on, two digits below: slow work takes many seconds for one."""
+    return f"{items:,.0f}" if items >= 10 else f"{items:.2g}"
+
+
+def clock_text(seconds: float) -> str:
+    """3:20 or 2:03:20."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
