@@ -15,6 +15,7 @@ NOT_IDENTITY = (
     "output_root",
     "training",
     "overwrite",
+    "continues",
     "hydra",
     "logger",
     "data.workers",

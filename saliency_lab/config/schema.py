@@ -36,6 +36,13 @@ class TrainConfig(RunConfig):
 
 
 @dataclass
+class TrainTaskConfig(TrainConfig):
+    """Training it, maybe from where a shorter training ended."""
+
+    continues: str | None = None
+
+
+@dataclass
 class EvaluateConfig(TrainConfig):
     """A trained classifier, a method and how it is measured."""
 
@@ -83,7 +90,7 @@ class ReproduceConfig(RunConfig):
 
 
 SCHEMAS = {
-    "train": TrainConfig,
+    "train": TrainTaskConfig,
     "evaluate": EvaluateConfig,
     "explain": ExplainConfig,
     "report": ReportConfig,

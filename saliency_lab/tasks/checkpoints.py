@@ -62,6 +62,12 @@ class Checkpoints(Checkpoint):
         if self.history and trainer.is_global_zero:
             self._publish(improved=self.best["epoch"] == self.history[-1]["epoch"])
 
+    def take_best(self, folder: Path) -> None:
+        """The best checkpoint so far, where this training goes on from another's `folder`."""
+        if (folder / "best.ckpt").is_file():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            _link(folder / "best.ckpt", self.directory / "best.ckpt")
+
     def _publish(self, improved: bool) -> None:
         if improved:
             _link(self.directory / "last.ckpt", self.directory / "best.ckpt")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from saliency_lab.config.binding import bound_arguments, built
 from saliency_lab.data.module import ImageData
@@ -72,12 +74,15 @@ def classifier(
         data.num_classes,
         seed=int(config["seed"]),
         optimizer=_partial(config["optimizer"], "optimizer"),
-        scheduler=functools.partial(
-            _partial(config["scheduler"], "scheduler", "max_epochs"),
-            max_epochs=config["trainer"]["max_epochs"],
-        ),
+        scheduler=schedule(config, config["trainer"]["max_epochs"]),
         facts=facts,
     )
+
+
+def schedule(config: Mapping[str, Any], max_epochs: int) -> Callable[[Optimizer], LRScheduler]:
+    """From an optimizer to the configured schedule of a training of that many epochs."""
+    partial = _partial(config["scheduler"], "scheduler", "max_epochs")
+    return functools.partial(partial, max_epochs=max_epochs)
 
 
 def _partial(component: Mapping[str, Any], key: str, *given: str) -> Callable[..., Any]:

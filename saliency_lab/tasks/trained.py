@@ -36,16 +36,20 @@ _NOT_TRAINING = (
 
 
 def trained_checkpoint(config: Mapping[str, Any]) -> Path:
-    """The file that `ckpt` names, or the last checkpoint of the matching training run.
+    """The file, or a training's newest, that `ckpt` names; else that of the matching training run.
 
     Raises:
         UserError: there is none; the message says which command trains it.
     """
     if config["ckpt"] is not None:
         path = Path(config["ckpt"])
-        if not path.is_file():
-            raise UserError(f"Expected `ckpt` to be a file, but there is none at '{path}'")
-        return path
+        named = path if path.is_file() else newest_checkpoint(path)
+        if named is None:
+            raise UserError(
+                "Expected `ckpt` to be a checkpoint or the directory of a training, but there is "
+                f"none at '{path}'"
+            )
+        return named
     directories = [Path(directory) for directory in config["training"]]
     for directory in directories:
         found = newest_checkpoint(directory) if is_finished(directory) else None

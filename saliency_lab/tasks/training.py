@@ -27,6 +27,7 @@ from saliency_lab.tasks.components import (
     lightning_trainer,
     tracker,
 )
+from saliency_lab.tasks.continuation import continued_checkpoint
 from saliency_lab.tasks.epoch_logger import EpochLogger
 from saliency_lab.tasks.ranks import agreed
 from saliency_lab.tasks.tracking import Record
@@ -53,7 +54,7 @@ def train_classifier(config: Mapping[str, Any], directory: Path) -> None:
         data = data_module(config)
         data.download()
         data.global_batch = config["trainer"]["batch"] == "global"
-        resume = start["resume"]
+        resume, continued = start["resume"], start["continued"]
         pl.seed_everything(int(config["seed"]) % 2**32, verbose=False)
         # A checkpoint brings the weights: nothing is downloaded a second time. And a mistake in
         # the model's settings shows before an hour of decoding.
@@ -63,6 +64,8 @@ def train_classifier(config: Mapping[str, Any], directory: Path) -> None:
         model.facts["fingerprint"] = data.fingerprint("train")
         if trainer.is_global_zero:
             begin(directory, config, overwrite=config["overwrite"])
+            if continued is not None:
+                checkpoints.take_best(continued.parent)
             _say_shares(data, trainer.world_size)
         with tracker(config).run(config, directory) as record:
             if record is not None:
@@ -77,7 +80,9 @@ def _start(
     stack.enter_context(held(directory))
     if is_done(config, directory):
         return None
-    return {"resume": None if config["overwrite"] else newest_checkpoint(directory)}
+    mine = None if config["overwrite"] else newest_checkpoint(directory)
+    continued = continued_checkpoint(config) if mine is None else None
+    return {"resume": mine or continued, "continued": continued}
 
 
 def _say_shares(data: ImageData, processes: int) -> None:
@@ -137,6 +142,7 @@ def _summary(
         },
         "seed": config["seed"],
         "epochs": last["epoch"],
+        "continues": config["continues"],
         "test": {
             "accuracy": tested["correct"] / tested["images"],
             "low": float(interval.low),

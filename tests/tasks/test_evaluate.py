@@ -188,6 +188,17 @@ def test_views_that_a_source_cannot_give_are_refused(
     assert "`ckpt`" in capsys.readouterr().err
 
 
+def test_a_checkpoint_is_named_by_its_file_or_by_its_training(command: Command) -> None:
+    (training,) = Path("outputs/train/shapes/basic_cnn").iterdir()
+    last = training / "checkpoints" / "last.ckpt"
+    tables = []
+    for named, root in ((training, "one"), (last, "two")):
+        words = ("seed=5", f"ckpt={named}", f"output_root={root}")
+        assert command("explain", *TINY, *words) == 0
+        tables.append(pd.read_csv(next(Path(root).rglob("explanations.csv"))))
+    pd.testing.assert_frame_equal(*tables)
+
+
 def test_explain_draws_one_right_image_of_each_class(command: Command) -> None:
     assert command("explain", *TINY) == 0
     directory = only_run("outputs/explain/shapes/basic_cnn/paper")
