@@ -33,7 +33,13 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(config.get("method"), dict):
         return {}
     groups = {name: config.get(name) or {} for name in ("method", "view")}
-    groups["trainer"] = {"precision": (config.get("trainer") or {}).get("precision")}
+    precision = str((config.get("trainer") or {}).get("precision", "32-true"))
+    # Mixed precision is of training steps alone: maps and curves are the same, bit for bit.
+    groups["trainer"] = {"precision": "32-true" if precision.endswith("-mixed") else precision}
+    engine = config.get("engine") or {}
+    groups["engine"] = {"precision": "fp32", "screen": "off"} | {
+        name: value for name, value in engine.items() if name in ("precision", "screen")
+    }
     settings = _flat(groups)
     return {name: value for name, value in settings.items() if not name.startswith(_NOT_SETTINGS)}
 

@@ -108,9 +108,14 @@ def chosen_examples(panel: Panel, count: int) -> Examples | None:
 def finest_side(examples: Sequence[Examples], room: int) -> int:
     """The finest side at which all level maps take at most `room` bytes of the page."""
     for side in SIDES:
-        if sum(_levels_size(one, side) for one in examples) <= room:
+        if levels_bytes(examples, side) <= room:
             return side
     return SIDES[-1]
+
+
+def levels_bytes(examples: Sequence[Examples], side: int) -> int:
+    """About how many bytes of the page all level maps of that side take."""
+    return sum(_levels_size(one, side) for one in examples)
 
 
 def packed_examples(examples: Examples, side: int) -> list[dict[str, object]]:

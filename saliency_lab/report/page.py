@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,14 @@ from matplotlib.figure import Figure
 
 from saliency_lab.errors import UserError
 from saliency_lab.report import overview, sections, table_texts, tables
-from saliency_lab.report.examples import Examples, chosen_examples, finest_side, packed_examples
+from saliency_lab.report.examples import (
+    SIDES,
+    Examples,
+    chosen_examples,
+    finest_side,
+    levels_bytes,
+    packed_examples,
+)
 from saliency_lab.report.figures import (
     condition_name,
     confusion_figure,
@@ -38,10 +46,13 @@ from saliency_lab.report.views_figure import views_figure
 from saliency_lab.runs.files import atomic_path, write_text
 from saliency_lab.runs.progress import shown_progress
 
+log = logging.getLogger(__name__)
+
 PAGE_BYTES = 4_700_000
 """What the page may weigh: below 5 MB, with room for what is not counted here."""
 SHOWN = 50
-"""Examples on the page; several panels share them, but none has fewer than a dozen."""
+"""Examples on the page; several panels share them, but none has fewer than a dozen
+unless the page would be too large."""
 _LEAST_SHOWN = 12
 _FIGURE_EXAMPLES = 6
 _FIGURE_MAPS = 8
@@ -114,9 +125,16 @@ def _page_text(
         "script": Markup(_template("page.js")),
         "methods": _methods(panels),
     }
-    bare = len(_rendered(content, _page_data(panels, [], 0)))
+    room = PAGE_BYTES - len(_rendered(content, _page_data(panels, [], 0)))
     pictures = len(_json(_page_data(panels, examples, 1)))
-    side = finest_side(examples, PAGE_BYTES - bare - pictures)
+    least = pictures + levels_bytes(examples, SIDES[-1])
+    if least > room:
+        share = max(room, 0) / least
+        log.info("the page shows %.0f %% of the examples, or it would be too large", 100 * share)
+        fewer = [chosen_examples(one.panel, max(1, int(share * len(one.ids)))) for one in examples]
+        examples = [one for one in fewer if one is not None]
+        pictures = len(_json(_page_data(panels, examples, 1)))
+    side = finest_side(examples, room - pictures)
     return _rendered(content, _page_data(panels, examples, side))
 
 

@@ -214,6 +214,24 @@ def test_page_of_a_large_run_stays_below_five_megabytes(tmp_path: Path) -> None:
     assert examples["width"] >= 96
 
 
+def test_a_page_of_many_panels_shows_fewer_examples_rather_than_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for seed in range(3):
+        write_evaluation(tmp_path, name=f"paper/seed={seed}", seed=seed, size=32, shown=12)
+    whole = write_report(tmp_path, None, tmp_path / "whole").page
+    shown = {name: one["items"] for name, one in _data(whole)["examples"].items()}
+    assert [len(items) for items in shown.values()] == [12] * 3
+    wanted = whole.stat().st_size - len(json.dumps(shown)) // 2
+    monkeypatch.setattr("saliency_lab.report.page.PAGE_BYTES", wanted)
+    with caplog.at_level("INFO"):
+        page = write_report(tmp_path, None, tmp_path / "small").page
+    assert page.stat().st_size < 1.02 * wanted
+    counts = [len(one["items"]) for one in _data(page)["examples"].values()]
+    assert all(4 <= count < 12 for count in counts)
+    assert "of the examples, or it would be too large" in caplog.text
+
+
 def test_a_second_report_removes_what_the_first_one_left(tmp_path: Path) -> None:
     write_evaluation(tmp_path, count=6, size=8, shown=2)
     write_evaluation(tmp_path, count=6, size=8, shown=2, model="basic_cnn")

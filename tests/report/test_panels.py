@@ -81,6 +81,32 @@ def test_other_settings_are_curves_of_their_own_that_say_what_differs(tmp_path: 
     assert len({curve.style.dash for curve in panel.curves}) == 2
 
 
+@pytest.mark.parametrize(
+    ("config", "labels"),
+    [
+        ({"trainer": {"precision": "bf16-mixed"}}, {"original"}),
+        ({"engine": {"screen": "off", "maps_batch": 8}}, {"original"}),
+        ({"engine": {"screen": "int8"}}, {"original (screen=off)", "original (screen=int8)"}),
+        (
+            {"engine": {"precision": "bf16"}},
+            {"original (precision=fp32)", "original (precision=bf16)"},
+        ),
+        (
+            {"trainer": {"precision": "64-true"}},
+            {"original (precision=32-true)", "original (precision=64-true)"},
+        ),
+    ],
+)
+def test_how_the_model_was_run_is_named_where_it_shapes_the_result(
+    tmp_path: Path, config: dict[str, object], labels: set[str]
+) -> None:
+    plain = {"trainer": {"precision": "32-true"}, "engine": {"precision": "fp32", "screen": "off"}}
+    for name, chosen in (("paper/seed-42", plain), ("paper/seed-42+other", plain | config)):
+        write_evaluation(tmp_path, **SMALL, keys=PAPER_KEYS[:1], name=name, config=chosen)
+    (panel,) = _panels(tmp_path)
+    assert {curve.label for curve in panel.curves} == labels
+
+
 def test_curves_of_runs_that_do_not_tell_their_settings_are_kept_apart(tmp_path: Path) -> None:
     for name in ("one/seed-42", "two/seed-42"):
         run = write_evaluation(tmp_path, **SMALL, keys=SMOOTH, name=name)
