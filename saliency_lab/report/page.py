@@ -123,7 +123,7 @@ def _page_text(
         "examples": [(one.panel.slug, one.panel.title) for one in examples],
         "style": Markup(_template("page.css")),
         "script": Markup(_template("page.js")),
-        "methods": _methods(panels),
+        "methods": sections.method_choice(panels),
     }
     room = PAGE_BYTES - len(_rendered(content, _page_data(panels, [], 0)))
     pictures = len(_json(_page_data(panels, examples, 1)))
@@ -163,14 +163,6 @@ def _example_data(examples: Examples, side: int) -> dict[str, Any]:
         "pixels": max(height, width),
         "items": packed_examples(examples, side),
     }
-
-
-def _methods(panels: Sequence[Panel]) -> list[dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
-    for panel in panels:
-        for curve in panel.curves:
-            found.setdefault(curve.key, sections.legend_entry(curve))
-    return list(found.values())
 
 
 def _rendered(content: Mapping[str, Any], data: Mapping[str, Any]) -> str:

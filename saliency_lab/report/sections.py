@@ -8,7 +8,7 @@ from typing import Any
 from saliency_lab.report.contrasts import SIGNIFICANT, beats
 from saliency_lab.report.figures import condition_name
 from saliency_lab.report.notation import count_text, duration, number, p_text, percent, span
-from saliency_lab.report.palette import Style, label_of
+from saliency_lab.report.palette import VIEWS, Style, label_of, order_of
 from saliency_lab.report.panels import Condition, Curve, Panel
 from saliency_lab.report.paper import title_of
 from saliency_lab.report.plots import Line, chart_svg, interval_svg, lines_of, swatch_svg
@@ -162,6 +162,33 @@ def _facts(panel: Panel) -> list[tuple[str, str]]:
 
 def legend_entry(curve: Curve) -> dict[str, str]:
     return {"key": curve.key, "label": curve.label, "swatch": swatch_svg(curve.style)}
+
+
+def method_choice(panels: Sequence[Panel]) -> dict[str, Any]:
+    """What the reader may choose: the curves of each source, sources of one curve together."""
+    curves = {curve.key: curve for panel in reversed(panels) for curve in panel.curves}
+    ordered = sorted(curves.values(), key=lambda c: (order_of(c.method, c.view), c.key))
+    sources: dict[str, list[Curve]] = {}
+    for curve in ordered:
+        sources.setdefault(curve.method, []).append(curve)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    several = {method for method, mine in sources.items() if len(mine) > 1}
+    for curve in sorted(ordered, key=lambda curve: (curve.method not in several, curve.control)):
+        name, short = "controls" if curve.control else "other sources", curve.label
+        if curve.method in several:
+            name = "gradient" if curve.method == "gradient" else label_of(curve.method, "")
+            short = _within(name, curve.label)
+        told = {"view": curve.view, "control": curve.control, "short": short}
+        groups.setdefault(name, []).append(legend_entry(curve) | told)
+    views = {curve.view for curve in ordered if curve.method in several}
+    return {"groups": groups, "views": [view for view in VIEWS if view in views]}
+
+
+def _within(source: str, label: str) -> str:
+    """ "positive" of "smoothgrad · positive", "original (n=20)" of "smoothgrad (n=20)"."""
+    if label.startswith(f"{source} · "):
+        return label.removeprefix(f"{source} · ")
+    return f"original{label.removeprefix(source)}" if label.startswith(source) else label
 
 
 def _area_section(panel: Panel, condition: Condition) -> dict[str, Any]:

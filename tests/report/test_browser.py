@@ -182,6 +182,12 @@ def test_methods_are_chosen_once_for_curves_and_cards(visit: Visit) -> None:
     assert page.locator("#examples input[data-method='gradient/active']").is_checked()
     assert page.locator("#cards .card").first.locator("tbody tr").count() == 1
     assert page.locator("#curves .curve:visible").count() == 2 * 4
+    page.locator("#curves button[data-view=active]").click()
+    boxes = page.locator("#curves input[data-method]:checked")
+    chosen = {boxes.nth(at).get_attribute("data-method") for at in range(boxes.count())}
+    assert chosen == {"gradient/active", "smoothgrad/active", "random_map/original"}
+    page.locator("#curves button[data-choose=gradient]").click()
+    assert page.locator("#curves input[data-method]:checked").count() == 5
     page.locator("#curves button[data-choose=all]").click()
     assert page.locator("#curves .curve:visible").count() == 2 * (10 + 5 + 5 + 5)
 

@@ -23,7 +23,7 @@
   const names = new Map();
   const swatches = new Map();
   for (const box of boxes) {
-    names.set(box.dataset.method, box.parentElement.querySelector("span").textContent);
+    names.set(box.dataset.method, box.dataset.label);
     swatches.set(box.dataset.method, box.parentElement.querySelector("svg"));
   }
   const LEGIBLE = 8;
@@ -44,8 +44,13 @@
   }
   for (const button of all("button[data-choose]")) {
     button.addEventListener("click", () => {
-      const wanted = { all: () => true, none: () => false, views: (key) => key.startsWith("gradient/") };
-      shown = new Set(order.filter(wanted[button.dataset.choose]));
+      const wanted = {
+        all: () => true,
+        none: () => false,
+        gradient: (box) => box.dataset.method.startsWith("gradient/"),
+        view: (box) => box.dataset.view === button.dataset.view || "control" in box.dataset,
+      };
+      shown = new Set(boxes.filter(wanted[button.dataset.choose]).map((box) => box.dataset.method));
       applyMethods();
     });
   }
