@@ -62,11 +62,13 @@ class Checkpoints(Checkpoint):
         if self.history and trainer.is_global_zero:
             self._publish(improved=self.best["epoch"] == self.history[-1]["epoch"])
 
-    def take_best(self, folder: Path) -> None:
-        """The best checkpoint so far, where this training goes on from another's `folder`."""
-        if (folder / "best.ckpt").is_file():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            _link(folder / "best.ckpt", self.directory / "best.ckpt")
+    def take_over(self, checkpoint: Path) -> None:
+        """Make another training's checkpoint, and the best one beside it, this training's own."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        best = checkpoint.with_name("best.ckpt")
+        if best.is_file():
+            _link(best, self.directory / "best.ckpt")
+        _link(checkpoint, self.directory / "last.ckpt")
 
     def _publish(self, improved: bool) -> None:
         if improved:

@@ -65,7 +65,7 @@ def train_classifier(config: Mapping[str, Any], directory: Path) -> None:
         if trainer.is_global_zero:
             begin(directory, config, overwrite=config["overwrite"])
             if continued is not None:
-                checkpoints.take_best(continued.parent)
+                checkpoints.take_over(continued)
             _say_shares(data, trainer.world_size)
         with tracker(config).run(config, directory) as record:
             if record is not None:

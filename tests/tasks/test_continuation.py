@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -39,7 +40,13 @@ def test_it_ends_as_the_longer_training_does(command, schedule):
     assert torch.load(short / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 2
 
 
-def test_the_best_epoch_may_be_the_shorter_training_s(command, monkeypatch):
+def test_the_best_epoch_may_be_the_last_of_the_shorter_training(command):
+    short = trained(command, 1)  # its only epoch is its best
+    long = trained(command, 2, f"continues={short}")
+    assert pd.read_csv(long / "metrics.csv")["epoch"].tolist() == [1, 2]
+
+
+def test_the_best_epoch_may_be_an_earlier_one(command):
     short = trained(command, 3)
     last = torch.load(short / "checkpoints/last.ckpt", weights_only=True)
     states = next(state for state in last["callbacks"].values() if "best" in state)
