@@ -22,6 +22,7 @@ FLATTEN = {"positive": 0.8, "negative": 0.8, "active": 0.5, "inactive": 0.5}
 _REASONS = {
     "trainer.max_epochs": "fewer epochs than the paper's 50, as many as there was time for",
     "trainer.precision": "trained in mixed precision for speed; maps and curves are in float32",
+    "engine.screen": "low precision decides the clear cases, close ones are repeated in float32",
     "data.limit": "on some of the images only, drawn by seed and in equal parts of each class",
     "model.weights": "weights from a file instead of the published ones",
 }
