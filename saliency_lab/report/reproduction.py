@@ -197,12 +197,13 @@ def _record(column: Column) -> dict[str, Any]:
             "areas": [{"fill": f, "view": v, "area": a} for (f, v), a in paper.areas.items()],
         },
         "trainings": [
-            {"seed": seed, **{k: column.summaries["train", seed][k] for k in (
+            {"seed": seed, "environment": _environment(column.runs["train", seed]),
+             **{k: column.summaries["train", seed][k] for k in (
                 "epochs", "test", "train", "training_seconds")}}
             for seed in column.seeds("train")
         ],
         "evaluations": evaluations,
-        "environment": _environment(column),
+        "environment": _environment(next(iter(column.runs.values()))),
         "departures": list(column.departures),
         "commands": list(column.commands),
     }  # fmt: skip
@@ -235,8 +236,7 @@ def _by_seed(summaries: Sequence[Mapping[str, Any]], *key: str) -> list[float]:
     ]
 
 
-def _environment(column: Column) -> dict[str, Any]:
-    directory = next(iter(column.runs.values()))
+def _environment(directory: Path) -> dict[str, Any]:
     found = json.loads((directory / "environment.json").read_text(encoding="utf-8"))
     kept = ("cpu", "gpu", "cores", "threads", "python", "commit")
     versions = {name: found["versions"].get(name) for name in ("torch", "timm", "saliency-lab")}

@@ -175,11 +175,11 @@ def _section(record: Mapping[str, Any], remark: str | None) -> Iterator[str]:
 
 
 def _training_lines(record: Mapping[str, Any]) -> Iterator[str]:
-    environment = record["environment"]
-    hardware = (
-        ", ".join(environment["gpu"]) or f"{environment['cpu']}, {environment['threads']} thread(s)"
-    )
     for training in record["trainings"]:
+        # A column that was published before trainings had their own is that of its first.
+        environment = training.get("environment", record["environment"])
+        cpu = f"{environment['cpu']}, {environment['threads']} thread(s)"
+        hardware = ", ".join(environment["gpu"]) or cpu
         hours = training["training_seconds"] / 3600
         yield (
             f"- Seed {training['seed']}: {training['epochs']} epochs in {hours:.1f} h ({hardware}, "

@@ -150,6 +150,25 @@ def test_seeds_are_combined_and_their_agreement_on_the_order_is_counted(tmp_path
     assert "between its 2 seeds an area moves by up to 0.200. Intervals" in page
 
 
+def test_each_training_tells_where_it_ran(tmp_path: Path) -> None:
+    areas = {"original": [0.3, 0.3, 0.3], "active": [0.1, 0.1, 0.1]}
+    runs = {("test", 1): write_run(tmp_path / "test", 1, areas)}
+    for seed in (1, 2):
+        directory = tmp_path / f"train-{seed}"
+        runs["train", seed] = write_run(directory, seed, areas)
+        environment = json.loads((directory / "environment.json").read_text())
+        told = json.dumps(environment | {"threads": 10 + seed})
+        (directory / "environment.json").write_text(told)
+        test = {"accuracy": 0.6, "low": 0.5, "high": 0.7, "loss": 1.0, "images": 3}
+        summary = {"status": "finished", "epochs": 50, "test": test, "train": {"accuracy": 0.9},
+                   "training_seconds": 3600.0}  # fmt: skip
+        (directory / "summary.json").write_text(json.dumps(summary))
+    page = write_reproduction([Column("cifar10_basic_cnn", runs, ())], tmp_path / "docs")
+    text = page.read_text()
+    assert "- Seed 1: 50 epochs in 1.0 h (a processor, 11 thread(s), torch 2)" in text
+    assert "- Seed 2: 50 epochs in 1.0 h (a processor, 12 thread(s), torch 2)" in text
+
+
 def test_columns_published_before_stay_on_the_page_in_the_papers_order(tmp_path: Path) -> None:
     areas = {"original": [0.25, 0.21, 0.2], "active": [0.1, 0.1, 0.1]}
     runs = {("test", 1): write_run(tmp_path / "1", 1, areas)}
