@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from saliency_lab.errors import UserError
 from saliency_lab.runs.directory import CONFIG
 from saliency_lab.tasks.checkpoints import newest_checkpoint
 from saliency_lab.tasks.components import schedule
-
-log = logging.getLogger(__name__)
 
 _LENGTH = "trainer.max_epochs"
 
