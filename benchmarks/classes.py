@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from benchmarks.cases import cases
 from saliency_lab.attribution.maps import maps
-from saliency_lab.engine.engine import Engine
+from saliency_lab.inference.engine import Engine
 
 IMAGES = 32
 COMPETITORS = {10: (3, 5), 1000: (20,)}

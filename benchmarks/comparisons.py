@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import ours, peers, plain
 from benchmarks.cases import Case
 from benchmarks.timing import medians
-from saliency_lab.engine.engine import Engine, PreparedModel
-from saliency_lab.engine.frozen import frozen
-from saliency_lab.metrics.curves import _Plan
-from saliency_lab.metrics.deletion import PAPER_FRACTIONS
+from saliency_lab.evaluation.deletion.curves import _Plan
+from saliency_lab.evaluation.deletion.removal import PAPER_FRACTIONS
+from saliency_lab.frozen import frozen
+from saliency_lab.inference.engine import Engine, PreparedModel
 
 _NAMES = {"off": "fp32", "int8": "int8 screen", "bf16": "bf16 screen"}
 SCREENS: tuple[Literal["off", "int8", "bf16"], ...] = ("off", "int8", "bf16")

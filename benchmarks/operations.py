@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import ours, plain
 from benchmarks.cases import Case, cases
-from saliency_lab.engine.engine import Engine
+from saliency_lab.inference.engine import Engine
 
 ROWS = 12
 

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from benchmarks.plain import METHODS, PAPER_CURVES
 from saliency_lab.attribution.maps import maps
-from saliency_lab.engine.engine import PreparedModel
-from saliency_lab.metrics.curves import MaskingJob, masked_scores
-from saliency_lab.metrics.deletion import PAPER_FRACTIONS, deletion_levels
-from saliency_lab.metrics.fills import fill_images
+from saliency_lab.evaluation.deletion.curves import MaskingJob, masked_scores
+from saliency_lab.evaluation.deletion.removal import PAPER_FRACTIONS, deletion_levels
+from saliency_lab.imputation.fills import fill_images
+from saliency_lab.inference.engine import PreparedModel
 
 
 def all_maps(prepared: PreparedModel, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:

@@ -10,9 +10,9 @@ from captum.attr import Saliency
 from torch import Tensor, nn
 
 from benchmarks.plain import METHODS, PAPER_CURVES, curve
-from saliency_lab.metrics.curves import MaskingJob, masked_scores
-from saliency_lab.metrics.deletion import deletion_levels
-from saliency_lab.metrics.fills import fill_images
+from saliency_lab.evaluation.deletion.curves import MaskingJob, masked_scores
+from saliency_lab.evaluation.deletion.removal import deletion_levels
+from saliency_lab.imputation.fills import fill_images
 
 # Quantus wants the features of a step, three per pixel, to divide the number of pixels: 18 steps
 # do for 30x30 and 222x222 images.

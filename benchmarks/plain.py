@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from saliency_lab.metrics.deletion import PAPER_FRACTIONS
+from saliency_lab.evaluation.deletion.removal import PAPER_FRACTIONS
 
 METHODS = ("original", "positive", "negative", "active", "inactive")
 PAPER_CURVES = tuple(("black", view) for view in ("original", "positive", "active")) + tuple(

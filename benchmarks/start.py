@@ -35,7 +35,7 @@ if sys.argv[1] == "train":
     from saliency_lab.models.classifier import Classifier
     Classifier.training_step = first
 else:
-    from saliency_lab.evaluators.deletion import DeletionEvaluator
+    from saliency_lab.evaluation.deletion.evaluator import DeletionEvaluator
     DeletionEvaluator.on_test_batch_end = first
 main()
 """

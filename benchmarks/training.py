@@ -30,9 +30,9 @@ from saliency_lab.data.batch import Batch
 from saliency_lab.data.cifar10 import Cifar10
 from saliency_lab.data.module import ImageData
 from saliency_lab.data.shapes import Shapes
-from saliency_lab.tasks.allocation import keep_freed_memory
-from saliency_lab.tasks.checkpoints import Checkpoints
-from saliency_lab.tasks.components import classifier, lightning_trainer
+from saliency_lab.training.checkpoints import Checkpoints
+from saliency_lab.training.components import classifier, lightning_trainer
+from saliency_lab.training.memory_allocation import keep_freed_memory
 
 TARGET = 1.05
 CHECKED_IMAGES = 1000
@@ -168,7 +168,7 @@ def _config(name: str, epochs: int) -> dict[str, Any]:
         "optimizer": {"_target_": "saliency_lab.models.optimizers.adamw"},
         "scheduler": {"_target_": "saliency_lab.models.optimizers.constant"},
         "trainer": {
-            "_target_": "saliency_lab.tasks.trainer.trainer",
+            "_target_": "saliency_lab.training.trainer.trainer",
             "accelerator": "auto",
             "max_epochs": epochs,
             "progress": "lines",

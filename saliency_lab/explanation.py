@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 from torch import Tensor, nn
 
+from saliency_lab.attribution.core.random_streams import SampleGenerator
+from saliency_lab.attribution.core.views import Channels, View
 from saliency_lab.attribution.maps import Source, maps, require_finite, source_name, view_names
-from saliency_lab.attribution.randomness import SampleGenerator
-from saliency_lab.attribution.views import Channels, View
 from saliency_lab.config.binding import bound_arguments
 from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError, unknown_choice
@@ -49,7 +49,7 @@ def explain(
             ("smoothgrad/active"), or functions that are sources themselves. "paper" stands for
             the five gradient maps, each under its own name.
         targets: the classes to explain, int64 (B,); None: the predicted ones.
-        channels, competitors: see `saliency_lab.attribution.views.views`.
+        channels, competitors: see `saliency_lab.attribution.core.views.views`.
         seed, sample_ids: what the random numbers of an image depend on; ids are 0 ... B − 1
             unless given.
 

@@ -26,6 +26,9 @@ os.environ.update(
 )
 
 
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command printed and its exit code."""
@@ -123,7 +126,8 @@ def start(tmp_path: Path, cache_dir: Path) -> Iterator[Start]:
         printed = tmp_path / f"printed-{len(started)}.txt"
         environment = {
             **os.environ,
-            "PYTHONPATH": str(tmp_path),
+            # The code beside these tests, whatever package is installed.
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), str(CHECKOUT)]),
             "SALIENCY_LAB_CACHE": str(cache_dir),
             **variables,
         }

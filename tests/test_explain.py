@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 import saliency_lab as sl
+from saliency_lab.attribution.core.views import VIEWS
 from saliency_lab.attribution.maps import NonFiniteError
-from saliency_lab.attribution.views import VIEWS
 from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError
 from saliency_lab.explanation import method_names, named_method, source_function

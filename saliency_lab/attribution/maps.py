@@ -10,13 +10,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from saliency_lab.attribution.completeness import explained_change
-from saliency_lab.attribution.field import ClassField, expect_every_class
-from saliency_lab.attribution.gradient import gradient
-from saliency_lab.attribution.randomness import SampleGenerator
-from saliency_lab.attribution.views import VIEWS, Channels, View, views
-from saliency_lab.engine.frozen import intact_logits
+from saliency_lab.attribution.core.completeness import explained_change
+from saliency_lab.attribution.core.field import ClassField, expect_every_class
+from saliency_lab.attribution.core.random_streams import SampleGenerator
+from saliency_lab.attribution.core.views import VIEWS, Channels, View, views
+from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.errors import UserError, unknown_choice
+from saliency_lab.frozen import intact_logits
 
 Source = Callable[..., Any]
 

@@ -18,10 +18,9 @@ import pytorch_lightning as pl
 from saliency_lab.config.binding import bound_arguments, built
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError
-from saliency_lab.evaluators.deletion import DeletionEvaluator, DeletionSettings, Method
-from saliency_lab.evaluators.measured import Measured
-from saliency_lab.evaluators.parts import Parts, readable
-from saliency_lab.evaluators.results import (
+from saliency_lab.evaluation.deletion.evaluator import DeletionEvaluator, DeletionSettings, Method
+from saliency_lab.evaluation.loop import Measured
+from saliency_lab.evaluation.rows.results import (
     area_table,
     comparisons,
     completeness_table,
@@ -29,20 +28,22 @@ from saliency_lab.evaluators.results import (
     image_areas,
     mean_cost,
 )
-from saliency_lab.metrics.statistics import accuracy_interval
+from saliency_lab.evaluation.rows.shards import Parts, readable
+from saliency_lab.evaluation.rows.statistics import accuracy_interval
 from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.models.classifier import Classifier
-from saliency_lab.report.figures import curves_figure, figure_bytes
-from saliency_lab.report.palette import label_of
-from saliency_lab.report.terminal import print_table
+from saliency_lab.report.drawing.figures import curves_figure, figure_bytes
+from saliency_lab.report.drawing.palette import label_of
+from saliency_lab.report.drawing.terminal import print_table
+from saliency_lab.runs.agreement import agreed
 from saliency_lab.runs.directory import begin, finish, held, is_finished, read_summary
 from saliency_lab.runs.files import atomic_path
 from saliency_lab.runs.processes import process_rank
-from saliency_lab.tasks.components import checked, data_module, lightning_trainer, tracker
-from saliency_lab.tasks.ranks import agreed
-from saliency_lab.tasks.tracking import Record
-from saliency_lab.tasks.trained import trained_checkpoint
-from saliency_lab.tasks.wandb_records import record_evaluation
+from saliency_lab.tasks.components import checked, tracker
+from saliency_lab.tracking.records import record_evaluation
+from saliency_lab.tracking.tracking import Record
+from saliency_lab.training.components import data_module, lightning_trainer
+from saliency_lab.training.lookup import trained_checkpoint
 
 log = logging.getLogger(__name__)
 

@@ -15,24 +15,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.maps import maps, require_finite
-from saliency_lab.attribution.randomness import SampleGenerator
 from saliency_lab.data.decoding import DAMAGE, decoded
 from saliency_lab.data.module import ImageData
-from saliency_lab.engine.frozen import intact_logits
 from saliency_lab.errors import UserError, unknown_choice
-from saliency_lab.evaluators.deletion import Method
+from saliency_lab.evaluation.deletion.evaluator import Method
+from saliency_lab.frozen import intact_logits
 from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.models.classifier import Classifier
-from saliency_lab.report.figures import example_grid, figure_bytes
-from saliency_lab.report.palette import label_of
-from saliency_lab.report.terminal import print_table
+from saliency_lab.report.drawing.figures import example_grid, figure_bytes
+from saliency_lab.report.drawing.palette import label_of
+from saliency_lab.report.drawing.terminal import print_table
 from saliency_lab.runs.directory import begin, finish, held
 from saliency_lab.runs.files import atomic_path
 from saliency_lab.runs.processes import process_rank
-from saliency_lab.tasks.components import checked, data_module
+from saliency_lab.tasks.components import checked
 from saliency_lab.tasks.evaluate import configured_method
-from saliency_lab.tasks.trained import trained_checkpoint
+from saliency_lab.training.components import data_module
+from saliency_lab.training.lookup import trained_checkpoint
 
 log = logging.getLogger(__name__)
 

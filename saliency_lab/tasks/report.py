@@ -8,8 +8,8 @@ from typing import Any
 
 from saliency_lab.config.binding import built
 from saliency_lab.errors import UserError
-from saliency_lab.report.page import ReportFiles, write_report
-from saliency_lab.tasks.tracking import Tracking
+from saliency_lab.report.page.page import ReportFiles, write_report
+from saliency_lab.tracking.tracking import Tracking
 
 
 def run(config: Mapping[str, Any], directory: Path) -> None:
@@ -39,7 +39,7 @@ def _tracking(config: Mapping[str, Any]) -> Tracking:
 
 
 def _record(tracking: Tracking, config: Mapping[str, Any], files: ReportFiles) -> None:
-    from saliency_lab.tasks.wandb_records import record_report
+    from saliency_lab.tracking.records import record_report
 
     with tracking.run(config, files.page.parent) as record:
         view = record_report(record, files)

@@ -17,8 +17,8 @@ from hydra.types import RunMode
 from saliency_lab.config.identity import decides
 from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError, unknown_choice
-from saliency_lab.report.reproduction import Column, kind_of, write_reproduction
-from saliency_lab.report.terminal import print_table
+from saliency_lab.report.drawing.terminal import print_table
+from saliency_lab.reproductions.llorente2023.results import Column, kind_of, write_reproduction
 from saliency_lab.runs.directory import held, is_finished
 from saliency_lab.runs.processes import process_count, started_by_launcher
 

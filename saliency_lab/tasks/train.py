@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from saliency_lab.report.terminal import print_table
+from saliency_lab.report.drawing.terminal import print_table
 from saliency_lab.runs.directory import is_finished, read_summary
 from saliency_lab.runs.processes import process_rank
 
@@ -28,7 +28,7 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         say_done(directory)
         return
     # torch takes seconds to import, and a finished run has no use for it.
-    from saliency_lab.tasks.training import train_classifier
+    from saliency_lab.tasks.fitting import train_classifier
 
     train_classifier(config, directory)
     if process_rank() == 0:

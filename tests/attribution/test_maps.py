@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from saliency_lab.attribution.gradient import gradient
-from saliency_lab.attribution.integrated_gradients import integrated_gradients
+from saliency_lab.attribution.core.views import VIEWS, views
 from saliency_lab.attribution.maps import (
     NonFiniteError,
     maps,
@@ -18,8 +17,9 @@ from saliency_lab.attribution.maps import (
     takes_targets,
     view_names,
 )
-from saliency_lab.attribution.smoothgrad import smoothgrad
-from saliency_lab.attribution.views import VIEWS, views
+from saliency_lab.attribution.methods.gradient import gradient
+from saliency_lab.attribution.methods.integrated_gradients import integrated_gradients
+from saliency_lab.attribution.methods.smoothgrad import smoothgrad
 from saliency_lab.errors import UserError
 
 

@@ -16,7 +16,7 @@ import os
 import time
 from pathlib import Path
 
-from saliency_lab.attribution.gradient import gradient
+from saliency_lab.attribution.methods.gradient import gradient
 
 calls = 0
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from saliency_lab.report.page import ReportFiles, write_report
+from saliency_lab.report.page.page import ReportFiles, write_report
 
 from .rundirs import write_evaluation, write_training
 

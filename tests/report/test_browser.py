@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from saliency_lab.report.page import ReportFiles, write_report
+from saliency_lab.report.page.page import ReportFiles, write_report
 
 from .rundirs import write_evaluation
 

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from saliency_lab.report.figures import (
+from saliency_lab.report.drawing.figures import (
     confusion_figure,
     curves_figure,
     example_grid,
     figure_bytes,
     training_figure,
 )
-from saliency_lab.report.palette import VIEWS, label_of, order_of, style_of
+from saliency_lab.report.drawing.palette import VIEWS, label_of, order_of, style_of
 
 FRACTIONS = np.array([0.0, 0.1, 0.5, 0.9])
 
@@ -96,7 +96,7 @@ def test_confusion_is_shown_as_shares_of_the_true_class() -> None:
 
 def test_drawing_leaves_pyplot_alone() -> None:
     code = (
-        "import sys, saliency_lab.report.figures, saliency_lab.report.page;"
+        "import sys, saliency_lab.report.drawing.figures, saliency_lab.report.page.page;"
         "sys.exit(any(name in sys.modules for name in"
         " ('matplotlib.pyplot', 'torch', 'pytorch_lightning', 'hydra', 'wandb')))"
     )

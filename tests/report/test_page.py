@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 
 from saliency_lab.errors import UserError
-from saliency_lab.metrics.statistics import holm, paired_difference
-from saliency_lab.report.examples import chosen_examples, packed_examples
-from saliency_lab.report.page import ReportFiles, write_report
-from saliency_lab.report.panels import Panel, build_panels
-from saliency_lab.report.paper import published
-from saliency_lab.report.records import EvaluationRun, read_records
-from saliency_lab.report.table_texts import latex_text, markdown_text
+from saliency_lab.evaluation.rows.statistics import holm, paired_difference
+from saliency_lab.report.comparing.panels import Panel, build_panels
+from saliency_lab.report.page.examples import chosen_examples, packed_examples
+from saliency_lab.report.page.page import ReportFiles, write_report
+from saliency_lab.report.page.table_texts import latex_text, markdown_text
+from saliency_lab.report.reading.records import EvaluationRun, read_records
+from saliency_lab.reproductions.published import published
 
 from .rundirs import FRACTIONS, PAPER_KEYS, write_evaluation
 
@@ -223,7 +223,7 @@ def test_a_page_of_many_panels_shows_fewer_examples_rather_than_grow(
     shown = {name: one["items"] for name, one in _data(whole)["examples"].items()}
     assert [len(items) for items in shown.values()] == [12] * 3
     wanted = whole.stat().st_size - len(json.dumps(shown)) // 2
-    monkeypatch.setattr("saliency_lab.report.page.PAGE_BYTES", wanted)
+    monkeypatch.setattr("saliency_lab.report.page.page.PAGE_BYTES", wanted)
     with caplog.at_level("INFO"):
         page = write_report(tmp_path, None, tmp_path / "small").page
     assert page.stat().st_size < 1.02 * wanted

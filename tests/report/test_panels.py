@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from saliency_lab.metrics.statistics import holm, paired_difference
-from saliency_lab.report.contrasts import beats
-from saliency_lab.report.page import write_report
-from saliency_lab.report.panels import Panel, build_panels
-from saliency_lab.report.records import read_records
-from saliency_lab.report.summaries import Comparison, Side
-from saliency_lab.report.tables import run_table
+from saliency_lab.evaluation.rows.statistics import holm, paired_difference
+from saliency_lab.report.comparing.contrasts import beats
+from saliency_lab.report.comparing.panels import Panel, build_panels
+from saliency_lab.report.page.page import write_report
+from saliency_lab.report.page.tables import run_table
+from saliency_lab.report.reading.records import read_records
+from saliency_lab.report.reading.summaries import Comparison, Side
 
 from .rundirs import PAPER_KEYS, write_evaluation
 

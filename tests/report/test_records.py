@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from saliency_lab.errors import UserError
-from saliency_lab.report.records import read_records
+from saliency_lab.report.reading.records import read_records
 
 from .rundirs import FRACTIONS, write_evaluation
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from saliency_lab.metrics.statistics import hierarchical_interval
-from saliency_lab.report.page import write_report
-from saliency_lab.report.panels import build_panels
-from saliency_lab.report.records import read_records
-from saliency_lab.report.seeds import SeedGroup, seed_groups
+from saliency_lab.evaluation.rows.statistics import hierarchical_interval
+from saliency_lab.report.comparing.panels import build_panels
+from saliency_lab.report.comparing.seeds import SeedGroup, seed_groups
+from saliency_lab.report.page.page import write_report
+from saliency_lab.report.reading.records import read_records
 
 from .rundirs import FRACTIONS, write_evaluation
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from saliency_lab.report.terminal import print_table
+from saliency_lab.report.drawing.terminal import print_table
 
 COLUMNS = ("method", "area", "interval", "images")
 ROWS = [("original", 0.25, "[0.20, 0.30]", 1000), ("active", None, "[0.10, 0.12]", 20)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from saliency_lab.report.figures import figure_bytes
-from saliency_lab.report.views_figure import views_figure
+from saliency_lab.report.drawing.figures import figure_bytes
+from saliency_lab.report.drawing.views_figure import views_figure
 
 
 def areas() -> pd.DataFrame:

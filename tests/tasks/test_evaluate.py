@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from saliency_lab.cli.command import run
-from saliency_lab.engine.screening import Screen
-from saliency_lab.evaluators.parts import Parts
+from saliency_lab.evaluation.rows.shards import Parts
+from saliency_lab.inference.screening import Screen
 
 TINY = [
     "data.train_images=120", "data.test_images=24", "trainer.max_epochs=2", "trainer.threads=1",

@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import saliency_lab.models.basic_cnn  # noqa: F401  (registers basic_cnn with timm)
 from saliency_lab.config.location import config_directory
-from saliency_lab.report.paper import published
-from saliency_lab.report.reproduction import Column, write_reproduction
-from saliency_lab.report.workload import WORKLOADS
+from saliency_lab.reproductions.llorente2023.results import Column, write_reproduction
+from saliency_lab.reproductions.llorente2023.workload import WORKLOADS
+from saliency_lab.reproductions.published import published
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TINY = ["trainer.max_epochs=1", "trainer.threads=1", "logger=none"]

@@ -141,12 +141,12 @@ class Killed(BaseException):
 MOMENTS = {
     "first checkpoint": ("runs.files.os.replace", "last.ckpt", 1),
     "last checkpoint": ("runs.files.os.replace", "last.ckpt", 4),
-    "between a checkpoint and the best": ("tasks.checkpoints._link", "best.ckpt", 1),
+    "between a checkpoint and the best": ("training.checkpoints._link", "best.ckpt", 1),
     "between a checkpoint and its metrics": ("runs.files.os.replace", "metrics.csv", 2),
     "between the last checkpoint and its metrics": ("runs.files.os.replace", "metrics.csv", 4),
     "in the middle of an epoch": ("models.classifier.Classifier.training_step", None, 10),
     "while testing": ("models.classifier.Classifier.test_step", None, 2),
-    "before the summary": ("tasks.training.finish", None, 1),
+    "before the summary": ("tasks.fitting.finish", None, 1),
 }
 
 

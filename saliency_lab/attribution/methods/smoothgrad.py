@@ -1,0 +1,145 @@
+"""SmoothGrad around any source of a class field, and its squared and variance forms."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+
+from saliency_lab.attribution.core.field import ClassField, input_gradients_only
+from saliency_lab.attribution.core.random_streams import SampleGenerator, derived, restarted
+from saliency_lab.attribution.core.summed_field import StreamedField, Term
+from saliency_lab.attribution.methods.gradient import gradient
+from saliency_lab.errors import UserError
+from saliency_lab.frozen import intact_logits
+
+FieldSource = Callable[..., ClassField]
+
+
+@input_gradients_only
+def smoothgrad(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    base: FieldSource = gradient,
+    samples: Annotated[int, Gt(0)] = 50,
+    noise: Annotated[float, Ge(0)] = 0.15,
+    generator: SampleGenerator | None = None,
+) -> ClassField:
+    """Mean of a class field over noisy copies of the image (Smilkov et al. 2017, section 3).
+
+    The copies of a sample are the same for every class, and one at a time is in memory.
+
+    Args:
+        model: any module from images to logits (B, K).
+        images: shape (B, C, H, W), in [0, 1]; noisy copies are not clamped.
+        base: the class-field source that is averaged.
+        samples: noisy copies per image.
+        noise: standard deviation of the noise as a share of the image's own range (max − min).
+        generator: one stream per image.
+
+    Returns:
+        Signed field in the units of the base.
+
+    Raises:
+        UserError: the base is no source of a class field, or refuses the model.
+    """
+    copies = NoisyFields(model, images, base, samples, noise, generator)
+
+    def terms() -> Iterator[Term]:
+        for field in copies:
+            yield _share(field, samples)
+
+    return StreamedField(intact_logits(model, images).to(images.device), terms)
+
+
+@input_gradients_only
+def smoothgrad_squared(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    base: FieldSource = gradient,
+    samples: Annotated[int, Gt(0)] = 50,
+    noise: Annotated[float, Ge(0)] = 0.15,
+    generator: SampleGenerator | None = None,
+) -> Tensor:
+    """Mean of the squared field over noisy copies (SmoothGrad², Hooker et al. 2019, section 4).
+
+    Arguments as in `smoothgrad`. A square has no sign, so this is a map, not a class field.
+
+    Returns:
+        Shape (B, H, W), float32, non-negative, in squared units of the base; the largest channel.
+    """
+    total = torch.zeros_like(images)
+    for field in NoisyFields(model, images, base, samples, noise, generator):
+        total += field.of(targets).square() / samples
+    return total.amax(1).float()
+
+
+@input_gradients_only
+def vargrad(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    base: FieldSource = gradient,
+    samples: Annotated[int, Gt(0)] = 50,
+    noise: Annotated[float, Ge(0)] = 0.15,
+    generator: SampleGenerator | None = None,
+) -> Tensor:
+    """Variance of the field over noisy copies (VarGrad, Adebayo et al. 2018, section 3).
+
+    Arguments as in `smoothgrad`. A variance has no sign, so this is a map, not a class field.
+
+    Returns:
+        Shape (B, H, W), float32, non-negative, in squared units of the base; the largest channel.
+    """
+    mean, squares = torch.zeros_like(images), torch.zeros_like(images)
+    copies = NoisyFields(model, images, base, samples, noise, generator)
+    # Welford's update: the difference of two large sums would lose the variance in float32.
+    for count, field in enumerate(copies, start=1):
+        value = field.of(targets)
+        step = value - mean
+        mean += step / count
+        squares += step * (value - mean)
+    return (squares / samples).amax(1).float()
+
+
+def _share(field: ClassField, samples: int) -> Term:
+    return lambda classes: field.of(classes) / samples
+
+
+class NoisyFields:
+    """The base's field at each noisy copy; every iteration gives the same copies again."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        base: FieldSource,
+        samples: int,
+        noise: float,
+        generator: SampleGenerator | None,
+    ) -> None:
+        if "targets" in inspect.signature(base).parameters:
+            raise UserError(
+                "Expected `base` to be a source of a signed field per class, but got "
+                f"{getattr(base, 'func', base).__name__}, which gives one map per target."
+            )
+        self._model, self._base, self._samples = model, base, samples
+        self._images = images.detach()
+        self._streams = restarted(generator, images)
+        flat = self._images.flatten(1)
+        self._scale = noise * (flat.amax(1) - flat.amin(1))[:, None, None, None]
+
+    def __iter__(self) -> Iterator[ClassField]:
+        draws = restarted(self._streams, self._images)
+        for sample in range(self._samples):
+            normal = draws.normal(*self._images.shape[1:]).to(self._images)
+            noisy = self._images + self._scale * normal
+            yield self._base(self._model, noisy, generator=derived(self._streams, sample))

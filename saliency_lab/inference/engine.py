@@ -1,0 +1,255 @@
+"""Settings of how a frozen model is run, and the model made ready by them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from saliency_lab.errors import UserError, unknown_choice
+from saliency_lab.frozen import checked_logits, frozen, intact_logits, placed_images
+from saliency_lab.inference.folding import folded_copy, packed_copy
+from saliency_lab.inference.memory import PartSize, fitting_batch, free_bytes, image_bytes
+from saliency_lab.inference.screening import Screen, cheap_copy
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+# How far the logits of a copy may be from the model's, relative to the largest logit above 1.
+_AGREEMENT = 1e-4
+# What tracing, folding and packing raise on models that they cannot follow.
+_UNABLE = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    KeyError,
+    AssertionError,
+)
+
+
+class Engine:
+    """Settings; `prepare` makes a model ready.
+
+    Args:
+        precision: `fp32` computes in single precision with TF32 off; `tf32` allows it on GPUs;
+            `bf16` computes in bfloat16.
+        frozen_copy: run a copy with folded batch norms in channels-last layout and, on the CPU,
+            with packed and fused convolutions. The copy is used only where it agrees.
+        compile: compile the forward of masked images (torch.compile); pays on long runs only.
+        screen: low precision that decides the clear cases of masked images; `off` for none.
+        calibration: masked images on which the screen's threshold is found.
+        maps_batch, scores_batch: images at once for maps, and masked images per forward; None
+            finds them from the free memory.
+    """
+
+    def __init__(
+        self,
+        precision: Literal["fp32", "tf32", "bf16"] = "fp32",
+        frozen_copy: bool = True,
+        compile: bool = False,
+        screen: Literal["off", "int8", "bf16"] = "off",
+        calibration: Annotated[int, Ge(1)] = 4096,
+        maps_batch: Annotated[int, Ge(1)] | None = None,
+        scores_batch: Annotated[int, Ge(1)] | None = None,
+    ) -> None:
+        if precision not in ("fp32", "tf32", "bf16"):
+            raise unknown_choice("engine.precision", precision, ("fp32", "tf32", "bf16"))
+        if screen not in ("off", "int8", "bf16"):
+            raise unknown_choice("engine.screen", screen, ("off", "int8", "bf16"))
+        self.precision, self.frozen_copy, self.compile = precision, frozen_copy, compile
+        self.screen = screen
+        self.calibration = calibration
+        self.maps_batch, self.scores_batch = maps_batch, scores_batch
+
+    def prepare(self, model: nn.Module, images: Tensor) -> PreparedModel:
+        """The model made ready; `images` (B, C, H, W) are a first batch that copies are tried on.
+
+        The model itself is left unchanged and may be changed afterwards without effect.
+        """
+        return PreparedModel(self, model, images)
+
+
+class PreparedModel:
+    """A model ready to be explained and scored on many masked images.
+
+    Attributes:
+        original: the model as it was given; for sources that need its layers.
+        model: the copy that maps are computed with; its input gradients are the model's.
+        reason: why there is no folded copy, or None.
+        agreement: share of the first batch on which the copy and the model predict the same.
+    """
+
+    def __init__(self, engine: Engine, model: nn.Module, images: Tensor) -> None:
+        self._engine = engine
+        self.original = model
+        self.reason: str | None = None if engine.frozen_copy else "engine.frozen_copy=false"
+        sample = placed_images(model, images)
+        with self.numerics():
+            expected = intact_logits(model, sample)
+            self.model, self._forward = self._copies(sample, expected)
+            found = intact_logits(self.model, sample)
+            self.agreement = float((found.argmax(1) == expected.argmax(1)).float().mean())
+            self._screen = self._screening(sample)
+            self._maps, self._scores = self._part_sizes(sample)
+
+    @property
+    def maps_batch(self) -> int:
+        """Images that maps are computed of at once."""
+        return self._maps.size
+
+    @property
+    def scores_batch(self) -> int:
+        """Masked images per forward."""
+        return self._scores.size
+
+    def maps(self, compute: Callable[[slice], Result], count: int) -> list[Result]:
+        """`compute` of consecutive slices of `count` images, each as large as memory allows."""
+        with self.numerics():
+            return self._maps.parts(compute, count)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (n, K) float32 in the engine's precision, without the screen."""
+        return self._run(self._exact, images)
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Logits (n, K) float32 of masked images, through the screen if there is one.
+
+        For `masked_scores`, with its `batch_size` set to `scores_batch`.
+        """
+        return self._run(self._screen or self._exact, images)
+
+    def report(self) -> dict[str, object]:
+        """How the model was run, for the summary: plain numbers, strings and dicts."""
+        found: dict[str, object] = {
+            "precision": self._engine.precision,
+            "copy": self.reason or "folded",
+            "agreement": self.agreement,
+            "maps_batch": self.maps_batch,
+            "scores_batch": self.scores_batch,
+        }
+        if self._screen is not None:
+            found["screen"] = {"kind": self._engine.screen, **self._screen.report()}
+        return found
+
+    def resume(self, report: Mapping[str, Any]) -> None:
+        """Screen by the decisions that another process reported, as on the images before these."""
+        screen = report.get("screen")
+        if self._screen is not None and isinstance(screen, Mapping):
+            self._screen.resume(screen)
+
+    @contextlib.contextmanager
+    def numerics(self) -> Iterator[None]:
+        """TF32 on or off on GPUs as the precision says, and as it was afterwards."""
+        switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+        before = [switch.fp32_precision for switch in switches]
+        wanted = "tf32" if self._engine.precision == "tf32" else "ieee"
+        try:
+            for switch in switches:
+                switch.fp32_precision = wanted
+            yield
+        finally:
+            for switch, precision in zip(switches, before, strict=True):
+                switch.fp32_precision = precision
+
+    def _run(self, forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        with torch.no_grad(), self.numerics():
+            parts = self._scores.parts(lambda rows: forward(images[rows]), len(images))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _exact(self, images: Tensor) -> Tensor:
+        # A copy is frozen for good, and looking at each of its layers takes time at every batch.
+        with frozen(self._forward) if self.reason else contextlib.nullcontext():
+            placed = placed_images(self._forward, images)
+            placed = placed.contiguous(memory_format=torch.channels_last)
+            if self._engine.compile:
+                return self._padded(placed).float().to(images.device)
+            return checked_logits(self._forward(placed), len(placed)).float().to(images.device)
+
+    def _padded(self, images: Tensor) -> Tensor:
+        """The compiled forward, which is made for one batch size only."""
+        size, count = self._scores.size, len(images)
+        if count < size:
+            images = torch.cat([images, images.new_zeros(size - count, *images.shape[1:])])
+            images = images.contiguous(memory_format=torch.channels_last)
+        return self._forward(images)[:count]
+
+    def _copies(self, sample: Tensor, expected: Tensor) -> tuple[nn.Module, nn.Module]:
+        """The model for maps and the one for scores."""
+        model, forward = self.original, self.original
+        if self.reason is None:
+            try:
+                folded = folded_copy(self.original)
+                packed = packed_copy(folded, sample) if sample.device.type == "cpu" else folded
+                self._check(packed, sample, expected)
+                model, forward = packed, packed
+                if self._engine.precision == "bf16":
+                    folded = folded.bfloat16()
+                    model = forward = folded
+            except _UNABLE as error:
+                self.reason = str(error).strip().splitlines()[0]
+                log.warning("no folded copy, the model itself is run: %s", self.reason)
+        if self._engine.precision == "bf16" and self.reason is not None:
+            raise UserError(
+                "Expected `engine.precision` to be fp32 or tf32 where there is no folded copy "
+                f"({self.reason}), but got 'bf16'."
+            )
+        if self._engine.compile:
+            plain = self.original if self.reason else folded
+            forward = cast(nn.Module, torch.compile(plain, dynamic=False))
+        return model, forward
+
+    def _check(self, copy: nn.Module, sample: Tensor, expected: Tensor) -> None:
+        found = intact_logits(copy, sample)
+        scale = max(1.0, float(expected.abs().max()))
+        difference = float((found - expected).abs().max()) / scale
+        if not difference <= _AGREEMENT:
+            raise ValueError(f"its logits differ by {difference:.1e} from the model's")
+
+    def _screening(self, sample: Tensor) -> Screen | None:
+        kind = self._engine.screen
+        if kind == "off":
+            return None
+        try:
+            masked = masked_sample(sample)
+            cheap = cheap_copy(self.original, kind, masked)
+            with torch.no_grad():  # both run once before they are timed
+                cheap(masked)
+                self._forward(masked)
+        except _UNABLE as error:
+            log.warning("screen off: %s", str(error).strip().splitlines()[0])
+            return None
+        return Screen(cheap, self._exact, self._engine.calibration)
+
+    def _part_sizes(self, sample: Tensor) -> tuple[PartSize, PartSize]:
+        device, pixels = sample.device, sample.shape[2] * sample.shape[3]
+        with frozen(self.model):
+            taken = image_bytes(self.model, placed_images(self.model, sample[:1]))
+        free = free_bytes(device)
+        given = {"maps": self._engine.maps_batch, "scores": self._engine.scores_batch}
+        sizes = {
+            stage: size or fitting_batch(taken[stage], free, pixels, device)
+            for stage, size in given.items()
+        }
+        log.info("%d images at once for maps, %d for scores", sizes["maps"], sizes["scores"])
+        return PartSize("maps", sizes["maps"]), PartSize("scores", sizes["scores"])
+
+
+def masked_sample(images: Tensor, limit: int = 256) -> Tensor:
+    """Images like those of deletion curves: intact, and with random pixels black or white.
+
+    The masks come from a stream of their own, so the process's random state is not touched.
+    """
+    images = images[: max(1, limit // 4)]
+    stream = torch.Generator().manual_seed(0)
+    height, width = images.shape[2:]
+    drawn = torch.rand(2, len(images), 1, height, width, generator=stream)
+    shares = torch.rand(2, len(images), 1, 1, 1, generator=stream)
+    gone = (drawn < shares).to(images.device)
+    return torch.cat([images, images.masked_fill(gone[0], 0), images.masked_fill(gone[1], 1)])

@@ -1,0 +1,83 @@
+"""Which runs belong together: the same measurement of one classifier, or of its other seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from saliency_lab.report.drawing.notation import count_text
+from saliency_lab.report.reading.configs import difference_text
+from saliency_lab.report.reading.records import EvaluationRun
+from saliency_lab.reproductions.published import title_of
+
+Identity = tuple[object, ...]
+
+_SEED_TRAIT = 4  # the place in `_traits`; those after it are named only if these do not tell
+
+
+def identity_of(run: EvaluationRun) -> Identity:
+    """Equal for runs that measured the same classifier on the same images in the same way."""
+    summary = run.summary
+    return (*family_of(run), (summary.checkpoint or {}).get("sha256"), summary.seed)
+
+
+def family_of(run: EvaluationRun) -> Identity:
+    """Equal for runs of one model on the same images, however its classifiers were trained."""
+    summary = run.summary
+    return (
+        summary.data.name,
+        summary.model.name,
+        run.pretrained,
+        summary.data.split,
+        str(summary.data.images),
+        summary.data.fingerprint,
+        summary.protocol,
+        tuple(summary.fractions),
+    )
+
+
+def titles_of(runs: Sequence[EvaluationRun], seeds: bool = True) -> list[str]:
+    """ "Data · model" of each run, and after it whatever tells it from others of that name.
+
+    Args:
+        runs: one of each identity, or of each family with `seeds` false.
+        seeds: whether seed and weights may be named.
+    """
+    names = [
+        title_of(run.summary.data.name, run.summary.model.name, run.pretrained) for run in runs
+    ]
+    titles = []
+    for name, run in zip(names, runs, strict=True):
+        same = [other for other, its in zip(runs, names, strict=True) if its == name]
+        told = _telling(_traits(run, same, seeds), [_traits(other, same, seeds) for other in same])
+        titles.append(name + (f" ({', '.join(told)})" if told else ""))
+    return titles
+
+
+def _telling(mine: Sequence[str], same: Sequence[Sequence[str]]) -> list[str]:
+    chosen: list[int] = []
+    for place in range(len(mine)):
+        differs = len({other[place] for other in same}) > 1
+        told = {tuple(other[at] for at in chosen) for other in same}
+        enough = place > _SEED_TRAIT and len(told) == len(same)
+        if differs and not enough:
+            chosen.append(place)
+    return [mine[place] for place in chosen if mine[place]]
+
+
+def _traits(run: EvaluationRun, same: Sequence[EvaluationRun], seeds: bool) -> tuple[str, ...]:
+    summary = run.summary
+    checkpoint = summary.checkpoint or {}
+    traits = (
+        f"{summary.data.split} split",
+        f"{count_text(summary.data.images)} images",
+        f"{summary.protocol} protocol, {len(summary.fractions)} fractions",
+        difference_text(run.recipe, [other.recipe for other in same if other.recipe]),
+    )
+    if not seeds:
+        return traits
+    return (
+        *traits,
+        f"seed {summary.seed}",
+        f"epoch {checkpoint.get('epoch', '?')}",
+        f"weights {str(checkpoint.get('sha256', '?'))[:6]}",
+    )

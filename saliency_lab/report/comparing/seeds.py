@@ -1,0 +1,113 @@
+"""Classifiers that differ in their seed only, and their areas as one number."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from saliency_lab.evaluation.rows.statistics import hierarchical_interval
+from saliency_lab.report.comparing.grouping import family_of, titles_of
+from saliency_lab.report.comparing.panels import Curve, Panel
+from saliency_lab.report.reading.configs import agree
+
+Place = tuple[str, str, str]
+"""Key of a curve, mode, fill."""
+
+
+@dataclass(frozen=True)
+class Combined:
+    """An area over seeds and images: mean, interval of both, and the mean of each seed."""
+
+    curve: Curve
+    area: float
+    low: float
+    high: float
+    by_seed: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class SeedGroup:
+    """Panels of the same data, model and training, one per seed, in the order of seeds."""
+
+    title: str
+    panels: Sequence[Panel]
+    combined: Mapping[Place, Combined]
+
+    @property
+    def seeds(self) -> list[int]:
+        return [panel.summary.seed for panel in self.panels]
+
+
+def seed_groups(panels: Sequence[Panel]) -> list[SeedGroup]:
+    """Every family of at least two seeds; a checkpoint or seed that comes twice counts once."""
+    families: list[list[Panel]] = []
+    for panel in panels:
+        run = panel.runs[0]
+        for family in families:
+            first = family[0].runs[0]
+            if family_of(first) == family_of(run) and agree(first.recipe, run.recipe):
+                family.append(panel)
+                break
+        else:
+            families.append([panel])
+    titles = titles_of([family[0].runs[0] for family in families], seeds=False)
+    found = zip(titles, map(_one_per_seed, families), strict=True)
+    return [SeedGroup(title, each, _combined(each)) for title, each in found if len(each) > 1]
+
+
+def _one_per_seed(family: Sequence[Panel]) -> list[Panel]:
+    by_seed: dict[int, Panel] = {}
+    # Where a training was done again, its latest evaluation is the one that counts.
+    for panel in sorted(family, key=_started):
+        by_seed[panel.summary.seed] = panel
+    by_checkpoint: dict[object, Panel] = {}
+    for seed in sorted(by_seed):
+        # One classifier measured under two seeds is no second classifier.
+        checkpoint = (by_seed[seed].summary.checkpoint or {}).get("sha256") or seed
+        by_checkpoint.setdefault(checkpoint, by_seed[seed])
+    return list(by_checkpoint.values())
+
+
+def _started(panel: Panel) -> str:
+    return max(str(run.environment.get("started") or "") for run in panel.runs)
+
+
+def _combined(panels: Sequence[Panel]) -> dict[Place, Combined]:
+    columns: dict[Place, dict[int, pd.Series]] = defaultdict(dict)
+    curves: dict[str, Curve] = {}
+    for panel in panels:
+        wide = panel.image_areas.pivot_table(
+            index="sample_id", columns=["key", "mode", "fill"], values="area"
+        )
+        curves = {curve.key: curve for curve in panel.curves} | curves
+        for place in wide.columns:
+            columns[place][panel.summary.seed] = wide[place]
+    # Columns with values for the same seeds and images share their resamples: one call for all.
+    alike: dict[tuple[tuple[int, bytes], ...], list[Place]] = defaultdict(list)
+    for place, values in columns.items():
+        known = ((seed, column.notna().to_numpy().tobytes()) for seed, column in values.items())
+        alike[tuple(known)].append(place)
+    found = {}
+    for pattern, places in alike.items():
+        arrays = [
+            np.stack([columns[place][seed].dropna().to_numpy() for place in places], axis=1)
+            for seed, _ in pattern
+        ]
+        areas, lows, highs = hierarchical_interval(arrays)
+        for at, place in enumerate(places):
+            each = {
+                seed: float(a[:, at].mean()) for (seed, _), a in zip(pattern, arrays, strict=True)
+            }
+            area, low, high = (float(np.asarray(v)[at]) for v in (areas, lows, highs))
+            found[place] = Combined(curves[place[0]], area, low, high, each)
+    order = {key: at for at, key in enumerate(_ordered(panels))}
+    return dict(sorted(found.items(), key=lambda item: (order[item[0][0]], item[0][1:])))
+
+
+def _ordered(panels: Sequence[Panel]) -> list[str]:
+    longest = sorted(panels, key=lambda panel: -len(panel.curves))
+    return list(dict.fromkeys(curve.key for panel in longest for curve in panel.curves))

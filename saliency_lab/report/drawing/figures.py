@@ -1,0 +1,264 @@
+"""Figures for a paper or a talk, drawn without pyplot so that no global state is touched."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from saliency_lab.report.drawing.palette import MAP_COLOURS, order_of, style_of
+
+Key = tuple[str, str]
+
+_INK = "#222222"
+_MUTED = "#666666"
+_GRID = "#e3e3e3"
+_LINES_PER_ROW = 7
+_FILL_ORDER = ("black", "white")
+
+
+def curves_figure(curves: pd.DataFrame, title: str) -> Figure:
+    """Allegiance against the fraction, one column per fill, with the confidence band.
+
+    Args:
+        curves: columns method, view, mode, fill, fraction, allegiance, low, high (in [0, 1]).
+        title: above the figure, for example "CIFAR-10 · ResNet-18".
+
+    Returns:
+        A figure with one row for up to seven methods; more are spread over several rows.
+    """
+    columns = _conditions(curves)
+    rows = _rows_of(curves)
+    height = 0.75 + 2.75 * len(rows)
+    figure, axes = _canvas(2.05 + 3.1 * len(columns), height, len(rows), len(columns))
+    for line, keys in enumerate(rows):
+        for column, (mode, fill) in enumerate(columns):
+            ax = axes[line, column]
+            part = curves[(curves["mode"] == mode) & (curves["fill"] == fill)]
+            _draw_curves(ax, part, keys)
+            _name_axes(ax, column == 0, line == len(rows) - 1, mode)
+            if line == 0:
+                ax.set_title(condition_name(mode, fill), fontsize=10, color=_INK, loc="left")
+        _legend(axes[line, -1], axes[line])
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
+    return figure
+
+
+def training_figure(metrics: pd.DataFrame, title: str = "Training") -> Figure:
+    """Loss and accuracy per epoch, train and (where there is one) validation.
+
+    Args:
+        metrics: columns epoch, train/loss, train/accuracy and maybe val/loss, val/accuracy.
+        title: above the figure.
+    """
+    figure, axes = _canvas(7.2, 3.0, 1, 2)
+    for ax, name in zip(axes[0], ("loss", "accuracy"), strict=True):
+        for part, colour, dash in (("train", "#0072b2", "-"), ("val", "#d55e00", "--")):
+            column = f"{part}/{name}"
+            if column in metrics:
+                seen = metrics.loc[metrics[column].notna(), ["epoch", column]]
+                label = {"train": "training", "val": "validation"}[part]
+                marker = "o" if len(seen) < 2 else ""
+                ax.plot(seen["epoch"], seen[column], dash, color=colour, label=label, marker=marker)
+        _plain_axes(ax)
+        ax.set_xlabel("epoch", fontsize=9, color=_MUTED)
+        ax.set_title(name, fontsize=10, color=_INK, loc="left")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if ax.has_data():
+            ax.legend(frameon=False, fontsize=8)
+    axes[0, 1].yaxis.set_major_formatter(PercentFormatter(1.0))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
+    return figure
+
+
+def example_grid(
+    images: np.ndarray, maps: Mapping[str, np.ndarray], row_labels: Sequence[str]
+) -> Figure:
+    """One row per example: the image, then its maps, each scaled to its own 99.5th percentile.
+
+    Args:
+        images: uint8, shape (N, H, W, C) with C of 1 or 3.
+        maps: name of the column to maps of shape (N, H, W), any scale.
+        row_labels: N short texts, for example "cat, taken for dog".
+
+    Raises:
+        ValueError: the numbers of images, maps and labels differ.
+    """
+    count = len(images)
+    sizes = {name: len(values) for name, values in maps.items()} | {"row_labels": len(row_labels)}
+    if count == 0 or set(sizes.values()) != {count}:
+        raise ValueError(f"Expected {count} (at least 1) maps and row labels, but got {sizes}.")
+    columns = 1 + len(maps)
+    figure, axes = _canvas(0.9 + 1.15 * columns, 0.35 + 1.18 * count, count, columns)
+    figure.set_layout_engine(
+        ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
+    )
+    for row in range(count):
+        picture = images[row, ..., 0] if images.shape[-1] == 1 else images[row]
+        axes[row, 0].imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        for column, values in enumerate(maps.values(), start=1):
+            _draw_map(axes[row, column], np.asarray(values[row], dtype=np.float64))
+        axes[row, 0].set_ylabel(
+            row_labels[row], fontsize=8, color=_INK, rotation=0, ha="right", va="center"
+        )
+    for ax, name in zip(axes[0], ("image", *maps), strict=True):
+        ax.set_title(name.replace(" · ", "\n"), fontsize=8, color=_INK)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    return figure
+
+
+def confusion_figure(
+    confusion: Sequence[Sequence[int]] | np.ndarray, classes: Sequence[str], title: str
+) -> Figure:
+    """Confusion matrix in per cent of each true class; counts are written up to 20 classes.
+
+    Args:
+        confusion: counts, shape (K, K), true classes down, predicted classes across.
+        classes: K names.
+        title: above the figure.
+    """
+    counts = np.asarray(confusion, dtype=np.float64)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
+    side = min(2.4 + 0.36 * len(counts), 11.0)
+    figure, axes = _canvas(side + 0.9, side, 1, 1)
+    ax = axes[0, 0]
+    picture = ax.imshow(share, cmap="cividis", vmin=0.0, vmax=1.0)
+    if len(counts) <= 40:
+        ax.set_xticks(range(len(counts)), classes, rotation=60, ha="right", fontsize=7)
+        ax.set_yticks(range(len(counts)), classes, fontsize=7)
+    if len(counts) <= 20:
+        for (row, column), count in np.ndenumerate(counts):
+            ink = "#000000" if share[row, column] > 0.55 else "#ffffff"
+            ax.text(column, row, f"{int(count)}", ha="center", va="center", fontsize=6, color=ink)
+    ax.set_xlabel("predicted", fontsize=9, color=_MUTED)
+    ax.set_ylabel("true", fontsize=9, color=_MUTED)
+    bar = figure.colorbar(picture, ax=ax, shrink=0.7, format=PercentFormatter(1.0))
+    bar.ax.tick_params(labelsize=7)
+    bar.outline.set_visible(False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=_INK)
+    return figure
+
+
+def figure_bytes(figure: Figure, kind: str = "png", dpi: int = 150) -> bytes:
+    """The figure as a file's bytes ("png" or "pdf"); the same figure gives the same bytes."""
+    metadata = {"Software": None} if kind == "png" else {"CreationDate": None, "Producer": None}
+    buffer = io.BytesIO()
+    # 42 embeds TrueType, which journals ask for and which keeps text selectable.
+    with mpl.rc_context({"pdf.fonttype": 42}):
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
+    return buffer.getvalue()
+
+
+def condition_name(mode: str, fill: str) -> str:
+    """What a panel shows, in words: "black-deletion", "deletion, shift+0.1"."""
+    return f"{fill}-{mode}" if fill.isalpha() else f"{mode}, {fill}"
+
+
+def ordered_conditions(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(mode, fill) pairs as they are read: deletion before insertion, black, white, the rest."""
+
+    def rank(pair: tuple[str, str]) -> tuple[bool, int, str]:
+        known = _FILL_ORDER.index(pair[1]) if pair[1] in _FILL_ORDER else len(_FILL_ORDER)
+        return (pair[0] != "deletion", known, pair[1])
+
+    return sorted(set(pairs), key=rank)
+
+
+def _conditions(curves: pd.DataFrame) -> list[tuple[str, str]]:
+    if curves.empty:
+        raise ValueError("Expected `curves` to have rows, but got an empty table.")
+    return ordered_conditions(list(zip(curves["mode"], curves["fill"], strict=True)))
+
+
+def _rows_of(curves: pd.DataFrame) -> list[list[Key]]:
+    pairs = set(zip(curves["method"], curves["view"], strict=True))
+    keys = sorted(pairs, key=lambda key: order_of(*key))
+    lines = -(-len(keys) // _LINES_PER_ROW)
+    # As even as possible: 8 methods are 4 and 4, not 7 and 1.
+    return [list(part) for part in _split(keys, lines)]
+
+
+def _split(keys: list[Key], parts: int) -> Iterator[list[Key]]:
+    for part in range(parts):
+        yield keys[part * len(keys) // parts : (part + 1) * len(keys) // parts]
+
+
+def _canvas(width: float, height: float, rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _draw_curves(ax: Axes, curves: pd.DataFrame, keys: Sequence[Key]) -> None:
+    for method, view in keys:
+        part = curves[(curves["method"] == method) & (curves["view"] == view)]
+        if part.empty:
+            continue
+        part = part.sort_values("fraction")
+        style = style_of(method, view)
+        ax.fill_between(
+            part["fraction"], part["low"], part["high"], color=style.colour, alpha=0.14, lw=0
+        )
+        (line,) = ax.plot(
+            part["fraction"],
+            part["allegiance"],
+            color=style.colour,
+            marker=style.marker,
+            markersize=3.4,
+            lw=1.5,
+            label=style.label,
+        )
+        if style.dash:
+            line.set_dashes(style.dash)
+
+
+def _name_axes(ax: Axes, left: bool, bottom: bool, mode: str) -> None:
+    _plain_axes(ax)
+    ax.set(ylim=(-0.02, 1.02))
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    if left:
+        ax.set_ylabel("allegiance", fontsize=9, color=_MUTED)
+    if bottom:
+        word = "inserted" if mode == "insertion" else "deleted"
+        ax.set_xlabel(f"most salient pixels {word}", fontsize=9, color=_MUTED)
+
+
+def _plain_axes(ax: Axes) -> None:
+    ax.grid(True, color=_GRID, lw=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color("#999999")
+    ax.tick_params(labelsize=8, colors=_MUTED, length=2.5)
+
+
+def _legend(last: Axes, row: Sequence[Axes]) -> None:
+    found: dict[str, Artist] = {}
+    for ax in row:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    last.legend(
+        list(found.values()),
+        list(found),
+        frameon=False,
+        fontsize=8,
+        loc="center left",
+        bbox_to_anchor=(1.02, 0.5),
+    )
+
+
+def _draw_map(ax: Axes, values: np.ndarray) -> None:
+    # A few extreme pixels would leave a gradient's map black; the paper's pictures clip as well.
+    top = float(np.quantile(values, 0.995)) or float(values.max()) or 1.0
+    ax.imshow(values, cmap=MAP_COLOURS, vmin=min(0.0, float(values.min())), vmax=top)

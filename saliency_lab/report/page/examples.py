@@ -1,0 +1,252 @@
+"""Example images for the page: levels instead of pictures, so that one map serves every fraction.
+
+A level map says at which fraction a pixel is deleted. From it and the image the page draws what
+deletion leaves at any fraction, and (with the mean of the map per level) the map itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageFilter
+
+from saliency_lab.report.comparing.panels import Panel
+from saliency_lab.report.reading.records import example_arrays
+
+SIDES = (256, 224, 192, 160, 144, 128, 112, 96, 88, 80, 72, 64, 56, 48, 32)
+"""Sides in pixels that level maps may be sampled at, the finest that fits is taken."""
+
+_NOT_MEASURED = 65535
+_LARGEST_IMAGE = 256
+_BLUR_SHARE = 10 / 224  # standard deviation of the blur fill, of the shorter side
+_ALWAYS_SHOWN = 6  # of the examples that methods disagree about most
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The chosen examples of a panel, at full size: what the page and the figure are made from.
+
+    `images` (N, H, W, C) uint8; `maps` and `levels` by curve key, (N, H, W); `traces` one row per
+    image, curve, condition and fraction.
+    """
+
+    panel: Panel
+    ids: list[str]
+    labels: np.ndarray
+    predictions: np.ndarray
+    images: np.ndarray
+    maps: dict[str, np.ndarray]
+    levels: dict[str, np.ndarray]
+    traces: pd.DataFrame
+
+    @property
+    def row_labels(self) -> list[str]:
+        """ "cat" for a right answer, "cat, taken for dog" for a wrong one."""
+        return [
+            self.class_name(label)
+            if label == prediction
+            else f"{self.class_name(label)}\n→ {self.class_name(prediction)}"
+            for label, prediction in zip(self.labels, self.predictions, strict=True)
+        ]
+
+    def class_name(self, index: int) -> str:
+        names = self.panel.summary.data.classes
+        return names[index] if 0 <= index < len(names) else str(index)
+
+
+def chosen_examples(panel: Panel, count: int) -> Examples | None:
+    """At most `count` of the images that every run of the panel kept, else None.
+
+    The images that methods disagree about most are always among them; the others are spread
+    evenly over what was kept. They come class by class in turn: folders are sorted by class.
+    """
+    shown = {part[0].name for part in panel.parts}
+    runs = [run for run in panel.runs if run.example_ids and run.name in shown]
+    if not runs:
+        return None
+    common = set.intersection(*(set(run.example_ids) for run in runs))
+    kept = [name for name in runs[0].example_ids if name in common]
+    ids = _mixed(_spread(kept, _disputed(panel, kept), count), panel)
+    if not ids:
+        return None
+    maps: dict[str, np.ndarray] = {}
+    levels: dict[str, np.ndarray] = {}
+    base: dict[str, np.ndarray] = {}
+    traces = []
+    for run in runs:
+        keys = {(part[1], part[2]): part[3] for part in panel.parts if part[0] is run}
+        place = {name: row for row, name in enumerate(run.example_ids)}
+        order = [place[name] for name in ids]
+        base, arrays = example_arrays(run, keys)
+        for pair, (values, level) in arrays.items():
+            maps[keys[pair]], levels[keys[pair]] = values[order], level[order]
+        for (method, view), key in keys.items():
+            rows = run.traces
+            hit = (rows["method"] == method) & (rows["view"] == view)
+            traces.append(rows[hit & rows["sample_id"].isin(ids)].assign(key=key))
+        base = {name: values[order] for name, values in base.items()}
+    if not levels:
+        return None
+    return Examples(
+        panel=panel,
+        ids=ids,
+        labels=base["labels"],
+        predictions=base["predictions"],
+        images=np.moveaxis(base["images"], 1, -1),
+        maps=maps,
+        levels=levels,
+        traces=pd.concat(traces, ignore_index=True),
+    )
+
+
+def finest_side(examples: Sequence[Examples], room: int) -> int:
+    """The finest side at which all level maps take at most `room` bytes of the page."""
+    for side in SIDES:
+        if levels_bytes(examples, side) <= room:
+            return side
+    return SIDES[-1]
+
+
+def levels_bytes(examples: Sequence[Examples], side: int) -> int:
+    """About how many bytes of the page all level maps of that side take."""
+    return sum(_levels_size(one, side) for one in examples)
+
+
+def packed_examples(examples: Examples, side: int) -> list[dict[str, object]]:
+    """One JSON-ready object per image; the page's script knows the layout."""
+    curves = [curve.key for curve in examples.panel.curves if curve.key in examples.levels]
+    traces = _trace_arrays(examples, curves)
+    return [
+        {
+            "id": name,
+            "label": int(examples.labels[row]),
+            "prediction": int(examples.predictions[row]),
+            "fills": _fill_pictures(examples.images[row], examples.panel),
+            "levels": _text(zlib.compress(_sampled(examples, curves, row, side).tobytes(), 9)),
+            "tones": _text(_tones(examples, curves, row).tobytes()),
+            "predictions": _text(traces[0][row].astype("<u2").tobytes()),
+            "probabilities": _text(traces[1][row].tobytes()),
+        }
+        for row, name in enumerate(examples.ids)
+    ]
+
+
+def _spread(kept: Sequence[str], disputed: Sequence[str], count: int) -> list[str]:
+    chosen = set(disputed[: min(_ALWAYS_SHOWN, count)])
+    rest = [name for name in kept if name not in chosen]
+    free = min(count - len(chosen), len(rest))
+    chosen |= {rest[place * len(rest) // free] for place in range(free)}
+    return [name for name in kept if name in chosen]
+
+
+def _mixed(ids: Sequence[str], panel: Panel) -> list[str]:
+    labels = dict(zip(panel.image_areas["sample_id"], panel.image_areas["label"], strict=True))
+    seen: dict[object, int] = {}
+    turns = []
+    for name in ids:
+        label = labels.get(name)
+        seen[label] = seen.get(label, 0) + 1
+        turns.append(seen[label])
+    return [ids[at] for at in sorted(range(len(ids)), key=lambda at: turns[at])]
+
+
+def _disputed(panel: Panel, kept: Sequence[str]) -> list[str]:
+    areas = panel.image_areas
+    part = areas[areas["sample_id"].isin(kept)]
+    if part.empty:
+        return []
+    table = part.pivot_table(index=["sample_id", "mode", "fill"], columns="key", values="area")
+    gap = (table.max(axis=1) - table.min(axis=1)).groupby("sample_id").max()
+    return list(gap.sort_values(ascending=False, kind="stable").index)
+
+
+def _sampled(examples: Examples, curves: Sequence[str], row: int, side: int) -> np.ndarray:
+    """Levels of one image, (curves, side, side) or its own size where that is smaller."""
+    stack = np.stack([examples.levels[key][row] for key in curves])
+    height, width = stack.shape[1:]
+    rows = _centres(height, min(side, height))
+    return stack[:, rows][:, :, _centres(width, min(side, width))]
+
+
+def _centres(size: int, samples: int) -> np.ndarray:
+    return ((np.arange(samples) + 0.5) * size / samples).astype(np.intp)
+
+
+def _levels_size(examples: Examples, side: int) -> int:
+    """Estimated from a few images; base64 adds a third."""
+    curves = list(examples.levels)
+    probe = range(0, len(examples.ids), max(1, len(examples.ids) // 4))
+    sizes = [len(zlib.compress(_sampled(examples, curves, row, side).tobytes())) for row in probe]
+    return int(np.mean(sizes) * len(examples.ids) * 4 / 3)
+
+
+def _tones(examples: Examples, curves: Sequence[str], row: int) -> np.ndarray:
+    """How bright each level of each map is drawn, (curves, levels) uint8.
+
+    The mean of the map over the pixels of that level, relative to the most salient level.
+    """
+    count = len(examples.panel.summary.fractions) + 1
+    tones = np.zeros((len(curves), count))
+    for place, key in enumerate(curves):
+        level = examples.levels[key][row].ravel()
+        values = examples.maps[key][row].ravel().astype(np.float64)
+        pixels = np.bincount(level, minlength=count)[:count]
+        means = np.bincount(level, weights=values, minlength=count)[:count] / np.maximum(pixels, 1)
+        tones[place] = means / (means.max() or 1.0)
+    return np.rint(np.clip(tones, 0.0, 1.0) * 255).astype(np.uint8)
+
+
+def _trace_arrays(examples: Examples, curves: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Prediction and probability of each image, (N, curves, conditions, fractions)."""
+    panel = examples.panel
+    fractions = np.asarray(panel.summary.fractions)
+    shape = (len(examples.ids), len(curves), len(panel.conditions), len(fractions))
+    predictions = np.full(shape, _NOT_MEASURED, dtype=np.uint16)
+    probabilities = np.zeros(shape, dtype=np.uint8)
+    traces = examples.traces[examples.traces["key"].isin(curves)]
+    condition_at = {condition: at for at, condition in enumerate(panel.conditions)}
+    conditions = zip(traces["mode"], traces["fill"], strict=True)
+    place = (
+        traces["sample_id"].map({name: at for at, name in enumerate(examples.ids)}).to_numpy(),
+        traces["key"].map({key: at for at, key in enumerate(curves)}).to_numpy(),
+        np.array([condition_at[condition] for condition in conditions], dtype=np.intp),
+        np.abs(traces["fraction"].to_numpy()[:, None] - fractions).argmin(axis=1),
+    )
+    predictions[place] = traces["prediction"]
+    probabilities[place] = np.rint(traces["probability"].to_numpy() * 255)
+    return predictions, probabilities
+
+
+def _fill_pictures(image: np.ndarray, panel: Panel) -> Mapping[str, object]:
+    """The image as a data URI and, per fill that needs one, a colour or a picture to fill with."""
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).convert("RGB")
+    picture.thumbnail((_LARGEST_IMAGE, _LARGEST_IMAGE))
+    pictures: dict[str, object] = {"image": _picture_uri(picture)}
+    for _, fill in panel.conditions:
+        if fill == "mean":
+            pictures[fill] = [int(value) for value in np.asarray(picture).mean(axis=(0, 1)).round()]
+        elif fill == "blur":
+            radius = _BLUR_SHARE * min(picture.size)
+            pictures[fill] = _picture_uri(picture.filter(ImageFilter.GaussianBlur(radius)))
+        elif fill.startswith("shift"):
+            shifted = np.asarray(picture, dtype=np.float64) + 255 * float(fill[5:])
+            filled = Image.fromarray(np.rint(np.clip(shifted, 0, 255)).astype(np.uint8))
+            pictures[fill] = _picture_uri(filled)
+    return pictures
+
+
+def _picture_uri(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    small = max(picture.size) <= 64
+    picture.save(buffer, "WEBP", quality=80, lossless=small, method=6)
+    return f"data:image/webp;base64,{_text(buffer.getvalue())}"
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

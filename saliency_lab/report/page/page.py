@@ -1,0 +1,301 @@
+"""The report: one self-contained page, and its figures and tables as files beside it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from saliency_lab.errors import UserError
+from saliency_lab.report.comparing.panels import Panel, build_panels
+from saliency_lab.report.comparing.seeds import SeedGroup, seed_groups
+from saliency_lab.report.drawing.figures import (
+    condition_name,
+    confusion_figure,
+    curves_figure,
+    example_grid,
+    figure_bytes,
+    training_figure,
+)
+from saliency_lab.report.drawing.palette import MAP_COLOURS
+from saliency_lab.report.drawing.views_figure import views_figure
+from saliency_lab.report.page import overview, sections, table_texts, tables
+from saliency_lab.report.page.examples import (
+    SIDES,
+    Examples,
+    chosen_examples,
+    finest_side,
+    levels_bytes,
+    packed_examples,
+)
+from saliency_lab.report.reading.records import Records, TrainingRun, read_records
+from saliency_lab.reproductions.published import title_of
+from saliency_lab.runs.files import atomic_path, write_text
+from saliency_lab.runs.progress import shown_progress
+
+log = logging.getLogger(__name__)
+
+PAGE_BYTES = 4_700_000
+"""What the page may weigh: below 5 MB, with room for what is not counted here."""
+SHOWN = 50
+"""Examples on the page; several panels share them, but none has fewer than a dozen
+unless the page would be too large."""
+_LEAST_SHOWN = 12
+_FIGURE_EXAMPLES = 6
+_FIGURE_MAPS = 8
+_COMPARED_SOURCES = 3
+"""So many sources and there is a figure of which view helps which."""
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """What a report wrote: the page first, then figures (PNG, PDF) and tables (CSV, MD, TeX)."""
+
+    page: Path
+    figures: tuple[Path, ...]
+    tables: tuple[Path, ...]
+    records: Records
+
+
+def write_report(outputs: Path, runs: Sequence[str] | None, destination: Path) -> ReportFiles:
+    """Read the runs under `outputs` and write index.html, figures/ and tables/.
+
+    Args:
+        outputs: the folder that holds train/ and evaluate/.
+        runs: directories or patterns inside `outputs`; None takes every run.
+        destination: where the report goes, usually outputs/report.
+
+    Raises:
+        UserError: there is no run at all, none that can be shown, or a name matches no run.
+    """
+    records = read_records(outputs, runs)
+    if not records.evaluations and not records.trainings:
+        states = "; ".join(f"{p.name}: {p.state}, {p.reason}" for p in records.problems)
+        raise UserError(
+            f"Expected `outputs` to hold a finished run, but got only {states}. "
+            "Run `python -m saliency_lab evaluate model=resnet18 data=cifar10` first."
+        )
+    panels = build_panels(records.evaluations)
+    groups = seed_groups(panels)
+    each = max(_LEAST_SHOWN, SHOWN // max(len(panels), 1))
+    examples = [found for panel in panels if (found := chosen_examples(panel, each))]
+    named = [(_training_slug(run), run) for run in records.trainings]
+    figures = _write_figures(panels, examples, named, destination / "figures")
+    shown = _tables(panels, groups, records)
+    written = _write_tables(shown, destination / "tables")
+    page = destination / "index.html"
+    write_text(page, _page_text(records, panels, groups, shown, examples, named))
+    return ReportFiles(page, tuple(figures), tuple(written), records)
+
+
+def _page_text(
+    records: Records,
+    panels: Sequence[Panel],
+    groups: Sequence[SeedGroup],
+    shown: Mapping[str, pd.DataFrame],
+    examples: Sequence[Examples],
+    trainings: Sequence[tuple[str, TrainingRun]],
+) -> str:
+    """The whole page as HTML; it asks for no other file."""
+    content: dict[str, Any] = {
+        "panels": [sections.panel_section(panel) for panel in panels],
+        "reference": overview.reference_section(overview.overview_rows(panels, groups)),
+        "findings": overview.findings(panels),
+        "seeds": sections.seed_sections(groups),
+        "trainings": [sections.training_section(run, slug) for slug, run in trainings],
+        "environments": sections.environment_sections(records),
+        "problems": records.problems,
+        "tables": shown,
+        "counts": {"evaluations": len(records.evaluations), "trainings": len(records.trainings)},
+        "examples": [(one.panel.slug, one.panel.title) for one in examples],
+        "style": Markup(_template("page.css")),
+        "script": Markup(_template("page.js")),
+        "methods": sections.method_choice(panels),
+    }
+    room = PAGE_BYTES - len(_rendered(content, _page_data(panels, [], 0)))
+    pictures = len(_json(_page_data(panels, examples, 1)))
+    least = pictures + levels_bytes(examples, SIDES[-1])
+    if least > room:
+        share = max(room, 0) / least
+        log.info("the page shows %.0f %% of the examples, or it would be too large", 100 * share)
+        fewer = [chosen_examples(one.panel, max(1, int(share * len(one.ids)))) for one in examples]
+        examples = [one for one in fewer if one is not None]
+        pictures = len(_json(_page_data(panels, examples, 1)))
+    side = finest_side(examples, room - pictures)
+    return _rendered(content, _page_data(panels, examples, side))
+
+
+def _page_data(panels: Sequence[Panel], examples: Sequence[Examples], side: int) -> dict[str, Any]:
+    colours = (mpl.colormaps[MAP_COLOURS](np.arange(256))[:, :3] * 255).round().astype(int)
+    return {
+        "colours": "".join(f"{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours),
+        "panels": {panel.slug: sections.panel_values(panel) for panel in panels},
+        "examples": {one.panel.slug: _example_data(one, side) for one in examples},
+    }
+
+
+def _example_data(examples: Examples, side: int) -> dict[str, Any]:
+    panel = examples.panel
+    height, width = next(iter(examples.levels.values())).shape[1:]
+    return {
+        "fractions": list(panel.summary.fractions),
+        "classes": panel.summary.data.classes,
+        "curves": [curve.key for curve in panel.curves if curve.key in examples.levels],
+        "conditions": [
+            {"mode": mode, "fill": fill, "name": condition_name(mode, fill)}
+            for mode, fill in panel.conditions
+        ],
+        "height": min(side, height),
+        "width": min(side, width),
+        "pixels": max(height, width),
+        "items": packed_examples(examples, side),
+    }
+
+
+def _rendered(content: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"cell": _cell, "drawing": Markup}
+    page = environment.from_string(_template("page.html.j2"))
+    return page.render(**content, data=Markup(_json(data)))
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    # "<" could end the script element; \u003c means the same in JSON.
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+
+
+def _template(name: str) -> str:
+    return files("saliency_lab.report.page").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _cell(value: object, column: object = "") -> str:
+    if value is None or (isinstance(value, float) and value != value):
+        return "–"
+    decimals = table_texts.decimals_of(column)
+    if isinstance(value, float) and decimals is not None:
+        return f"{value:,.{decimals}f}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)
+
+
+def _tables(
+    panels: Sequence[Panel], groups: Sequence[SeedGroup], records: Records
+) -> dict[str, pd.DataFrame]:
+    found = {
+        "areas": tables.area_table(panels),
+        "reference": overview.reference_table(overview.overview_rows(panels, groups)),
+        "seeds": tables.seed_table(groups),
+        "disagreement": tables.disagreement_table(panels),
+        "evaluations": tables.run_table(panels),
+        "trainings": tables.training_table(records.trainings),
+        "cost": tables.cost_table(panels),
+        "problems": tables.problem_table(records.problems),
+    }
+    return {name: table for name, table in found.items() if not table.empty}
+
+
+def _write_tables(found: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
+    written = []
+    _remove_old(folder, ("csv", "md", "tex"))
+    for name, table in found.items():
+        for suffix, text in (
+            ("csv", table_texts.csv_text(table)),
+            ("md", table_texts.markdown_text(table)),
+            ("tex", table_texts.latex_text(table)),
+        ):
+            written.append(folder / f"{name}.{suffix}")
+            write_text(written[-1], text)
+    return written
+
+
+def _write_figures(
+    panels: Sequence[Panel],
+    examples: Sequence[Examples],
+    trainings: Sequence[tuple[str, TrainingRun]],
+    folder: Path,
+) -> list[Path]:
+    drawn = list(_figures(panels, examples, trainings))
+    _remove_old(folder, ("png", "pdf"))
+    written: list[Path] = []
+    for name, draw in shown_progress(
+        drawn, total=len(drawn), title="drawing", unit="figures", count=lambda _: 1
+    ):
+        written += _saved(draw(), folder, name)
+    return written
+
+
+def _figures(
+    panels: Sequence[Panel],
+    examples: Sequence[Examples],
+    trainings: Sequence[tuple[str, TrainingRun]],
+) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    """The name of each figure and what draws it."""
+    for panel in panels:
+        yield f"curves-{panel.slug}", partial(curves_figure, panel.points, panel.title)
+        if len({curve.method for curve in panel.curves}) >= _COMPARED_SOURCES:
+            yield f"views-{panel.slug}", partial(views_figure, _curve_areas(panel), panel.title)
+    for one in examples:
+        curves = [curve for curve in one.panel.curves if curve.key in one.maps][:_FIGURE_MAPS]
+        maps = {curve.label: one.maps[curve.key][:_FIGURE_EXAMPLES] for curve in curves}
+        rows = one.row_labels[:_FIGURE_EXAMPLES]
+        draw = partial(example_grid, one.images[:_FIGURE_EXAMPLES], maps, rows)
+        yield f"examples-{one.panel.slug}", draw
+    for slug, run in trainings:
+        title = title_of(run.summary.data.name, run.summary.model.name, run.pretrained)
+        yield f"training-{slug}", partial(training_figure, run.metrics, title)
+        classes, confusion = run.summary.data.classes, run.summary.confusion
+        if confusion and len(classes) == len(confusion):
+            named = f"{title}: confusion"
+            yield f"confusion-{slug}", partial(confusion_figure, confusion, classes, named)
+
+
+def _curve_areas(panel: Panel) -> pd.DataFrame:
+    """The allegiance area of every curve of a panel, for the figure of sources and views."""
+    return pd.DataFrame(
+        {
+            "method": curve.method, "view": curve.view, "mode": mode, "fill": fill,
+            "area": area.area, "low": area.low, "high": area.high, "control": curve.control,
+        }
+        for curve in panel.curves
+        for mode, fill in panel.conditions
+        if (area := panel.area_of.get((curve.key, mode, fill, "allegiance"))) is not None
+    )  # fmt: skip
+
+
+def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
+    paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
+    # The layout is solved once and holds for both files; solving takes longer than drawing.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for path in paths:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(figure_bytes(figure, path.suffix[1:]))
+    return paths
+
+
+def _remove_old(folder: Path, suffixes: Sequence[str]) -> None:
+    """Files of an earlier report, whose runs may be gone."""
+    for suffix in suffixes:
+        for path in folder.glob(f"*.{suffix}"):
+            path.unlink()
+
+
+def _training_slug(run: TrainingRun) -> str:
+    name = run.name.removeprefix("train/")
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()

@@ -1,0 +1,263 @@
+"""What run directories hold, read and checked: finished runs as records, the rest as problems."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from pydantic import ValidationError
+
+from saliency_lab.errors import UserError, unknown_choice
+from saliency_lab.report.reading.configs import is_pretrained, recipe_of, settings_of
+from saliency_lab.report.reading.summaries import EvaluationSummary, TrainingSummary
+
+_MARKERS = ("config.yaml", "summary.json", "error.txt")
+_TASKS = ("train", "evaluate")
+_UNREADABLE: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, EOFError)
+_UNREADABLE += (zipfile.BadZipFile, zlib.error, pa.ArrowException, yaml.YAMLError)
+_EXAMPLE_ARRAYS = ("ids", "labels", "predictions", "images")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A run directory that cannot be shown: its state ("failed", "unfinished", "unreadable")."""
+
+    name: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class EvaluationRun:
+    """A finished evaluation. `areas` has one row per image, method, view, mode and fill.
+
+    `recipe` is how the classifier was trained but for the seed, `settings` what shapes the maps
+    beside classifier and images ("method.samples": "20"); empty where the config does not say.
+    """
+
+    name: str
+    path: Path
+    summary: EvaluationSummary
+    environment: Mapping[str, Any]
+    pretrained: bool
+    recipe: Mapping[str, str]
+    settings: Mapping[str, str]
+    curves: pd.DataFrame
+    areas: pd.DataFrame
+    traces: pd.DataFrame
+    example_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    name: str
+    summary: TrainingSummary
+    environment: Mapping[str, Any]
+    pretrained: bool
+    metrics: pd.DataFrame
+
+
+@dataclass
+class Records:
+    evaluations: list[EvaluationRun] = field(default_factory=list)
+    trainings: list[TrainingRun] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_records(outputs: Path, runs: Sequence[str] | None = None) -> Records:
+    """Everything under `outputs`, or only the runs named: directories or patterns inside it.
+
+    A run that is unfinished, has failed or cannot be read becomes a problem, never an error.
+
+    Raises:
+        UserError: no run is there, or a name in `runs` matches none.
+    """
+    found = sorted(_run_directories(outputs))
+    if not found:
+        raise UserError(
+            f"Expected `outputs` to hold runs, but got '{outputs}' without any: "
+            "run `python -m saliency_lab evaluate model=resnet18 data=cifar10` first."
+        )
+    records = Records()
+    for path in found if runs is None else _chosen(found, outputs, runs):
+        name = path.relative_to(outputs).as_posix()
+        try:
+            _read_run(path, name, records)
+        except _UNREADABLE as error:
+            records.problems.append(Problem(name, "unreadable", _one_line(error)))
+    return records
+
+
+def example_arrays(
+    run: EvaluationRun, keys: Iterable[tuple[str, str]]
+) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]]:
+    """The kept examples of a run: base arrays, and (map, levels) of each method and view."""
+    with np.load(run.path / "examples.npz", allow_pickle=False) as stored:
+        base = {name: stored[name] for name in _EXAMPLE_ARRAYS}
+        maps = {
+            (method, view): (stored[f"map:{method}/{view}"], stored[f"levels:{method}/{view}"])
+            for method, view in keys
+            if f"levels:{method}/{view}" in stored
+        }
+    return base, maps
+
+
+def _run_directories(outputs: Path) -> Iterator[Path]:
+    seen = set()
+    for task in _TASKS:
+        for marker in _MARKERS:
+            for file in (outputs / task).rglob(marker):
+                hidden = any(part.startswith(".") for part in file.relative_to(outputs).parts)
+                if not hidden and "wandb" not in file.parts and file.parent not in seen:
+                    seen.add(file.parent)
+                    yield file.parent
+
+
+def _chosen(found: Sequence[Path], outputs: Path, runs: Sequence[str]) -> list[Path]:
+    chosen: list[Path] = []
+    names = {path.relative_to(outputs).as_posix(): path for path in found}
+    for run in runs:
+        wanted = Path(run).expanduser()
+        hits = [
+            path
+            for path in found
+            if path == outputs / run
+            or path.resolve() == wanted.resolve()
+            or fnmatchcase(path.relative_to(outputs).as_posix(), run)
+            or (outputs / run) in path.parents
+        ]
+        if not hits:
+            raise unknown_choice("runs", run, names)
+        chosen += [path for path in hits if path not in chosen]
+    return chosen
+
+
+def _read_run(path: Path, name: str, records: Records) -> None:
+    summary = _json(path / "summary.json") if (path / "summary.json").exists() else {}
+    if summary.get("status") != "finished":
+        records.problems.append(_unfinished(path, name))
+    elif summary.get("task", name.split("/")[0]) == "train":
+        records.trainings.append(
+            TrainingRun(
+                name=name,
+                summary=TrainingSummary.model_validate(summary),
+                environment=_environment(path),
+                pretrained=is_pretrained(_config(path)),
+                metrics=pd.read_csv(path / "metrics.csv"),
+            )
+        )
+    else:
+        records.evaluations.append(_evaluation(path, name, summary))
+
+
+def _unfinished(path: Path, name: str) -> Problem:
+    error = path / "error.txt"
+    if error.exists():
+        lines = [line for line in error.read_text(errors="replace").splitlines() if line.strip()]
+        return Problem(name, "failed", lines[-1].strip() if lines else "no reason was recorded")
+    metrics = path / "metrics.csv"
+    if metrics.exists():
+        epochs = len(pd.read_csv(metrics))
+        return Problem(name, "unfinished", f"after {epochs} epochs; the same command goes on")
+    return Problem(name, "unfinished", "the same command goes on where it stopped")
+
+
+def _evaluation(path: Path, name: str, raw: Mapping[str, Any]) -> EvaluationRun:
+    summary = EvaluationSummary.model_validate(raw)
+    ids = _example_ids(path / "examples.npz")
+    rows = _rows(path / "rows.parquet")
+    config = _config(path)
+    traces = rows[rows["sample_id"].isin(ids)].copy()
+    traces["sample_id"] = traces["sample_id"].astype(str)
+    return EvaluationRun(
+        name=name,
+        path=path,
+        summary=summary,
+        environment=_environment(path),
+        pretrained=is_pretrained(config),
+        recipe=recipe_of(config),
+        settings=settings_of(config),
+        curves=pd.read_csv(path / "curves.csv", keep_default_na=False).astype(
+            {"fraction": float, "allegiance": float, "low": float, "high": float}
+        ),
+        areas=_areas_per_image(rows),
+        traces=traces,
+        example_ids=ids,
+    )
+
+
+def _example_ids(path: Path) -> tuple[str, ...]:
+    """The ids of the kept examples, after checking that all of their file can be read."""
+    if not path.exists():
+        return ()
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"{path.name}: {damaged} is damaged")
+    with np.load(path, allow_pickle=False) as stored:
+        if missing := set(_EXAMPLE_ARRAYS) - set(stored.files):
+            raise ValueError(f"{path.name} lacks {', '.join(sorted(missing))}")
+        return tuple(str(name) for name in stored["ids"])
+
+
+def _rows(path: Path) -> pd.DataFrame:
+    columns = ["sample_id", "label", "method", "view", "mode", "fill", "fraction"]
+    columns += ["prediction", "agrees", "probability"]
+    names = ["sample_id", "method", "view", "mode", "fill"]
+    table = pq.read_table(path, columns=columns, read_dictionary=names)
+    return table.to_pandas()
+
+
+def _areas_per_image(rows: pd.DataFrame) -> pd.DataFrame:
+    """Area under each image's own allegiance and probability, by the trapezoid."""
+    fractions = np.unique(rows["fraction"])
+    steps = np.diff(fractions)
+    weights = np.append(steps, 0.0) / 2 + np.append(0.0, steps) / 2
+    weight = weights[np.searchsorted(fractions, rows["fraction"])]
+    keys = ["sample_id", "method", "view", "mode", "fill"]
+    parts = rows[[*keys, "label"]].assign(
+        area=rows["agrees"].to_numpy() * weight,
+        probability=rows["probability"].to_numpy() * weight,
+    )
+    return (
+        parts.groupby(keys, observed=True, sort=True)
+        .agg(label=("label", "first"), area=("area", "sum"), probability=("probability", "sum"))
+        .reset_index()
+        .astype(dict.fromkeys(keys, str))
+    )
+
+
+def _environment(path: Path) -> dict[str, Any]:
+    file = path / "environment.json"
+    return _json(file) if file.exists() else {}
+
+
+def _config(path: Path) -> Mapping[str, Any]:
+    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    return config if isinstance(config, dict) else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} is not an object")
+    return value
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return f"summary.json: {place}: {first['msg']}"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}"

@@ -1,0 +1,207 @@
+"""What train, evaluate and report record on Weights & Biases."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from saliency_lab.report.comparing.panels import Panel, build_panels
+from saliency_lab.report.drawing.palette import label_of
+from saliency_lab.report.page.page import ReportFiles
+from saliency_lab.tracking.tracking import Record
+
+log = logging.getLogger(__name__)
+
+_AXIS = "fraction"
+_SCORES = ("allegiance", "probability", "logit")
+_ROW_FILES = ("rows.parquet", "areas.parquet", "curves.csv", "examples.npz")
+_EXAMPLES = 50
+_ARTIFACT_NAME_LENGTH = 128
+
+
+def record_training(record: Record | None, summary: Mapping[str, Any], directory: Path) -> None:
+    """The test's results, its confusion matrix and the checkpoint; epochs come by EpochLogger."""
+    if record is None or record.lost:
+        return
+    import wandb
+
+    from saliency_lab.tracking.charts import confusion_chart
+
+    with record.kept():
+        run = record.run
+        run.summary.update({f"test/{key}": value for key, value in summary["test"].items()})
+        figures = sorted((directory / "figures").glob("*.png"))
+        content = {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures}
+        chart = confusion_chart(summary["confusion"], summary["data"]["classes"])
+        run.log({"charts/confusion": chart, **content})
+        checkpoint = directory / "checkpoints" / "last.ckpt"
+        digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+        facts = {"run": directory.name, "sha256": digest, "epochs": summary["epochs"]}
+        facts["accuracy"] = summary["test"]["accuracy"]
+        name = artifact_name("checkpoint", directory)
+        _log_files(run, "checkpoint", name, directory, [checkpoint], facts, [_alias(digest)])
+
+
+def record_evaluation(record: Record | None, summary: Mapping[str, Any], directory: Path) -> None:
+    """Curves over the fraction, areas, charts, example rows, and the files they come from.
+
+    Args:
+        summary: as in summary.json, with `checkpoint`.
+        directory: where rows, areas, curves, examples and figures have been written already.
+    """
+    if record is None or record.lost:
+        return
+    import wandb
+
+    from saliency_lab.tracking.charts import example_table, line_charts
+
+    with record.kept():
+        run = record.run
+        source = _used_checkpoint(run, summary["checkpoint"])
+        curves = pd.read_csv(directory / "curves.csv", keep_default_na=False)
+        names = zip(curves["method"], curves["view"], strict=True)
+        curves["label"] = [label_of(method, view) for method, view in names]
+        alone = curves["label"].nunique() == 1
+        run.summary["accuracy"] = summary["accuracy"]["value"]
+        for row in summary["areas"]:
+            name = _series(row["mode"], row["fill"], row["score"], "" if alone else row["view"])
+            run.summary[f"area/{name}"] = row["area"]
+        _log_curves(run, curves, alone)
+        content: dict[str, Any] = line_charts(curves)
+        content["areas"] = wandb.Table(dataframe=pd.DataFrame(summary["areas"]))
+        content["curves"] = wandb.Table(dataframe=curves)
+        content["figures/curves"] = wandb.Image(str(directory / "figures" / "curves.png"))
+        if (directory / "examples.npz").is_file():
+            classes = summary["data"]["classes"]
+            content["examples"] = example_table(directory, classes, _EXAMPLES)
+        run.log(content)
+        files = [directory / name for name in _ROW_FILES if (directory / name).is_file()]
+        facts = {"run": directory.name, "images": summary["data"]["images"], **source}
+        _log_files(run, "rows", artifact_name("rows", directory), directory, files, facts)
+
+
+def record_report(record: Record | None, files: ReportFiles) -> str | None:
+    """All methods of each classifier in one chart and one table, and the page itself.
+
+    Returns:
+        The address of the comparison view, where an account holds one.
+    """
+    if record is None or record.lost:
+        return None
+    import wandb
+
+    from saliency_lab.tracking.charts import line_charts
+    from saliency_lab.tracking.view import saved_view
+
+    with record.kept():
+        run = record.run
+        evaluations = files.records.evaluations
+        panels = build_panels(evaluations)
+        content: dict[str, Any] = {"page": wandb.Html(str(files.page), inject=False)}
+        for panel in panels:
+            labels = {curve.key: curve.label for curve in panel.curves}
+            curves = panel.points.assign(label=panel.points["key"].map(labels))
+            content.update(line_charts(curves, f"{panel.slug}/"))
+        if panels:
+            content["areas"] = wandb.Table(dataframe=pd.concat(map(_areas, panels)))
+        run.log(content)
+        rows = [artifact_name("rows", evaluation.path) for evaluation in evaluations]
+        for name in rows:
+            _use(run, name, "latest", "rows")
+        listed = [files.page, *files.figures, *files.tables]
+        _log_files(run, "report", "report", files.page.parent, listed, {"rows": rows})
+        if not run.offline:
+            return saved_view(run, panels)
+    return None
+
+
+def artifact_name(kind: str, directory: Path) -> str:
+    """The artifact of a run directory: the same for the same run, wherever `outputs` lies."""
+    parts = directory.absolute().parts
+    tasks = [place for place, part in enumerate(parts) if part in ("train", "evaluate")]
+    own = parts[tasks[-1] + 1 :] if tasks else parts[-1:]
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", "-".join((kind, *own))).strip("-")
+    if len(name) <= _ARTIFACT_NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return f"{name[: _ARTIFACT_NAME_LENGTH - len(digest) - 1]}-{digest}"
+
+
+def _alias(digest: str) -> str:
+    return f"sha256-{digest[:12]}"
+
+
+def _areas(panel: Panel) -> pd.DataFrame:
+    labels = {curve.key: curve.label for curve in panel.curves}
+    rows = [
+        {"panel": panel.title, "map": labels[key], **area.model_dump()}
+        for (key, *_), area in panel.area_of.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _used_checkpoint(run: Any, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Link the classifier's artifact as the run's input; what the record says of it by itself."""
+    path = Path(checkpoint["path"])
+    facts = {"checkpoint_sha256": checkpoint["sha256"]}
+    if path.parent.name == "checkpoints":
+        name, alias = artifact_name("checkpoint", path.parent.parent), _alias(checkpoint["sha256"])
+        facts["checkpoint_artifact"] = f"{name}:{alias}"
+        _use(run, name, alias, "checkpoint")
+    run.summary.update(facts)
+    return facts
+
+
+def _use(run: Any, name: str, alias: str, kind: str) -> None:
+    """Lineage on the server; offline, wandb refuses inputs, and the metadata names them."""
+    import wandb
+
+    if run.offline:
+        return
+    try:
+        run.use_artifact(f"{name}:{alias}", type=kind)
+    except (wandb.errors.CommError, ValueError):
+        log.warning("W&B has no artifact %s:%s; sync the run that made it", name, alias)
+
+
+def _log_files(
+    run: Any,
+    kind: str,
+    name: str,
+    directory: Path,
+    files: Iterable[Path],
+    facts: Mapping[str, Any],
+    aliases: Sequence[str] = (),
+) -> None:
+    import wandb
+
+    artifact = wandb.Artifact(name, type=kind, metadata=dict(facts))
+    for path in files:
+        # Without a copy: run directories replace files, they never write into them.
+        place = path.relative_to(directory).as_posix()
+        artifact.add_file(str(path), name=place, policy="immutable", skip_cache=True)
+    run.log_artifact(artifact, aliases=["latest", *aliases])
+
+
+def _series(mode: str, fill: str, score: str, view: str) -> str:
+    """A curve's name. A run of one map leaves the view out: a sweep's runs then share a panel."""
+    return "/".join(part for part in (mode, fill, score, view) if part)
+
+
+def _log_curves(run: Any, curves: pd.DataFrame, alone: bool) -> None:
+    points: dict[float, dict[str, float]] = {}
+    for (view, mode, fill), curve in curves.groupby(["view", "mode", "fill"], sort=False):
+        for score in _SCORES:
+            name = _series(str(mode), str(fill), score, "" if alone else str(view))
+            # The area is what sums up a run, not the value at the last fraction.
+            run.define_metric(name, step_metric=_AXIS, summary="none")
+            for fraction, value in zip(curve[_AXIS], curve[score], strict=True):
+                points.setdefault(float(fraction), {})[name] = float(value)
+    for fraction in sorted(points):
+        run.log({_AXIS: fraction, **points[fraction]})

@@ -1,0 +1,93 @@
+"""Data, classifier, schedule and Trainer as a configuration describes them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from saliency_lab.config.binding import bound_arguments, built
+from saliency_lab.data.module import ImageData
+from saliency_lab.errors import UserError
+from saliency_lab.models.classifier import Classifier
+from saliency_lab.models.construction import GIVEN as GIVEN_TO_MODEL
+from saliency_lab.models.construction import built_network
+from saliency_lab.training.progress import ProgressReport
+
+# What the program passes by itself, per group.
+GIVEN = {
+    "data": (),
+    "model": GIVEN_TO_MODEL,
+    "optimizer": ("params",),
+    "scheduler": ("optimizer", "max_epochs"),
+    "trainer": ("directory", "callbacks", "loggers"),
+}
+
+
+def data_module(config: Mapping[str, Any]) -> ImageData:
+    """The data module, with its files found and its classes known."""
+    data = built(config["data"], "data")
+    if not isinstance(data, ImageData):
+        raise UserError(
+            f"Expected `data._target_` to be an ImageData, but got {type(data).__name__}"
+        )
+    return data
+
+
+def classifier(
+    config: Mapping[str, Any], data: ImageData, *, load_weights: bool = True
+) -> Classifier:
+    """A classifier for the data, ready to be trained; no image is decoded for it.
+
+    Without `load_weights` a pretrained one has its structure only; a checkpoint brings the rest.
+    """
+    model = config["model"]
+    net = built_network(model, data.num_classes, data.input_shape, load_weights=load_weights)
+    facts = {
+        "model": dict(model),
+        "data": data.name,
+        "classes": list(data.class_names),
+        "input_shape": list(data.input_shape),
+    }
+    return Classifier(
+        net,
+        data.num_classes,
+        seed=int(config["seed"]),
+        optimizer=_partial(config["optimizer"], "optimizer"),
+        scheduler=schedule(config, config["trainer"]["max_epochs"]),
+        facts=facts,
+    )
+
+
+def schedule(config: Mapping[str, Any], max_epochs: int) -> Callable[[Optimizer], LRScheduler]:
+    """From an optimizer to the configured schedule of a training of that many epochs."""
+    partial = _partial(config["scheduler"], "scheduler", "max_epochs")
+    return functools.partial(partial, max_epochs=max_epochs)
+
+
+def _partial(component: Mapping[str, Any], key: str, *given: str) -> Callable[..., Any]:
+    target, arguments = bound_arguments(component, key, (*GIVEN[key], *given))
+    return functools.partial(target, **arguments)
+
+
+def lightning_trainer(
+    config: Mapping[str, Any],
+    directory: Path,
+    callbacks: Sequence[pl.Callback],
+    loggers: Sequence[Any] = (),
+) -> pl.Trainer:
+    """The Trainer of the `trainer` group with a progress report and these callbacks."""
+    everything = [*callbacks, ProgressReport(config["trainer"]["progress"])]
+    trainer = built(
+        config["trainer"], "trainer", directory=directory, callbacks=everything, loggers=loggers
+    )
+    if not isinstance(trainer, pl.Trainer):
+        raise UserError(
+            f"Expected `trainer._target_` to give a Trainer, but got {type(trainer).__name__}"
+        )
+    return trainer

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import captum.attr
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import saliency_lab.models.basic_cnn  # noqa: F401  (registers basic_cnn with timm)
+from saliency_lab.attribution.core.layers import chosen_layer, output_shapes
+from saliency_lab.attribution.methods.grad_cam import grad_cam, guided_grad_cam
+from saliency_lab.attribution.methods.guided_backprop import guided_backprop
+from saliency_lab.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def test_pooled_linear_head_by_hand(images, classes):
+    torch.manual_seed(0)
+    features = nn.Conv2d(3, 5, 3, stride=2, padding=1)
+    head = nn.Linear(5, 4)
+    model = nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    maps = features(images).detach()
+    # The mean slope of a mean over n positions is w / n.
+    cam = (head.weight[classes][:, :, None, None] / maps[0, 0].numel() * maps).sum(1).relu()
+    expected = F.interpolate(cam[:, None], size=(8, 8), mode="bilinear")[:, 0]
+    found = grad_cam(model, images, classes)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, expected.detach().float())
+    assert found.max() > 0
+
+
+def test_captum_agrees(plain_net, images, classes):
+    captum_cam = captum.attr.LayerGradCam(plain_net, plain_net[4])
+    expected = captum_cam.attribute(images, target=classes, relu_attributions=True)
+    expected = F.interpolate(expected, size=(8, 8), mode="bilinear")[:, 0]
+    found = grad_cam(plain_net, images, classes)
+    assert torch.allclose(found, expected.detach().float(), atol=1e-7)
+    guided = guided_grad_cam(plain_net, images).of(classes)
+    product = guided_backprop(plain_net, images).of(classes) * expected[:, None]
+    assert torch.allclose(guided, product)
+
+
+def test_a_layer_before_an_in_place_one_keeps_its_own_output(relu_net, images, classes):
+    norm = relu_net[:2](images)
+    slope = torch.autograd.grad(
+        relu_net[3:](relu_net[2](norm.clone())).gather(1, classes[:, None]).sum(), norm
+    )[0]
+    cam = (slope.mean((2, 3), keepdim=True) * norm).sum(1).relu()
+    assert torch.allclose(grad_cam(relu_net, images, classes, layer="1"), cam.detach().float())
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "layer", "extent"),
+    [
+        ("basic_cnn", 64, "blocks", (2, 2)),
+        ("basic_cnn", 32, "blocks.2.1", (2, 2)),
+        ("resnet18", 224, "layer4", (7, 7)),
+        ("resnet18", 32, "layer3", (2, 2)),
+        ("vgg11", 64, "features", (2, 2)),
+        ("convnext_atto", 224, "norm_pre", (7, 7)),
+        ("convnext_tiny", 32, "stages.3.downsample.0", (2, 2)),
+    ],
+)
+def test_layer_is_found(name, side, layer, extent):
+    torch.set_default_dtype(torch.float32)
+    settings = {"mlp_ratio": 0.01} if name == "vgg11" else {}
+    model = timm.create_model(name, num_classes=3, **settings)
+    images = torch.rand(1, 3, side, side)
+    assert chosen_layer(model, images, None) == layer
+    assert dict(output_shapes(model, images))[layer][2:] == extent
+
+
+def test_layers_that_cannot_be(relu_net, images, classes):
+    with pytest.raises(UserError, match=r"Expected `layer` to be one of 0, 1, 2, 3, 4, 5, but"):
+        grad_cam(relu_net, images, classes, layer="layer9")
+    with pytest.raises(UserError, match=r"with a feature map .* but got '7' with \(1, 8\)"):
+        grad_cam(relu_net, images, classes, layer="7")
+    torch.set_default_dtype(torch.float32)
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, num_classes=4)
+    with pytest.raises(UserError, match=r"Expected `layer` to be given") as caught:
+        grad_cam(vit, torch.rand(1, 3, 32, 32), torch.tensor([1]))
+    assert "\n" not in str(caught.value)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    with pytest.raises(UserError, match=r"but is none"):
+        grad_cam(flat, images.float(), classes)
+
+
+def test_channels_last_outputs_are_no_feature_maps():
+    class Last(nn.Module):
+        def forward(self, x):
+            return x.permute(0, 2, 3, 1)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 30, 3, stride=2), Last(), nn.Flatten(1, 2), nn.AdaptiveAvgPool1d(1)
+    )
+    with pytest.raises(UserError, match="Expected `layer` to be given"):
+        chosen_layer(model, torch.rand(1, 3, 16, 16), None)
+
+
+def test_positive_only(relu_net, images, classes):
+    assert (grad_cam(relu_net, images, classes) >= 0).all()
+    assert guided_grad_cam(relu_net, images).of(classes).shape == images.shape

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import copy
+
+import captum.attr
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from saliency_lab.attribution.methods.gradient import gradient
+from saliency_lab.attribution.methods.guided_backprop import (
+    DeconvReLU,
+    GuidedReLU,
+    deconvnet,
+    guided_backprop,
+    relu_rule,
+)
+from saliency_lab.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+FORWARD = torch.tensor([[1.0, 0.0], [-1.0, -10.0]], dtype=torch.float64)
+BACKWARD = torch.tensor([[0.4, 1.1], [-0.5, -0.1]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (torch.relu, [[0.4, 0.0], [0.0, 0.0]]),
+        (DeconvReLU.apply, [[0.4, 1.1], [0.0, 0.0]]),
+        (GuidedReLU.apply, [[0.4, 0.0], [0.0, 0.0]]),
+    ],
+)
+@pytest.mark.parametrize("inplace", [False, True])
+def test_example_of_the_deconvnet_chapter(rule, expected, inplace):
+    model = nn.ReLU(inplace=inplace)
+    x = FORWARD.clone().requires_grad_(True)
+    with relu_rule(model, rule, "example"):
+        y = model(x.clone())
+    assert torch.equal(y, torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+    (slope,) = torch.autograd.grad(y, x, BACKWARD)
+    assert torch.equal(slope, torch.tensor(expected))
+
+
+def test_rules_by_hand_on_two_layers():
+    torch.manual_seed(5)
+    first, second = nn.Linear(6, 9), nn.Linear(9, 3)
+    model = nn.Sequential(nn.Flatten(), first, nn.ReLU(), second)
+    x = torch.randn(2, 1, 2, 3)
+    target = torch.tensor([2, 0])
+    hidden = x.flatten(1) @ first.weight.T + first.bias
+    arriving = second.weight[target]
+    by_deconvnet = arriving.clamp(min=0) @ first.weight
+    by_guided = (arriving.clamp(min=0) * (hidden > 0)) @ first.weight
+    assert torch.allclose(deconvnet(model, x).of(target).flatten(1), by_deconvnet)
+    assert torch.allclose(guided_backprop(model, x).of(target).flatten(1), by_guided)
+
+
+@pytest.mark.parametrize(
+    ("source", "peer"),
+    [(deconvnet, captum.attr.Deconvolution), (guided_backprop, captum.attr.GuidedBackprop)],
+)
+@pytest.mark.filterwarnings("ignore:Setting backward hooks")
+def test_captum_agrees_where_it_can(source, peer, relu_net, images, classes):
+    out_of_place = copy.deepcopy(relu_net)
+    for module in out_of_place:
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    expected = peer(out_of_place).attribute(images.clone().requires_grad_(True), target=classes)
+    assert torch.allclose(source(relu_net, images).of(classes), expected)
+
+
+@pytest.mark.parametrize("source", [deconvnet, guided_backprop])
+def test_a_reused_module_is_as_good_as_three(source, residual_net, images, classes):
+    class Unrolled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = residual_net
+            self.one, self.two, self.three = nn.ReLU(), nn.ReLU(), nn.ReLU()
+
+        def forward(self, x):
+            x = self.one(self.net.first(x))
+            x = self.two(self.net.second(x) + x)
+            x = self.three(self.net.second(x) + 0.5 * x)
+            return self.net.third(x.mean((2, 3)))
+
+    residual_net.relu = nn.ReLU(inplace=True)
+    used = source(residual_net, images).of(classes)
+    assert torch.allclose(used, source(Unrolled(), images).of(classes))
+    assert not torch.allclose(used, gradient(residual_net, images).of(classes))
+
+
+class Functional(nn.Module):
+    def __init__(self, call) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+        self.relu = nn.ReLU()
+        self.call = call
+
+    def forward(self, x):
+        return self.call(self.relu(self.layer(x)) - 0.1).mean((2, 3))
+
+
+@pytest.mark.parametrize("source", [deconvnet, guided_backprop])
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (F.relu, "relu"),
+        (torch.relu, "relu"),
+        (lambda x: x.relu_(), "relu_"),
+        (lambda x: x.clamp(min=0), "clamp"),
+        (lambda x: torch.clamp_min(x, 0), "clamp_min"),
+    ],
+)
+def test_functional_relu_is_refused(source, call, name, images):
+    with pytest.raises(UserError, match=rf"ReLU called as a function \({name}\)") as caught:
+        source(Functional(call), images)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("source", [deconvnet, guided_backprop])
+def test_other_activations_are_refused(source, images):
+    torch.set_default_dtype(torch.float32)
+    convnext = timm.create_model("convnext_atto", num_classes=4)
+    with pytest.raises(UserError, match=r"but got none \(its activations are gelu\)"):
+        source(convnext, torch.rand(1, 3, 32, 32))
+    mixed = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.SiLU(), nn.Flatten(), nn.Linear(72, 3))
+    with pytest.raises(UserError, match=r"activations of other kinds as well \(silu\)"):
+        source(mixed, images.float())
+    bare = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    with pytest.raises(UserError, match=r"but got none\.$"):
+        source(bare, images.float())
+
+
+def test_a_refusal_leaves_no_hooks(images):
+    model = Functional(F.relu)
+    with pytest.raises(UserError):
+        guided_backprop(model, images)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert torch.equal(torch.relu(FORWARD), FORWARD.clamp(min=0))

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import captum.attr
+import numpy as np
+import pytest
+import torch
+
+from saliency_lab.attribution.methods.occlusion import occlusion
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def test_linear_model_pixel_by_pixel(linear_net, images, classes):
+    found = occlusion(linear_net, images, window=1, stride=1, baseline="white").of(classes)
+    expected = (linear_net.weight[classes] * (images - 1)).sum(1, keepdim=True)
+    assert torch.allclose(found, expected.expand_as(found))
+
+
+@pytest.mark.parametrize(("window", "stride"), [(3, 2), (4, 4), (0.375, 0.25), (5, 1), (9, 3)])
+def test_the_long_way(window, stride, relu_net, images, classes):
+    width = min(8, round(8 * window) if window < 1 else window)
+    step = round(8 * stride) if stride < 1 else stride
+    starts = sorted({*range(0, 8 - width + 1, step), 8 - width})
+    total, cover = np.zeros((3, 8, 8)), np.zeros((8, 8))
+    for top in starts:
+        for left in starts:
+            area = (slice(top, top + width), slice(left, left + width))
+            covered = images.clone()
+            covered[:, :, area[0], area[1]] = images.mean((2, 3))[:, :, None, None]
+            fall = (relu_net(images) - relu_net(covered)).gather(1, classes[:, None])[:, 0]
+            total[:, area[0], area[1]] += fall.detach().numpy()[:, None, None]
+            cover[area] += 1
+    found = occlusion(relu_net, images, window=window, stride=stride).of(classes)
+    for channel in range(3):
+        np.testing.assert_allclose(found[:, channel], total / cover, atol=1e-12)
+
+
+def test_captum_agrees(relu_net, images, classes):
+    expected = captum.attr.Occlusion(relu_net).attribute(
+        images, (3, 2, 2), strides=(3, 2, 2), target=classes, baselines=0
+    )
+    found = occlusion(relu_net, images, window=2, stride=2, baseline="black")
+    assert torch.allclose(found.of(classes), expected)
+
+
+def test_all_classes_from_the_same_forwards(relu_net, images):
+    rows = []
+    handle = relu_net.register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
+    field = occlusion(relu_net, images, window=4, stride=4)
+    for index in range(4):
+        field.of(torch.full((3,), index))
+    handle.remove()
+    assert sum(rows) == 3 + 3 * 4

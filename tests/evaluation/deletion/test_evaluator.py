@@ -1,0 +1,199 @@
+"""The evaluator in Lightning's test loop, against the Python face on the same images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+import saliency_lab as sl
+from saliency_lab.attribution.core.views import VIEWS
+from saliency_lab.attribution.maps import NonFiniteError
+from saliency_lab.attribution.methods.gradient import gradient
+from saliency_lab.attribution.methods.smoothgrad import smoothgrad
+from saliency_lab.data.shapes import Shapes
+from saliency_lab.errors import UserError
+from saliency_lab.evaluation.deletion.evaluator import DeletionEvaluator, Method, deletion
+from saliency_lab.evaluation.rows.shards import Parts
+from saliency_lab.inference.engine import Engine
+from saliency_lab.models.basic_cnn import BasicCNN
+from saliency_lab.models.classifier import Classifier
+
+IMAGES = 13
+PAPER = [
+    ("original", "black"), ("original", "white"), ("positive", "black"),
+    ("negative", "white"), ("active", "black"), ("inactive", "white"),
+]  # fmt: skip
+KEYS = ["index", "view", "mode", "fill", "fraction"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Shapes:
+    settings = {"train_images": 10, "test_images": IMAGES, "cache_dir": str(tmp_path / "cache")}
+    return Shapes(name="shapes", **settings)
+
+
+@pytest.fixture
+def classifier(data: Shapes) -> Classifier:
+    torch.manual_seed(1)
+    network = BasicCNN(num_classes=10)
+    images = torch.from_numpy(data.images("test", range(IMAGES))).float().div(255)
+    with torch.no_grad():
+        # Untrained logits hardly differ; centred and spread out, they change as pixels go.
+        typical = network.forward_head(network.forward_features(images), pre_logits=True).mean(0)
+        network.fc.weight.mul_(200)
+        network.fc.bias.copy_(-network.fc.weight @ typical)
+    return Classifier(network, 10)
+
+
+def evaluated(
+    data: Shapes,
+    classifier: Classifier,
+    directory: Path,
+    method: Method,
+    block: int = 5,
+    **settings: Any,
+) -> Parts:
+    chosen = deletion(batch_size=block, **settings)
+    data.eval_batch_size = block
+    parts = Parts(directory, IMAGES, block)
+    data.done_blocks = parts.done
+    evaluator = DeletionEvaluator(chosen, method, Engine(), parts, np.array([0, 7]), seed=3)
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, callbacks=[evaluator], logger=False, inference_mode=False,
+        enable_progress_bar=False, use_distributed_sampler=False, default_root_dir=directory,
+    )  # fmt: skip
+    trainer.test(classifier, datamodule=data, verbose=False)
+    return parts
+
+
+def sorted_rows(parts: Parts) -> pd.DataFrame:
+    return parts.rows().sort_values(KEYS).reset_index(drop=True)
+
+
+def test_rows_are_what_the_python_face_gives(
+    data: Shapes, classifier: Classifier, tmp_path: Path
+) -> None:
+    parts = evaluated(data, classifier, tmp_path, Method("gradient", gradient, VIEWS))
+    rows = parts.rows()
+    images = torch.from_numpy(data.images("test", range(IMAGES))).float().div(255)
+    maps = sl.explain(classifier.network, images, methods=VIEWS)
+    assert rows.groupby(["view", "fill"], observed=True).ngroups == len(PAPER)
+    assert rows["agrees"].mean() < 0.95
+    for view, fill in PAPER:
+        expected = sl.deletion_curve(classifier.network, images, maps[view], fill=fill)
+        curve = rows[(rows["view"] == view) & (rows["fill"] == fill)]
+        found = curve["agrees"].to_numpy().reshape(IMAGES, -1)
+        assert (found == expected.numpy()).mean() > 0.99
+        assert curve["sample_id"].tolist()[:: found.shape[1]] == data.ids("test")
+    intact = rows[rows["fraction"] == 0]
+    assert (intact["deleted"] == 0).all()
+    assert intact["agrees"].all()
+
+
+def test_one_pass_over_five_views_gives_the_rows_of_five_passes(
+    data: Shapes, classifier: Classifier, tmp_path: Path
+) -> None:
+    together = evaluated(data, classifier, tmp_path / "a", Method("gradient", gradient, VIEWS))
+    alone = [
+        evaluated(data, classifier, tmp_path / view, Method("gradient", gradient, (view,))).rows()
+        for view in VIEWS
+    ]
+    apart = pd.concat([frame.astype({"view": str, "fill": str}) for frame in alone])
+    apart = apart.sort_values(KEYS).reset_index(drop=True)
+    found = sorted_rows(together).astype({"view": str, "fill": str})
+    for column in ("sample_id", "prediction", "agrees", "deleted"):
+        assert found[column].tolist() == apart[column].tolist()
+    np.testing.assert_allclose(found["logit"], apart["logit"], rtol=1e-4, atol=1e-3)
+
+
+def test_a_resumed_evaluation_computes_only_what_is_missing(
+    data: Shapes, classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = Method("gradient", gradient, ("active",))
+    whole = sorted_rows(evaluated(data, classifier, tmp_path, method))
+    Parts(tmp_path, IMAGES, 5).path(1).unlink()
+    written: list[int] = []
+    write = Parts.write
+
+    def spied(self: Parts, number: int, *rest: Any) -> None:
+        written.append(number)
+        write(self, number, *rest)
+
+    monkeypatch.setattr(Parts, "write", spied)
+    again = sorted_rows(evaluated(data, classifier, tmp_path, method))
+    assert written == [1]
+    pd.testing.assert_frame_equal(whole, again)
+
+
+def test_blocks_are_smaller_for_large_images_on_a_cpu_only() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    sizes = {side: deletion().block_size((3, side, side), cpu) for side in (32, 64, 128, 224, 512)}
+    assert sizes == {32: 100, 64: 100, 128: 32, 224: 16, 512: 16}
+    assert deletion().block_size((3, 224, 224), cuda) == 100
+    assert deletion(batch_size=7).block_size((3, 224, 224), cpu) == 7
+
+
+def test_random_sources_do_not_depend_on_the_blocks(
+    data: Shapes, classifier: Classifier, tmp_path: Path
+) -> None:
+    method = Method("smoothgrad", lambda m, x, *, generator=None: smoothgrad(
+        m, x, base=gradient, samples=3, generator=generator), ("active",))  # fmt: skip
+    by_five = sorted_rows(evaluated(data, classifier, tmp_path / "5", method, fills=["noise"]))
+    by_two = sorted_rows(
+        evaluated(data, classifier, tmp_path / "2", method, block=2, fills=["noise"])
+    )
+    assert by_five["deleted"].tolist() == pytest.approx(by_two["deleted"].tolist(), abs=2e-3)
+    np.testing.assert_allclose(by_five["logit"], by_two["logit"], rtol=1e-2, atol=0.2)
+
+
+class Poisoned(nn.Module):
+    """A network whose answer is NaN for images darker than a threshold."""
+
+    def __init__(self, network: nn.Module, darker: float) -> None:
+        super().__init__()
+        self.network, self.darker = network, darker
+
+    def forward(self, images: Tensor) -> Tensor:
+        dark = images.mean((1, 2, 3)) < self.darker
+        return self.network(images).masked_fill(dark[:, None], float("nan"))
+
+
+def test_nonfinite_images_are_named_or_skipped_and_counted(
+    data: Shapes, classifier: Classifier, tmp_path: Path
+) -> None:
+    means = data.images("test", range(IMAGES)).mean((1, 2, 3)) / 255
+    threshold = float(np.sort(means)[1:3].mean())
+    dark = [data.ids("test")[i] for i in np.flatnonzero(means < threshold)]
+    poisoned = Classifier(Poisoned(classifier.network, threshold), 10)
+    # Masking darkens: white keeps every other image above the threshold.
+    method = Method("gradient", gradient, ("inactive",))
+    with pytest.raises(NonFiniteError, match=dark[0]):
+        evaluated(data, poisoned, tmp_path / "stop", method)
+    parts = evaluated(data, poisoned, tmp_path / "skip", method, on_nonfinite="skip")
+    assert sorted(s for meta in parts.metas() for s in meta["skipped"]) == sorted(dark)
+    assert set(parts.rows()["sample_id"]) == set(data.ids("test")) - set(dark)
+
+
+def test_examples_are_kept_with_maps_and_levels(
+    data: Shapes, classifier: Classifier, tmp_path: Path
+) -> None:
+    parts = evaluated(data, classifier, tmp_path, Method("gradient", gradient, ("active",)))
+    kept = parts.examples()
+    assert kept["ids"].tolist() == [data.ids("test")[0], data.ids("test")[7]]
+    assert np.array_equal(kept["images"], data.images("test", [0, 7]))
+    assert kept["map:gradient/active"].max() == 1
+    assert kept["levels:gradient/active"].dtype == np.uint8
+
+
+def test_settings_are_refused_with_a_reason() -> None:
+    with pytest.raises(UserError, match="fill"):
+        deletion(fills=["blak"])
+    with pytest.raises(UserError, match="fractions"):
+        deletion(fractions=[0.5, 0.1])

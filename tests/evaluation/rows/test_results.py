@@ -1,0 +1,91 @@
+"""Areas, curves and comparisons against values worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from saliency_lab.evaluation.rows.results import (
+    area_table,
+    comparisons,
+    completeness_table,
+    curve_table,
+    image_areas,
+    mean_cost,
+)
+
+FRACTIONS = (0.0, 0.1, 0.5)
+
+
+def rows(agreement: dict[str, list[list[bool]]], fill: str = "black") -> pd.DataFrame:
+    """Rows of curves given as view -> image -> whether each fraction agrees."""
+    records = [
+        {
+            "sample_id": f"test/{image}", "index": image, "label": 0, "method": "gradient",
+            "view": view, "mode": "deletion", "fill": fill, "fraction": fraction,
+            "deleted": fraction, "prediction": 0, "agrees": agrees,
+            "probability": 0.5 * agrees, "logit": 2.0,
+        }
+        for view, images in agreement.items()
+        for image, curve in enumerate(images)
+        for fraction, agrees in zip(FRACTIONS, curve, strict=True)
+    ]  # fmt: skip
+    return pd.DataFrame(records)
+
+
+def test_image_areas_are_the_trapezoids_of_each_image() -> None:
+    found = image_areas(rows({"original": [[True, True, True], [True, False, True]]}))
+    # 0.1·(1+1)/2 + 0.4·(1+1)/2 = 0.5 and 0.1·(1+0)/2 + 0.4·(0+1)/2 = 0.25.
+    assert found["allegiance"].tolist() == pytest.approx([0.5, 0.25])
+    assert found["probability"].tolist() == pytest.approx([0.25, 0.125])
+    assert found["logit"].tolist() == pytest.approx([1.0, 1.0])
+    assert found["sample_id"].tolist() == ["test/0", "test/1"]
+
+
+def test_area_of_the_mean_curve_is_the_mean_of_the_areas() -> None:
+    agreement = np.random.default_rng(0).random((40, 3)) < 0.6
+    table = rows({"active": agreement.tolist()})
+    area = next(r for r in area_table(image_areas(table), 200) if r["score"] == "allegiance")
+    curve = curve_table(table, 200)
+    assert area["area"] == pytest.approx(np.trapezoid(curve["allegiance"], FRACTIONS))
+    assert curve["allegiance"].tolist() == pytest.approx(agreement.mean(0).tolist())
+    assert (curve["low"] <= curve["allegiance"]).all()
+    assert (curve["high"] >= curve["allegiance"]).all()
+    assert area["low"] < area["area"] < area["high"]
+
+
+def test_comparisons_pair_images_and_keep_fills_apart() -> None:
+    up, down = [True, True, True], [True, False, False]
+    black = rows({"original": [up] * 12, "active": [down] * 12})
+    white = rows({"original": [up] * 12, "inactive": [up] * 12}, fill="white")
+    found = comparisons(image_areas(pd.concat([black, white])), 100)
+    assert [(c["a"]["view"], c["b"]["view"], c["fill"]) for c in found] == [
+        ("original", "active", "black"),
+        ("original", "inactive", "white"),
+    ]
+    # Every image differs by 0.5 − 0.05: the exact signed-rank p of 12 equal signs is 2/2^12.
+    assert found[0]["difference"] == pytest.approx(0.45)
+    assert found[0]["p_holm"] <= 2 * found[0]["p"] + 1e-12
+    assert found[0]["p_holm"] < 0.01
+    assert found[1]["difference"] == 0
+    assert found[1]["p_holm"] == 1
+
+
+def test_mean_cost_is_per_image() -> None:
+    def meta(images: int, forwards: float, peak: int) -> dict[str, object]:
+        stage = {"forwards": forwards, "backwards": 10.0, "seconds": 1.0}
+        return {"images": images, "cost": {"maps": stage, "curves": stage, "peak_bytes": peak}}
+
+    found = mean_cost([meta(3, 3.0, 5), meta(1, 5.0, 9)])
+    assert found["maps_forwards"] == 2
+    assert found["curves_backwards"] == 5
+    assert found["peak_bytes"] == 9
+
+
+def test_completeness_is_told_per_image_and_only_where_it_is_claimed() -> None:
+    metas = [{"completeness": [["a", 1.5, 2.0], ["b", -1.0, -1.0]]}, {"completeness": []}]
+    found = completeness_table([*metas, {"completeness": [["c", 3.0, 2.75]]}])
+    assert found["sample_id"].tolist() == ["a", "b", "c"]
+    assert found["error"].tolist() == [0.5, 0.0, 0.25]
+    assert completeness_table([{"completeness": []}, {}]).empty

@@ -1,0 +1,198 @@
+"""The prepared model against the model: decisions, maps, reasons, and what it says of itself."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from saliency_lab.attribution.core.views import VIEWS
+from saliency_lab.attribution.maps import maps
+from saliency_lab.errors import UserError
+from saliency_lab.evaluation.deletion.curves import MaskingJob, masked_scores
+from saliency_lab.evaluation.deletion.removal import deletion_levels
+from saliency_lab.imputation.fills import fill_images
+from saliency_lab.inference.engine import Engine, masked_sample
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[nn.Module, Tensor]:
+    """A ResNet that was trained for some steps to tell coloured patches apart, and images."""
+    torch.manual_seed(0)
+    model = timm.create_model("resnet18", num_classes=4)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    for _ in range(12):
+        images, labels = patches(64)
+        nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval(), patches(24)[0]
+
+
+def patches(count: int) -> tuple[Tensor, Tensor]:
+    labels = torch.randint(4, (count,))
+    images = torch.rand(count, 3, 32, 32) * 0.6
+    for image, label in zip(images, labels.tolist(), strict=True):
+        row, column = torch.randint(20, (2,)).tolist()
+        colour = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])[label]
+        image[:, row : row + 10, column : column + 10] = colour[:, None, None]
+    return images, labels
+
+
+def curves(engine: Engine, model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Predictions (J, B, F) of the six paper curves, and the maps, through the engine."""
+    prepared = engine.prepare(model, images)
+    parts = prepared.maps(lambda rows: maps(prepared.model, images[rows], names=VIEWS), len(images))
+    found = {view: torch.cat([part.maps[view] for part in parts]) for view in VIEWS}
+    pairs = [("black", view) for view in ("original", "positive", "active")]
+    pairs += [("white", view) for view in ("original", "negative", "inactive")]
+    jobs = [
+        MaskingJob(deletion_levels(found[view]), fill_images(images, fill)) for fill, view in pairs
+    ]
+    intact = prepared.logits(images)
+    scores = masked_scores(
+        prepared.scores, images, jobs, 13, batch_size=prepared.scores_batch, intact=intact
+    )
+    return torch.stack([score.prediction for score in scores]), found
+
+
+def test_the_fast_path_decides_as_the_plain_one(trained: tuple[nn.Module, Tensor]) -> None:
+    model, images = trained
+    plain, plain_maps = curves(Engine(frozen_copy=False), model, images)
+    fast, fast_maps = curves(Engine(), model, images)
+    assert (plain == fast).float().mean() >= 0.995
+    for view in VIEWS:
+        difference = (plain_maps[view] - fast_maps[view]).norm() / plain_maps[view].norm()
+        assert difference < 0.02
+    assert len(plain.unique()) > 1
+
+
+@pytest.mark.parametrize("screen", ["int8", "bf16"])
+def test_a_screen_keeps_the_decisions(trained: tuple[nn.Module, Tensor], screen: str) -> None:
+    model, images = trained
+    plain, _ = curves(Engine(), model, images)
+    screened, _ = curves(Engine(screen=screen, calibration=400), model, images)
+    assert (plain == screened).float().mean() >= 0.99
+
+
+def test_report_is_plain_and_true(trained: tuple[nn.Module, Tensor]) -> None:
+    model, images = trained
+    report = Engine(maps_batch=3, scores_batch=7).prepare(model, images).report()
+    assert report == {
+        "precision": "fp32",
+        "copy": "folded",
+        "agreement": 1.0,
+        "maps_batch": 3,
+        "scores_batch": 7,
+    }
+    screened = Engine(screen="bf16", calibration=10).prepare(model, images)
+    screened.scores(images)
+    screen = screened.report()["screen"]
+    assert isinstance(screen, dict)
+    assert screen["kind"] == "bf16"
+    assert screen["compared"] == len(images)
+
+
+def test_work_is_cut_to_the_batch_size(trained: tuple[nn.Module, Tensor]) -> None:
+    model, images = trained
+    prepared = Engine(maps_batch=10).prepare(model, images)
+    assert prepared.maps(lambda rows: rows.stop - rows.start, 24) == [10, 10, 4]
+
+
+def test_bf16_states_its_agreement(trained: tuple[nn.Module, Tensor]) -> None:
+    model, images = trained
+    prepared = Engine(precision="bf16").prepare(model, images)
+    logits = prepared.logits(images)
+    assert logits.dtype == torch.float32
+    expected = model(images).detach()
+    assert 0 < (logits - expected).abs().max() < 0.1 * expected.abs().max()
+    same = (logits.argmax(1) == expected.argmax(1)).float().mean()
+    assert prepared.report()["agreement"] == pytest.approx(float(same), abs=0.05)
+
+
+class Branching(nn.Module):
+    """A path that depends on the image, which cannot be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pooled = images.mean((2, 3)) if images.mean() > 0.5 else images.amax((2, 3))
+        return self.head(pooled)
+
+
+class Drifting(nn.Module):
+    """Counts its calls, which a traced copy does not follow: its answers soon disagree."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 4)
+        self.calls = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return self.head(images.mean((2, 3))) + self.calls
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"), [(Branching(), "symbolically traced"), (Drifting(), "logits differ by")]
+)
+def test_models_that_cannot_be_copied_are_run_as_they_are(
+    model: nn.Module, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = torch.rand(4, 3, 8, 8)
+    with caplog.at_level(logging.WARNING):
+        prepared = Engine().prepare(model, images)
+    assert prepared.model is model
+    assert prepared.reason is not None
+    assert reason in prepared.reason
+    assert reason in caplog.text
+    assert prepared.report()["copy"] == prepared.reason
+    with pytest.raises(UserError, match=r"`engine.precision`.*got 'bf16'"):
+        Engine(precision="bf16").prepare(model, images)
+
+
+def test_the_copy_does_not_follow_the_model() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).train()
+    images = torch.rand(4, 3, 8, 8)
+    expected = model(images).detach()
+    prepared = Engine().prepare(model, images)
+    model[3].weight.data.zero_()
+    torch.testing.assert_close(prepared.logits(images), expected)
+    assert model.training
+
+
+def test_settings_outside_their_range_are_named() -> None:
+    with pytest.raises(UserError, match=r"`engine.precision` to be one of fp32, tf32, bf16"):
+        Engine(precision="fp64")
+    with pytest.raises(UserError, match=r"`engine.screen`.*Did you mean 'int8'"):
+        Engine(screen="int4")
+
+
+def test_process_wide_switches_are_put_back(trained: tuple[nn.Module, Tensor]) -> None:
+    model, images = trained
+    switch = torch.backends.cudnn.conv
+    before = switch.fp32_precision
+    prepared = Engine().prepare(model, images)
+    with prepared.numerics():
+        assert switch.fp32_precision == "ieee"
+    assert switch.fp32_precision == before
+    with Engine(precision="tf32").prepare(model, images).numerics():
+        assert switch.fp32_precision == "tf32"
+
+
+def test_the_sample_for_ranges_looks_like_masked_images() -> None:
+    images = torch.full((2, 3, 8, 8), 0.5)
+    state = torch.get_rng_state()
+    sample = masked_sample(images)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert sample.shape == (6, 3, 8, 8)
+    assert torch.equal(sample[:2], images)
+    for part, value in ((sample[2:4], 0), (sample[4:], 1)):
+        assert sorted(part.unique().tolist()) == sorted([0.5, value])
+        assert torch.equal(part[:, 0], part[:, 1])

@@ -1,0 +1,54 @@
+"""Borrowed models come back as they were."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from saliency_lab.errors import UserError
+from saliency_lab.frozen import checked_logits, frozen, intact_logits, placed_images
+
+
+def test_mode_and_flags_come_back_one_by_one() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.BatchNorm1d(2), nn.Dropout()))
+    model.train()
+    model[1][0].eval()
+    model[0].bias.requires_grad_(False)
+    modes = [module.training for module in model.modules()]
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    with frozen(model):
+        assert not any(module.training for module in model.modules())
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert [module.training for module in model.modules()] == modes
+    with pytest.raises(RuntimeError, match="shapes"), frozen(model):
+        model(torch.rand(2, 3))
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
+
+
+def test_intact_logits_are_those_of_eval_mode() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(12, 3)).train()
+    images = torch.rand(2, 3, 2, 2)
+    found = intact_logits(model, images)
+    torch.testing.assert_close(found, model[2](images.flatten(1)).detach())
+    assert not found.requires_grad
+    assert model.training
+
+
+def test_images_take_the_models_dtype() -> None:
+    images = torch.rand(2, 3, 2, 2)
+    assert placed_images(nn.Linear(2, 2).double(), images).dtype == torch.float64
+    assert placed_images(nn.ReLU(), images).dtype == torch.float32
+
+
+@pytest.mark.parametrize("images", [torch.zeros(3, 2, 2), torch.zeros(1, 3, 2, 2, dtype=torch.int)])
+def test_what_is_no_batch_of_images_is_refused(images: torch.Tensor) -> None:
+    with pytest.raises(UserError, match="Expected `images`"):
+        placed_images(nn.ReLU(), images)
+
+
+@pytest.mark.parametrize("logits", [torch.zeros(2), torch.zeros(3, 4), (torch.zeros(2, 4),)])
+def test_what_is_no_logits_is_refused(logits: object) -> None:
+    with pytest.raises(UserError, match="Expected `model` to return logits"):
+        checked_logits(logits, 2)

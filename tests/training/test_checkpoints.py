@@ -1,0 +1,166 @@
+"""Damaged checkpoints, what is in them, and where a run says how far it is."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from saliency_lab.models.checkpoint import load_classifier
+from saliency_lab.runs.progress import clock_text, rate_text
+from saliency_lab.tasks import progress
+from saliency_lab.training.checkpoints import newest_checkpoint
+
+WORDS = (
+    "train",
+    "data.train_images=60",
+    "data.test_images=20",
+    "trainer.max_epochs=3",
+    "trainer=cpu",
+    "logger=none",
+)
+
+
+@pytest.fixture
+def run(command, tmp_path):
+    """A finished run of three epochs."""
+    outcome = command(*WORDS)
+    assert outcome.code == 0, outcome.err
+    (summary,) = tmp_path.glob("outputs/**/summary.json")
+    return summary.parent
+
+
+def plain(value):
+    """Whether a value holds plain containers, numbers, text and tensors only."""
+    if isinstance(value, dict):
+        return all(plain(key) and plain(item) for key, item in value.items())
+    if type(value) in (list, tuple):
+        return all(plain(item) for item in value)
+    return value is None or type(value) in (bool, int, float, str, torch.Tensor)
+
+
+def test_what_a_finished_run_leaves(run):
+    names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert names >= {
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "checkpoints/previous.ckpt",
+        "config.yaml",
+        "environment.json",
+        "figures/confusion.png",
+        "figures/training.png",
+        "metrics.csv",
+        "summary.json",
+        "train.log",
+    }
+    assert not [name for name in names if ".part" in name]
+    summary = json.loads((run / "summary.json").read_text())
+    metrics = pd.read_csv(run / "metrics.csv")
+    assert metrics["epoch"].tolist() == [1, 2, 3] == list(range(1, summary["epochs"] + 1))
+    assert metrics["lr"].tolist() == [1e-3] * 3
+    assert summary["train"]["loss"] == pytest.approx(metrics["train/loss"].iloc[-1])
+    assert summary["best"]["value"] == metrics["train/loss"].min()
+    test = summary["test"]
+    assert sum(map(sum, summary["confusion"])) == test["images"] == 20
+    right = sum(summary["confusion"][c][c] for c in range(10))
+    assert test["accuracy"] == right / 20
+    assert test["low"] < test["accuracy"] < test["high"] or right == 0
+    assert summary["model"]["parameters"] == 495_146
+
+
+def test_checkpoints_hold_plain_containers_and_stand_alone(run):
+    for name in ("last", "previous", "best"):
+        path = run / "checkpoints" / f"{name}.ckpt"
+        content = torch.load(path, weights_only=True)
+        for key in ("facts", "epoch", "callbacks", "optimizer_states", "lr_schedulers"):
+            assert plain(content[key]), key
+        facts = load_classifier(path).facts
+        assert len(facts["classes"]) == 10
+        assert facts["fingerprint"]
+
+
+def test_a_truncated_checkpoint_is_named_and_the_one_before_used(run, caplog):
+    last, previous = (run / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
+    assert newest_checkpoint(run) == last
+    content = last.read_bytes()
+    last.unlink()
+    last.write_bytes(content[: len(content) // 2])
+    with caplog.at_level(logging.WARNING):
+        assert newest_checkpoint(run) == previous
+    assert str(last) in caplog.text
+    assert "truncated" in caplog.text
+    previous.write_text("no checkpoint")
+    assert newest_checkpoint(run) is None
+
+
+def test_the_same_end_from_the_checkpoint_before(run, command):
+    before = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    metrics = (run / "metrics.csv").read_text()
+    (run / "checkpoints" / "last.ckpt").unlink()
+    (run / "checkpoints" / "last.ckpt").write_bytes(b"PK")
+    (run / "summary.json").write_text('{"status": "running"}')
+    outcome = command(*WORDS)
+    assert outcome.code == 0, outcome.err
+    assert "last.ckpt' is truncated" in outcome.err
+    assert "previous.ckpt" in outcome.err
+    after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]), name
+    shown = ["epoch", "train/loss", "train/accuracy"]
+    again = pd.read_csv(run / "metrics.csv")[shown]
+    (run / "before.csv").write_text(metrics)
+    pd.testing.assert_frame_equal(again, pd.read_csv(run / "before.csv")[shown])
+
+
+def test_progress_lines_say_loss_accuracy_rate_and_time_left(command, monkeypatch, tmp_path):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    outcome = command(*WORDS, "data.batch_size=20")
+    assert outcome.code == 0
+    lines = [line for line in outcome.err.splitlines() if "batch " in line and "epoch" in line]
+    assert len(lines) == 9
+    pattern = r"epoch 1/3  loss \d\.\d{4}  accuracy \d\.\d{4}  [\d,]+ images/s  \d+:\d\d left  "
+    assert pd.Series(lines[:1]).str.contains(pattern + "batch 1/9").all(), lines[0]
+    assert "epoch 3/3" in lines[-1]
+    assert "0:00 left" in lines[-1]
+
+
+def test_no_progress_where_none_is_wanted(command, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    outcome = command(*WORDS, "trainer.progress=off")
+    assert outcome.code == 0
+    assert "images/s  " not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (61, "1:01"), (3599.6, "1:00:00"), (7325, "2:02:05")]
+)
+def test_time_left_is_read_as_a_clock(seconds, text):
+    assert clock_text(seconds) == text
+
+
+def test_time_left_is_of_the_whole_run(monkeypatch, caplog):
+    """Half of the batches in ten seconds: ten seconds are left."""
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    report = progress.ProgressReport("lines")
+    report._begin(trainer, 20)
+    for _ in range(9):
+        report._done += 1
+    report._done += 1
+    clock[0] = 110.0
+    with caplog.at_level(logging.INFO):
+        report._say("epoch 1/2", 64)
+    assert "64 images/s  0:10 left  batch 10/20" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("images", "text"), [(0.2345, "0.23"), (3.14, "3.1"), (64.4, "64"), (12345.6, "12,346")]
+)
+def test_slow_rates_are_not_told_as_zero(images, text):
+    assert rate_text(images) == text

@@ -1,0 +1,37 @@
+"""What is said of a machine before training begins on it."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+import pytest
+import torch
+
+from saliency_lab.training.trainer import warn_of_a_busy_machine
+
+
+@pytest.mark.parametrize(
+    ("busy", "threads", "said"),
+    [
+        (5.4, 4, "trainer.threads=1 may"),
+        (2.0, 4, "keep 2.0 of 4 cores busy: 4 threads"),
+        (0.3, 4, None),  # a machine at rest
+        (3.0, 1, None),  # one thread waits for no other
+        (2.0, 2, None),  # there is room for both
+    ],
+)
+def test_threads_that_would_wait_for_each_other_are_named(
+    busy: float, threads: int, said: str | None,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(psutil, "getloadavg", lambda: (busy, 0.0, 0.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    warn_of_a_busy_machine.cache_clear()
+    with caplog.at_level("WARNING", "saliency_lab.training.trainer"):
+        warn_of_a_busy_machine()
+        warn_of_a_busy_machine()
+    assert len(caplog.messages) == (said is not None)
+    assert said is None or said in caplog.messages[0]
+    warn_of_a_busy_machine.cache_clear()
