@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 from saliency_lab.data.module import ImageData
 from saliency_lab.evaluation.rows.statistics import accuracy_interval
 from saliency_lab.models.classifier import Classifier
+from saliency_lab.models.trained_samples import FACT, sample_digests
 from saliency_lab.report.drawing.figures import confusion_figure, figure_bytes, training_figure
 from saliency_lab.runs.agreement import agreed
 from saliency_lab.runs.directory import begin, finish, held, is_finished
@@ -56,6 +57,7 @@ def train_classifier(config: Mapping[str, Any], directory: Path) -> None:
         data.setup("fit")
         data.setup("test")
         model.facts["fingerprint"] = data.fingerprint("train")
+        model.facts[FACT] = sample_digests(data.ids("train"))
         if trainer.is_global_zero:
             begin(directory, config, overwrite=config["overwrite"])
             if continued is not None:
