@@ -112,7 +112,8 @@ class Classifier(pl.LightningModule):
             "lr": self._rate,
             **self._validation_metrics,
         }
-        self.log_dict(self.epoch_metrics, rank_zero_only=True)
+        # On every process, which all have the same numbers: what monitors them decides alike.
+        self.log_dict(self.epoch_metrics)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._count(batch)

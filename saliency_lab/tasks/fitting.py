@@ -25,7 +25,12 @@ from saliency_lab.tracking.epoch_logger import EpochLogger
 from saliency_lab.tracking.records import record_training
 from saliency_lab.tracking.tracking import Record
 from saliency_lab.training.checkpoints import Checkpoints, newest_checkpoint
-from saliency_lab.training.components import classifier, data_module, lightning_trainer
+from saliency_lab.training.components import (
+    classifier,
+    data_module,
+    lightning_trainer,
+    training_callbacks,
+)
 from saliency_lab.training.continuation import continued_checkpoint
 from saliency_lab.training.memory_allocation import keep_freed_memory
 
@@ -41,7 +46,7 @@ def train_classifier(config: Mapping[str, Any], directory: Path) -> None:
     checked(config)
     keep_freed_memory()
     checkpoints = Checkpoints(directory)
-    trainer = lightning_trainer(config, directory, [checkpoints])
+    trainer = lightning_trainer(config, directory, [*training_callbacks(config), checkpoints])
     with contextlib.ExitStack() as stack:
         start = agreed(trainer, lambda: _start(config, directory, stack))
         if start is None:

@@ -75,6 +75,28 @@ def _partial(component: Mapping[str, Any], key: str, *given: str) -> Callable[..
     return functools.partial(target, **arguments)
 
 
+def callback_components(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The components of the `callback` group by their keys: one, or several by name."""
+    group: Mapping[str, Any] = config.get("callback") or {}
+    if "_target_" in group:
+        return {"callback": group}
+    return {f"callback.{name}": component for name, component in group.items()}
+
+
+def training_callbacks(config: Mapping[str, Any]) -> list[pl.Callback]:
+    """What the `callback` group adds to a training."""
+    found = []
+    for key, component in callback_components(config).items():
+        callback = built(component, key)
+        if not isinstance(callback, pl.Callback):
+            raise UserError(
+                f"Expected `{key}._target_` to be a Lightning callback, but got "
+                f"{type(callback).__name__}"
+            )
+        found.append(callback)
+    return found
+
+
 def lightning_trainer(
     config: Mapping[str, Any],
     directory: Path,
