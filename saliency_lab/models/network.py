@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import timm
-import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from saliency_lab.errors import UserError, unknown_choice
+from saliency_lab.inputs import Normalize
 from saliency_lab.models import basic_cnn as _registers_basic_cnn  # noqa: F401
 from saliency_lab.models.weights import classifier_layers, load_backbone
-
-
-class Normalize(nn.Module):
-    """(x − mean) / std per channel, for pixels in [0, 1]."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
 
 
 class Network(nn.Module):

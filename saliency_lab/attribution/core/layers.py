@@ -43,8 +43,10 @@ def chosen_layer(model: nn.Module, images: Tensor, layer: str | None) -> str:
         )
     found_shapes = dict(shapes)
     if layer not in found_shapes:
-        maps = [name for name, shape in shapes if _is_feature_map(shape, size)]
-        raise unknown_choice("layer", layer, [name for name in maps if name.count(".") < 2])
+        # What has the shape of the images themselves, a normalisation for one, shows no features.
+        maps = [n for n, s in shapes if _is_feature_map(s, size) and s[1:] != images.shape[1:]]
+        outer = [name for name in maps if name.count(".") < 2]
+        raise unknown_choice("layer", layer, outer or maps or ["none: no layer gives feature maps"])
     if not _is_feature_map(found_shapes[layer], size):
         raise UserError(
             "Expected `layer` to name one with a feature map (1, channels, h, w), but got "

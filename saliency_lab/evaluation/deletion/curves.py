@@ -15,6 +15,14 @@ from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.evaluation.deletion.removal import Protocol, checked_fractions, deletion_levels
 from saliency_lab.frozen import checked_logits, frozen, placed_images
 from saliency_lab.imputation.fills import UniformStreams, fill_images
+from saliency_lab.inputs import (
+    UNIT,
+    PixelRange,
+    given_images,
+    given_maps,
+    given_model,
+    require_taken,
+)
 
 MODES = ("deletion", "insertion")
 Mode = Literal["deletion", "insertion"]
@@ -135,6 +143,7 @@ def deletion_curve(
     mode: Mode = "deletion",
     batch_size: int = 256,
     generator: UniformStreams | None = None,
+    pixel_range: PixelRange | None = UNIT,
 ) -> Tensor:
     """Whether the model still predicts the intact image's class as pixels are replaced.
 
@@ -142,29 +151,49 @@ def deletion_curve(
 
     Args:
         model: from images (B, C, H, W) to logits (B, K); left unchanged.
-        images: floating, (B, C, H, W), pixels in [0, 1].
-        maps: (B, H, W), higher is more important.
+        images: floating, (B, C, H, W), pixels in [0, 1]; a tensor or a NumPy array. For a model of
+            normalised images see `saliency_lab.inputs.normalized`.
+        maps: (B, H, W), finite, higher is more important.
         fill: see `fill_images`.
         protocol: see `deletion_levels`.
         fractions: F ascending numbers in [0, 1]; None: the protocol's own.
         mode: in "insertion" the most important pixels are shown and the others replaced.
         batch_size: masked images per forward.
         generator: random streams for fill="noise".
+        pixel_range: what the pixels must be in, where another range than [0, 1] is meant: black is
+            its low end then, white its high end. None: no check, and fills as for [0, 1].
 
     Returns:
         (B, F) bool, on the device of the images.
 
     Raises:
-        UserError: maps that do not fit the images, an unknown fill, protocol or mode.
+        UserError: maps that do not fit the images or are not finite, pixels out of range, an
+            unknown fill, protocol or mode.
     """
+    model, images = given_model(model), given_images(images, pixel_range)
+    maps = given_maps(maps)
     fractions = checked_fractions(fractions, protocol)
     levels = deletion_levels(maps.to(images.device), fractions, protocol)
-    job = MaskingJob(levels, fill_images(images, fill, generator), mode)
+    job = MaskingJob(levels, _filled(images, fill, generator, pixel_range or UNIT), mode)
     placed = placed_images(model, images)
+
+    def forward(pixels: Tensor) -> Tensor:
+        return checked_logits(model(pixels.to(placed)), len(pixels)).to(images.device)
+
     with torch.no_grad(), frozen(model):
-        intact = torch.cat([model(part) for part in placed.split(batch_size)]).to(images.device)
+        try:
+            intact = torch.cat([forward(part) for part in placed.split(batch_size)])
+        except Exception:
+            # Where the model itself refuses an image, that is the mistake to tell.
+            require_taken(model, images)
+            raise
+        if not bool(intact.isfinite().all()):
+            rows = (~intact.isfinite().all(1)).nonzero().flatten().tolist()
+            raise UserError(
+                f"Expected finite logits, but got NaN or infinity for images {rows[:5]}."
+            )
         (scores,) = masked_scores(
-            lambda masked: model(masked.to(placed)).to(images.device),
+            forward,
             images,
             [job],
             len(fractions),
@@ -172,6 +201,16 @@ def deletion_curve(
             intact=intact,
         )
         return scores.prediction == intact.argmax(1)[:, None]
+
+
+def _filled(
+    images: Tensor, fill: str, generator: UniformStreams | None, pixel_range: PixelRange
+) -> Tensor:
+    """The fill for pixels in a range: what it is in [0, 1], stretched."""
+    if pixel_range == UNIT:
+        return fill_images(images, fill, generator)
+    low, high = pixel_range
+    return fill_images((images - low) / (high - low), fill, generator) * (high - low) + low
 
 
 def _scores(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
