@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.core.field import ClassField
 from saliency_lab.attribution.core.graph_field import GraphField
-from saliency_lab.attribution.core.propagation import PropagationRules, Rule, Weighted
-from saliency_lab.attribution.core.random_streams import SampleGenerator
-
-# Activations with f(0) = 0.
-THROUGH_ZERO = (
-    *("gelu", "silu", "hardswish", "mish", "tanh", "elu", "selu"),
-    *("leaky_relu", "prelu", "relu6", "hardtanh"),
+from saliency_lab.attribution.core.propagation import (
+    THROUGH_ZERO,
+    PropagationRules,
+    Rule,
+    Weighted,
+    plain,
+    proportional,
 )
-
+from saliency_lab.attribution.core.random_streams import SampleGenerator
 
 def lrp_epsilon(
     model: nn.Module,
@@ -55,10 +55,14 @@ def lrp_epsilon(
     """
     layer = _stabilised(epsilon, scale == "rms")
     rules: dict[str, Rule] = dict.fromkeys(("conv2d", "linear", "batch_norm"), layer)
-    rules |= dict.fromkeys(("relu", "max_pool2d"), _plain)
-    rules |= dict.fromkeys(THROUGH_ZERO, _proportional)
+    rules |= dict.fromkeys(("relu", "max_pool2d"), plain)
+    rules |= dict.fromkeys(THROUGH_ZERO, proportional)
     return GraphField(
-        model, images, PropagationRules("lrp_epsilon", rules), factor=lambda image, _: image
+        model,
+        images,
+        PropagationRules("lrp_epsilon", rules),
+        factor=lambda image, _: image,
+        conserves=True,
     )
 
 
@@ -80,22 +84,3 @@ def _stabilised(epsilon: float, relative: bool) -> Rule:
         return ruled
 
     return rule
-
-
-def _plain(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    # Where the output is 0 there is no relevance, elsewhere the slope is output/input.
-    return func(*args, **kwargs)
-
-
-def _proportional(
-    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Tensor:
-    """Relevance passes unchanged, that is with the slope f(x)/x; f(0) = 0 for each of these."""
-    x = args[0].detach()
-    value = func(x, *args[1:], **kwargs)
-    near_zero = x.abs() < 1e-6
-    slope = value / torch.where(near_zero, torch.ones_like(x), x)
-    if near_zero.any():
-        small = torch.full_like(x, 1e-6)
-        slope = torch.where(near_zero, func(small, *args[1:], **kwargs) / small, slope)
-    return Weighted.apply(args[0], value, slope)
