@@ -117,7 +117,7 @@ class PropagationRules(TorchFunctionMode):
         if self._unruled is None:
             pass
         elif name == "batch_norm" and operands and kwargs.get("training"):
-            raise self._refusal("batch_norm with the statistics of the batch")
+            raise no_rule("batch_norm with the statistics of the batch", self._method)
         if operands and (rule := self._rules.get(name.removesuffix("_"))):
             in_place = kwargs.pop("inplace", False) or name.endswith("_")
             result = rule(_out_of_place(name) if name.endswith("_") else func, args, kwargs)
@@ -128,13 +128,15 @@ class PropagationRules(TorchFunctionMode):
             return output
         if self._unruled is None or (name in self._unruled and _linear(name, args, operands)):
             return output
-        raise self._refusal(f"{name} of two activations" if name in PRODUCTS else name)
+        raise no_rule(f"{name} of two activations" if name in PRODUCTS else name, self._method)
 
-    def _refusal(self, found: str) -> UserError:
-        return UserError(
-            f"Expected `model` to consist of layers with a rule, but got {found}, "
-            f"for which {self._method} has none."
-        )
+
+def no_rule(found: str, method: str) -> UserError:
+    """The refusal of an operation that a method has no rule for."""
+    return UserError(
+        f"Expected `model` to consist of layers with a rule, but got {found}, "
+        f"for which {method} has none."
+    )
 
 
 def _linear(name: str, args: tuple[Any, ...], operands: list[Tensor]) -> bool:

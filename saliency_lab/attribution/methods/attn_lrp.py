@@ -81,9 +81,10 @@ def transformer_rules(attention: Attention) -> dict[str, Rule]:
     rules: dict[str, Rule] = dict.fromkeys(PRODUCTS_OF_TWO, _halves)
     rules |= dict.fromkeys(QUOTIENTS_OF_TWO, _constant_divisor)
     rules |= dict.fromkeys(("relu", *CHOICES), plain)
-    rules |= dict.fromkeys((*THROUGH_ZERO, "square", "pow", "normalize"), proportional)
+    rules |= dict.fromkeys((*THROUGH_ZERO, "square"), proportional)
     rules |= dict.fromkeys(SCALES, _constant)
-    rules |= {"layer_norm": _layer_norm, "rms_norm": proportional, "group_norm": _group_norm}
+    rules |= {"layer_norm": _layer_norm, "group_norm": _group_norm}
+    rules |= {"rms_norm": _rms_norm, "normalize": _normalized, "pow": _power}
     rules["softmax"] = _constant if constant else plain
     rules["scaled_dot_product_attention"] = _attention(constant)
     return rules
@@ -158,6 +159,30 @@ def _group_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
         for name in ("weight", "bias")
     ]
     return _affine(_standardised(groups, (-1,), given["eps"]).view_as(x), *per_channel)
+
+
+def _rms_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    names = ("input", "normalized_shape", "weight", "eps")
+    given: dict[str, Any] = {"weight": None, "eps": None}
+    given |= dict(zip(names, args, strict=False)) | kwargs
+    x, sides = given["input"], tuple(range(-len(given["normalized_shape"]), 0))
+    eps = torch.finfo(x.dtype).eps if given["eps"] is None else given["eps"]
+    size = (x.detach().square().mean(sides, keepdim=True) + eps).sqrt()
+    return _affine(x / size, given["weight"], None)
+
+
+def _normalized(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    given: dict[str, Any] = {"p": 2.0, "dim": 1, "eps": 1e-12}
+    given |= dict(zip(("input", "p", "dim", "eps"), args, strict=False)) | kwargs
+    x: Tensor = given["input"]
+    return x / x.detach().norm(given["p"], given["dim"], keepdim=True).clamp_min(given["eps"])
+
+
+def _power(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """An activation from the first power up; below it, something that is divided by."""
+    exponent = args[1] if len(args) > 1 else kwargs.get("exponent")
+    grows = isinstance(exponent, (int, float)) and exponent >= 1
+    return (proportional if grows else _constant)(func, args, kwargs)
 
 
 def _standardised(x: Tensor, sides: tuple[int, ...], eps: float) -> Tensor:
