@@ -165,7 +165,10 @@ def test_layer_norm_with_a_constant_deviation():
 
 def _transformer(name: str, **settings) -> nn.Module:
     torch.manual_seed(0)
+    gated = settings.pop("gated", False)
     model = timm.create_model(name, num_classes=4, img_size=32, **settings)
+    for block in model.blocks if gated else ():
+        block.attn.gate = nn.Linear(24, 24)
     for parameter in model.parameters():
         nn.init.normal_(parameter, 0.1, 0.2)
     return model.eval()
@@ -174,6 +177,7 @@ def _transformer(name: str, **settings) -> nn.Module:
 TINY = {"patch_size": 8, "depth": 2, "embed_dim": 24, "num_heads": 3}
 TRANSFORMERS = {
     "qk_norm, registers": ("vit_tiny_patch16_224", {**TINY, "qk_norm": True, "reg_tokens": 2}),
+    "gates": ("deit3_small_patch16_224", {**TINY, "gated": True}),
     "relative bias": ("beit_base_patch16_224", TINY),
     "rotary, gated unit": ("eva02_tiny_patch14_224", TINY),
     "windows": (

@@ -96,11 +96,11 @@ class Functional(nn.Module):
     def __init__(self, call) -> None:
         super().__init__()
         self.layer = nn.Conv2d(3, 4, 3)
-        self.relu = nn.ReLU()
+        self.relu, self.head = nn.ReLU(), nn.Linear(4, 4)
         self.call = call
 
     def forward(self, x):
-        return self.call(self.relu(self.layer(x)) - 0.1).mean((2, 3))
+        return self.head(self.call(self.relu(self.layer(x)) - 0.1).mean((2, 3)))
 
 
 @pytest.mark.parametrize("source", [deconvnet, guided_backprop])

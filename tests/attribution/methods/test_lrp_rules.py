@@ -239,6 +239,8 @@ def _peer_network(kind: str) -> nn.Module:
             nn.init.normal_(module.bias, std=0.2)
             nn.init.normal_(module.running_mean, std=0.2)
             nn.init.uniform_(module.running_var, 0.5, 2)
+            # zennit leaves this in place after merging, which scales each layer by 1 − 5e-6.
+            module.eps = 1e-12
     return model.eval()
 
 

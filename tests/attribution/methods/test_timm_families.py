@@ -30,7 +30,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("vit_tiny_patch16_224", {**TINY, "qk_norm": True, "reg_tokens": 2}),
     "deit3": ("deit3_small_patch16_224", TINY),
     "beit": ("beit_base_patch16_224", TINY),
-    "eva02": ("eva02_tiny_patch14_224", {**TINY, "attn_type": "rope", "gated": True}),
+    "eva02": ("eva02_tiny_patch14_224", {**TINY, "attn_type": "rope"}),
     "swin": (
         "swin_tiny_patch4_window7_224",
         {"img_size": 32, "window_size": 2, "embed_dim": 12, "depths": (2, 2), "num_heads": (2, 4)},
@@ -97,6 +97,9 @@ def _network(family: str) -> nn.Module:
     name, settings = FAMILIES[family]
     torch.manual_seed(0)
     model: Any = timm.create_model(name, num_classes=3, **settings)
+    if family == "deit3":
+        for block in model.blocks:
+            block.attn.gate = nn.Linear(24, 24)
     for parameter in model.parameters():
         # Else layer scales of 1e-5 and biases of 0 leave hardly anything to attribute.
         if parameter.dim() == 1:

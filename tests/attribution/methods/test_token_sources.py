@@ -195,6 +195,8 @@ def test_pooled_tokens_are_read_where_they_are_pooled(pictures):
 
 def test_grad_cam_on_the_patches_of_the_last_norm1(pictures):
     vit = _vit()
+    # Without it the map of these targets is 0 everywhere.
+    vit.head.weight.data.neg_()
     kept = []
     hook = vit.blocks[-1].norm1.register_forward_hook(lambda m, i, o: kept.append(o))
     score = vit(pictures).gather(1, TARGETS[:, None]).sum()
