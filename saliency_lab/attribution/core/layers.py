@@ -72,7 +72,7 @@ def feature_map(model: nn.Module, layer: str, output: Tensor, size: torch.Size) 
     if output.dim() == 4:
         return output.permute(0, 3, 1, 2)
     prefix = prefix_tokens(model, layer)
-    grid = token_grid(output.shape[1] - prefix, (size[0], size[1]))
+    grid = token_grid(output.shape[1] - prefix, size)
     return output[:, prefix:].mT.unflatten(2, grid or (1, -1))
 
 
@@ -131,7 +131,7 @@ def _positions(shape: tuple[int, ...], size: torch.Size) -> int:
 
 def _lies_on_image(model: nn.Module, name: str, shape: tuple[int, ...], size: torch.Size) -> bool:
     if len(shape) == 3:
-        return token_grid(shape[1] - prefix_tokens(model, name), (size[0], size[1])) is not None
+        return token_grid(shape[1] - prefix_tokens(model, name), size) is not None
     return _is_feature_map(shape, size) or (
         len(shape) == 4 and _is_feature_map((shape[0], shape[3], *shape[1:3]), size)
     )

@@ -57,6 +57,8 @@ def distributed(
     layer: Layer, terms: list[Term], relevance: Tensor, denominator: Stabilised = stabilised
 ) -> Tensor:
     """The relevance of a layer's output, shared among its inputs in proportion to terms."""
+    # Behind a ReLU no input is negative: half the terms of most rules are 0 and cost as much.
+    terms = [term for term in terms if term.bias is not None or bool(term.x.any())] or terms[:1]
     inputs = [term.x.detach().requires_grad_(True) for term in terms]
     with torch.enable_grad():
         z = sum(

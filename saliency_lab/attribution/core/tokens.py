@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,13 +22,13 @@ class TokenLayout:
     readout: Tensor
     """How much of the answer is read from each token, shape (N,), sums to 1."""
 
-    def pixels(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    def pixels(self, tokens: Tensor, size: Sequence[int]) -> Tensor:
         """The patches' part of values (B, N) of all tokens, bilinear on (B, 1, H, W)."""
         patches = tokens[:, self.prefix :].unflatten(1, self.grid)[:, None]
-        return F.interpolate(patches, size=size, mode="bilinear", align_corners=False)
+        return F.interpolate(patches, (size[0], size[1]), mode="bilinear", align_corners=False)
 
 
-def token_grid(patches: int, size: tuple[int, int]) -> tuple[int, int] | None:
+def token_grid(patches: int, size: Sequence[int]) -> tuple[int, int] | None:
     """Rows and columns of that many patches of an image (H, W); None if they fill no grid."""
     if patches <= 0:
         return None
@@ -37,9 +37,7 @@ def token_grid(patches: int, size: tuple[int, int]) -> tuple[int, int] | None:
     return grid if grid[0] * grid[1] == patches else None
 
 
-def token_layout(
-    model: nn.Module, block: str, weights: Tensor, size: tuple[int, int]
-) -> TokenLayout:
+def token_layout(model: nn.Module, block: str, weights: Tensor, size: Sequence[int]) -> TokenLayout:
     """The layout of the tokens that an attention module of a timm transformer sees.
 
     Args:
@@ -121,5 +119,5 @@ class TokenField:
 
     def of(self, classes: Tensor) -> Tensor:
         """Attribution of logit `classes[b]` of image b, shape (B, C, H, W)."""
-        size = (self._shape[2], self._shape[3])
-        return self._layout.pixels(self._tokens(classes), size).to(*self._place).expand(self._shape)
+        pixels = self._layout.pixels(self._tokens(classes), self._shape[2:])
+        return pixels.to(*self._place).expand(self._shape)

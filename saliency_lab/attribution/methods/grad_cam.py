@@ -93,7 +93,14 @@ def _cams(model: nn.Module, images: Tensor, layer: str | None) -> Callable[[Tens
                 chosen_scores(scores, classes), features, retain_graph=True, materialize_grads=True
             )
         size = images.shape[2:]
-        weights = feature_map(model, name, slope, size).mean((2, 3), keepdim=True)
+        slopes = feature_map(model, name, slope, size)
+        if features.dim() == 3 and not slopes.any():
+            raise UserError(
+                f"Expected `layer` to be one whose patches bear on the logits, but behind '{name}' "
+                "only the class token is read; `norm1` of the same block comes before the "
+                "attention."
+            )
+        weights = slopes.mean((2, 3), keepdim=True)
         activations = feature_map(model, name, features.detach(), size)
         cam = (weights * activations).sum(1, keepdim=True).relu()
         return F.interpolate(cam, size=size, mode="bilinear", align_corners=False).to(images)

@@ -209,6 +209,13 @@ def test_grad_cam_on_the_patches_of_the_last_norm1(pictures):
     assert torch.allclose(found, expected.float(), atol=1e-7)
 
 
+@pytest.mark.parametrize("layer", ["blocks.2.norm2", "blocks.2.attn", "norm"])
+def test_grad_cam_where_no_patch_bears_on_the_logits(layer, pictures):
+    with pytest.raises(UserError, match=f"but behind '{layer}' only the class token is read"):
+        grad_cam(_vit(), pictures, TARGETS, layer=layer)
+    assert grad_cam(_vit(), pictures, TARGETS, layer="blocks.1.norm2").shape == (2, 32, 32)
+
+
 def test_a_wide_image(pictures):
     vit = _vit(img_size=(16, 32))
     field = gradient_attention(vit, pictures[:, :, :16])
