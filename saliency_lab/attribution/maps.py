@@ -44,7 +44,7 @@ class Completeness(NamedTuple):
     """Sum of the attributions of each image's target, (B,), in units of the logit."""
 
     change: Tensor
-    """S_c(image) − S_c(baseline), (B,)."""
+    """S_c(image) − S_c(baseline), (B,); S_c(image) itself for relevances (LRP)."""
 
     @classmethod
     def joined(cls, parts: Sequence[Completeness | None]) -> Completeness | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.inputs import Normalize
 from saliency_lab.models import basic_cnn as _registers_basic_cnn  # noqa: F401
+from saliency_lab.models.packaged import PREFIX, load_packaged
 from saliency_lab.models.weights import classifier_layers, load_backbone
 
 
@@ -72,7 +73,8 @@ def network(
         pretrained: take published weights, which timm downloads.
         tag: which of the published weights, for example `tv_in1k`; None for timm's default.
         weights: a file of weights for the backbone (safetensors, or a state dict that torch
-            loads with `weights_only=True`, or a checkpoint of this program), instead of a download.
+            loads with `weights_only=True`, or a checkpoint of this program), instead of a download;
+            or `package:NAME`, those of an installed package (see `packaged.MODULES`).
         train: `head` trains the classification layer only, `all` everything; `auto` is `head`
             where weights are given and `all` from scratch.
         head: `replace` puts a new linear layer in place of the backbone's; `on_logits` keeps the
@@ -101,7 +103,10 @@ def network(
         settings["img_size"] = image_size
     backbone = _backbone(full_name, pretrained and weights is None and load_weights, settings)
     if weights is not None and load_weights:
-        load_backbone(backbone, Path(weights), new_head=head == "replace")
+        if weights.startswith(PREFIX):
+            load_packaged(backbone, weights.removeprefix(PREFIX), new_head=head == "replace")
+        else:
+            load_backbone(backbone, Path(weights), new_head=head == "replace")
     own = normalize == "own" or (normalize == "auto" and given)
     top: nn.Module = nn.Identity()
     if head == "on_logits":

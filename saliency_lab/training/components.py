@@ -6,7 +6,7 @@ import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from torch.optim import Optimizer
@@ -53,7 +53,7 @@ def tell_changed_data(config: Mapping[str, Any], directory: Path) -> None:
     if process_rank() > 0 or config["data"].get("root") is None or "fingerprint" not in known:
         return
     data = data_module(config)
-    split = "train" if known.get("split", "train") == "train" else "test"
+    split: Literal["train", "test"] = "test" if known.get("split") == "test" else "train"
     if data.fingerprint(split) != known["fingerprint"]:
         log.warning(
             "the %s images have changed since this run was made; overwrite=true measures anew",
