@@ -162,6 +162,16 @@ def test_competitors_are_the_top_scoring_other_classes() -> None:
     assert field.asked == [[0, 4], [2, 1], [3, 3]]
 
 
+@pytest.mark.parametrize("classes", [5, 17, 40, 1000])
+def test_of_tied_competitors_the_lower_classes_are_taken(classes: int) -> None:
+    """Also where there are so many that an unstable sort would shuffle them."""
+    logits = torch.zeros(3, classes)
+    logits[2, classes - 1] = 1.0
+    field = GivenField(torch.randn(classes, 3, 1, 1, 1), logits)
+    views(field, torch.tensor([0, 2, 1]), ["inactive"], competitors=3)
+    assert field.asked == [[0, 2, 1], [1, 0, classes - 1], [2, 1, 0], [3, 3, 2]]
+
+
 @pytest.mark.parametrize("competitors", [4, 5, 100])
 def test_as_many_competitors_as_there_are_is_all(competitors: int) -> None:
     field = torch.randn(5, 2, 3, 4, 4)

@@ -66,10 +66,32 @@ def test_comparisons_pair_images_and_keep_fills_apart() -> None:
     ]
     # Every image differs by 0.5 − 0.05: the exact signed-rank p of 12 equal signs is 2/2^12.
     assert found[0]["difference"] == pytest.approx(0.45)
-    assert found[0]["p_holm"] <= 2 * found[0]["p"] + 1e-12
-    assert found[0]["p_holm"] < 0.01
+    assert found[0]["p"] == pytest.approx(2 / 2**12)
+    # A family of two: the smaller p twice over, the larger one, which is 1, stays.
+    assert found[0]["p_holm"] == pytest.approx(4 / 2**12)
     assert found[1]["difference"] == 0
     assert found[1]["p_holm"] == 1
+
+
+def test_p_values_are_corrected_for_all_pairs_of_the_table() -> None:
+    """Three maps, three pairs: Holm's steps 3·p₁, 2·p₂, p₃ on the sorted p, made to rise."""
+    up, down, half = [True, True, True], [True, False, False], [True, True, False]
+    table = rows(
+        {
+            "original": [up] * 20,
+            "active": [down] * 11 + [up] * 9,
+            "positive": [half] * 8 + [up] * 12,
+        }
+    )
+    found = comparisons(image_areas(table), 50)
+    assert [(c["a"]["view"], c["b"]["view"]) for c in found] == [
+        ("original", "active"),
+        ("original", "positive"),
+        ("active", "positive"),
+    ]
+    (first, p), (second, q), (third, r) = sorted((c["p"], c["p_holm"]) for c in found)
+    assert 0 < first < second < third < 0.3
+    assert (p, q, r) == pytest.approx((3 * first, 2 * second, max(2 * second, third)))
 
 
 def test_mean_cost_is_per_image() -> None:
