@@ -63,6 +63,10 @@ def reference(attributions: Tensor, targets: list[int], name: str, channels: str
     return out
 
 
+def test_the_views_and_their_order() -> None:
+    assert VIEWS == ("original", "positive", "negative", "active", "inactive")
+
+
 @pytest.mark.parametrize("channels", ["max", "sum", "l2"])
 @pytest.mark.parametrize("classes", [1, 2, 3, 7])
 @pytest.mark.parametrize("depth", [1, 3])

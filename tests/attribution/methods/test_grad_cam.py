@@ -107,14 +107,17 @@ def test_layers_that_cannot_be(relu_net, images, classes):
         grad_cam(flat, images.float(), classes)
 
 
-def test_channels_last_outputs_are_no_feature_maps():
+@pytest.mark.parametrize("channels", [5, 30])
+def test_channels_last_outputs_are_no_feature_maps(channels):
+    """Also where there are so few channels that they might be columns."""
+
     class Last(nn.Module):
         def forward(self, x):
             return x.permute(0, 2, 3, 1)
 
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 30, 3, stride=2), Last(), nn.Flatten(1, 2), nn.AdaptiveAvgPool1d(1)
+        nn.Conv2d(3, channels, 3, stride=2), Last(), nn.Flatten(1, 2), nn.AdaptiveAvgPool1d(1)
     )
     with pytest.raises(UserError, match="Expected `layer` to be given"):
         chosen_layer(model, torch.rand(1, 3, 16, 16), None)
