@@ -134,6 +134,20 @@ class ImageData(LightningDataModule):
         """Images at these positions of the split, uint8 (n, C, H, W)."""
         return self.split(split).pixels(indices)
 
+    def has_masks(self, split: SplitName) -> bool:
+        """Whether the evidence of every image of the split is known; see `masks`."""
+        return False
+
+    def masks(
+        self, split: SplitName, indices: Sequence[int] | NDArray[np.int64]
+    ) -> NDArray[np.bool]:
+        """Ground-truth evidence at these positions of the split: bool (n, H, W).
+
+        Raises:
+            UserError: the data set has no masks.
+        """
+        raise UserError(f"Expected `data` to have masks, but {self.name} has none")
+
     def fingerprint(self, split: SplitName) -> str:
         """Hash over the ids, labels, classes and decode settings of a split."""
         opened = self.split(split)

@@ -48,6 +48,9 @@ class Shapes(ImageData):
             place="the program",
         )
 
+    def has_masks(self, split: SplitName) -> bool:
+        return True
+
     def masks(
         self, split: SplitName, indices: Sequence[int] | NDArray[np.int64]
     ) -> NDArray[np.bool]:

@@ -1,0 +1,181 @@
+"""What an evaluator may ask for beside the maps: models, fields, other images' maps, masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from saliency_lab.attribution.core.field import ClassField
+from saliency_lab.attribution.core.random_streams import SampleGenerator
+from saliency_lab.attribution.core.views import Channels, View
+from saliency_lab.attribution.maps import (
+    BatchMaps,
+    Source,
+    chosen_targets,
+    maps,
+    reads_layers,
+    source_name,
+    takes_targets,
+    view_names,
+)
+from saliency_lab.data.batch import Batch
+from saliency_lab.data.module import ImageData
+from saliency_lab.errors import UserError
+from saliency_lab.inference.engine import PreparedModel
+
+Need = Literal["masks", "fields", "source"]
+"""`masks`: ground-truth evidence of every image. `fields`: a signed field of any class. `source`:
+the method can be asked for maps of other images and models."""
+
+Cached = TypeVar("Cached")
+
+
+@dataclass(frozen=True)
+class Method:
+    """An attribution method and the views of it that are measured."""
+
+    name: str
+    source: Source
+    views: tuple[View, ...]
+    channels: Channels = "max"
+    competitors: int | None = None
+    recomputes: bool = True
+    """Whether it can be asked for maps of other images and models; a file of maps cannot."""
+
+    @classmethod
+    def of(cls, name: str, source: Source, view: Mapping[str, Any]) -> Method:
+        """A method with the settings of the `view` group."""
+        names = view_names(source, view["names"])
+        return cls(name, source, names, view["channels"], view["competitors"])
+
+
+@dataclass(frozen=True)
+class Found:
+    """The maps of a batch, as every evaluator gets them.
+
+    Attributes:
+        maps: view to (B, H, W), unscaled, on the images' device. Images whose maps are not finite
+            hold zeros there and are dropped from the rows.
+        targets: the explained classes, int64 (B,).
+        logits: of the intact images, (B, K) float32.
+    """
+
+    maps: Mapping[str, Tensor]
+    targets: Tensor
+    logits: Tensor
+
+
+@dataclass
+class Context:
+    """One run's models and data; the same object for every batch of a process.
+
+    Attributes:
+        model: the classifier made ready: `model.logits(images)` exactly, `model.scores(images)`
+            through the screen if there is one, `model.original` the network itself.
+        method: what the maps come from.
+        data: class names, shape, masks, other images of either split.
+        split: the images that are measured.
+        seed: the run's; with a sample's id it decides every random number.
+        training: the run directory of the classifier, where its further models are kept; None for
+            a checkpoint that lies elsewhere.
+    """
+
+    model: PreparedModel
+    method: Method
+    data: ImageData
+    split: Literal["train", "test"]
+    seed: int
+    training: Path | None = None
+    _kept: dict[object, Any] = field(default_factory=dict, repr=False)
+
+    def generator(self, ids: Sequence[str], purpose: str) -> SampleGenerator:
+        """Random streams of these samples, of their own for each purpose."""
+        return SampleGenerator(self.seed, [f"{purpose}/{sample}" for sample in ids])
+
+    def maps_of(
+        self,
+        images: Tensor,
+        ids: Sequence[str],
+        targets: Tensor | None = None,
+        model: nn.Module | None = None,
+    ) -> BatchMaps:
+        """The run's method on other images or another model, in parts that fit into memory.
+
+        Args:
+            images: (B, C, H, W) in [0, 1], on the model's device.
+            ids: the samples that the images belong to; the method's random numbers are theirs.
+            targets: the explained classes (B,); None: those predicted by the model that is asked.
+            model: None for the run's own.
+        """
+        network = model
+        if network is None:
+            layers = reads_layers(self.method.source)
+            network = self.model.original if layers else self.model.model
+
+        def compute(rows: slice) -> BatchMaps:
+            return maps(
+                network,
+                images[rows],
+                self.method.source,
+                self.method.views,
+                None if targets is None else targets[rows],
+                channels=self.method.channels,
+                competitors=self.method.competitors,
+                generator=SampleGenerator(self.seed, list(ids[rows])),
+            )
+
+        return BatchMaps.joined(self.model.maps(compute, len(ids)))
+
+    def field_of(
+        self, images: Tensor, ids: Sequence[str], model: nn.Module | None = None
+    ) -> ClassField:
+        """The signed per-class field of the run's method, of a few images at a time."""
+        network = self.model.original if model is None else model
+        generator = SampleGenerator(self.seed, list(ids))
+        found: ClassField = self.method.source(network, images, generator=generator)
+        return found
+
+    def masks(self, batch: Batch) -> Tensor:
+        """Ground-truth evidence, bool (B, H, W), on the images' device."""
+        found = self.data.masks(self.split, batch.index.tolist())
+        return torch.from_numpy(found).to(batch.image.device)
+
+    def kept(self, key: object, make: Callable[[], Cached]) -> Cached:
+        """What `make` gives, made once in this process: further models, reference data."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        made: Cached = self._kept[key]
+        return made
+
+    def require(self, needs: frozenset[Need], evaluator: str) -> None:
+        """Nothing, or a UserError that names what an evaluator needs and this run cannot give."""
+        if "masks" in needs and not self.data.has_masks(self.split):
+            raise UserError(
+                f"Expected `data` to have masks for evaluator={evaluator}, but {self.data.name} "
+                "has none (a folder has them in masks/ beside its classes)"
+            )
+        single = takes_targets(self.method.source)
+        if "fields" in needs and (single or not self.method.recomputes):
+            raise UserError(
+                f"Expected `method` to give a signed field of every class for "
+                f"evaluator={evaluator}, but {source_name(self.method.source)} does not"
+            )
+        if "source" in needs and not self.method.recomputes:
+            raise UserError(
+                f"Expected `method` to be one that can explain other images and models for "
+                f"evaluator={evaluator}, but {self.method.name} only has the maps in its file"
+            )
+
+
+def found_maps(batch_maps: BatchMaps, logits: Tensor) -> Found:
+    """Maps that an evaluator can sort and sum: those of images to be dropped are zero."""
+    clean = batch_maps.maps
+    if not bool(batch_maps.finite.all()):
+        keep = batch_maps.finite[:, None, None]
+        clean = {view: torch.where(keep, values, 0) for view, values in clean.items()}
+    return Found(clean, chosen_targets(logits, batch_maps.targets, len(logits)), logits)
