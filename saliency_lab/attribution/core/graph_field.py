@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from saliency_lab.errors import UserError
 from saliency_lab.frozen import checked_logits, frozen, placed_images
 
-# The rules' own functions; those of `inference`, for example, are as opaque as anyone else's.
-_OWN = "saliency_lab.attribution."
+# Functions of this package are rules of its own.
+_OURS = "saliency_lab.attribution."
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def _require_visible(logits: Tensor) -> None:
             continue
         seen.add(node)
         function = getattr(node, "_forward_cls", None)
-        if function is not None and not function.__module__.startswith(_OWN):
+        if function is not None and not function.__module__.startswith(_OURS):
             raise UserError(
                 "Expected `model` to consist of PyTorch's own operations, because the method "
                 f"changes how they are walked back, but got the custom function "
