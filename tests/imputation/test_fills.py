@@ -63,6 +63,11 @@ def test_noise_belongs_to_the_image() -> None:
     assert not torch.equal(together[0], together[1])
     other = fill_images(images[1:2], "noise", SampleGenerator(8, ["b"]))
     assert not torch.equal(other, alone)
+    # Every number of every image is its own.
+    assert together.unique().numel() == together.numel() == 3 * 3 * 4 * 4
+    large = fill_images(torch.rand(1, 3, 64, 64), "noise", SampleGenerator(7, ["a"]))
+    assert large.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert large.std().item() == pytest.approx(12**-0.5, abs=0.02)
 
 
 def test_black_and_white_take_no_memory() -> None:
