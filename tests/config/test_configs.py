@@ -54,6 +54,12 @@ def hydra():
     HydraConfig.instance().cfg = None
 
 
+def test_every_choice_is_looked_at():
+    assert len(COMPONENTS) >= 43
+    assert {"data/shapes", "method/lime", "optimizer/sgd", "trainer/ddp"} <= set(COMPONENTS)
+    assert len(EXPERIMENTS) >= 7
+
+
 def composed(task, *overrides):
     config = compose(task, overrides=list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(config)
