@@ -22,6 +22,7 @@ _HOMES = {
     "PAPER_FRACTIONS": "saliency_lab.evaluation.deletion.removal",
     "STANDARD_FRACTIONS": "saliency_lab.evaluation.deletion.removal",
     "fill_images": "saliency_lab.imputation.fills",
+    "road": "saliency_lab.imputation.linear",
     "bootstrap_interval": "saliency_lab.evaluation.rows.statistics",
     "paired_difference": "saliency_lab.evaluation.rows.statistics",
     "UserError": "saliency_lab.errors",

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.evaluation.deletion.removal import Protocol, checked_fractions, deletion_levels
 from saliency_lab.frozen import checked_logits, frozen, placed_images
-from saliency_lab.imputation.fills import UniformStreams, fill_images
+from saliency_lab.imputation.fills import Streams, replacement
+from saliency_lab.imputation.linear import Imputation
 
 MODES = ("deletion", "insertion")
 Mode = Literal["deletion", "insertion"]
@@ -35,8 +36,8 @@ class MaskingJob:
     levels: Tensor
     """(B, H, W) uint8, see `deletion_levels`."""
 
-    fill: Tensor
-    """(B, C, H, W), see `fill_images`."""
+    fill: Tensor | Imputation
+    """(B, C, H, W), or a function of what is replaced, see `replacement`."""
 
     mode: Mode = "deletion"
 
@@ -134,7 +135,7 @@ def deletion_curve(
     *,
     mode: Mode = "deletion",
     batch_size: int = 256,
-    generator: UniformStreams | None = None,
+    generator: Streams | None = None,
 ) -> Tensor:
     """Whether the model still predicts the intact image's class as pixels are replaced.
 
@@ -144,12 +145,12 @@ def deletion_curve(
         model: from images (B, C, H, W) to logits (B, K); left unchanged.
         images: floating, (B, C, H, W), pixels in [0, 1].
         maps: (B, H, W), higher is more important.
-        fill: see `fill_images`.
+        fill: see `replacement`.
         protocol: see `deletion_levels`.
         fractions: F ascending numbers in [0, 1]; None: the protocol's own.
         mode: in "insertion" the most important pixels are shown and the others replaced.
         batch_size: masked images per forward.
-        generator: random streams for fill="noise".
+        generator: random streams for fill="noise" and "road".
 
     Returns:
         (B, F) bool, on the device of the images.
@@ -159,7 +160,7 @@ def deletion_curve(
     """
     fractions = checked_fractions(fractions, protocol)
     levels = deletion_levels(maps.to(images.device), fractions, protocol)
-    job = MaskingJob(levels, fill_images(images, fill, generator), mode)
+    job = MaskingJob(levels, replacement(images, fill, generator), mode)
     placed = placed_images(model, images)
     with torch.no_grad(), frozen(model):
         intact = torch.cat([model(part) for part in placed.split(batch_size)]).to(images.device)
@@ -237,6 +238,12 @@ class _Plan:
         take a fifth of the time of a masked fill and change no bit of what is kept or filled in.
         """
         levels, fill = self.jobs[job].levels, self.jobs[job].fill
+        insertion = self.jobs[job].mode == "insertion"
+        if not isinstance(fill, Tensor):
+            places, shown = self._rows[work], levels[self._rows[work]]
+            reached = shown <= self._fractions[work].to(torch.int64)[:, :, None]
+            masked.copy_(_bits(fill(places, ~reached if insertion else reached)))
+            return
         # Work goes by image, so what all fractions of an image share is made once.
         rows = slice(self._places[work.start], self._places[work.stop - 1] + 1)
         places = self._rows[work] - rows.start
@@ -245,7 +252,6 @@ class _Plan:
         # A fill expanded from one number stays one number.
         filled = _bits(fill[rows]) if any(fill.stride()) else _bits(fill[:1, :1, :1, :1]).view(())
         torch.index_select(spread, 0, places, out=masked)
-        insertion = self.jobs[job].mode == "insertion"
         fractions = self._fractions[work]
         masked.le_(fractions) if insertion else masked.gt_(fractions)
         masked.mul_((self._pixels[rows] ^ filled).index_select(0, places))
