@@ -75,9 +75,7 @@ class Streams(UniformStreams, NormalStreams, Protocol):
     """Uniform and normal numbers, one stream per image."""
 
 
-def replacement(
-    images: Tensor, fill: str, generator: Streams | None = None
-) -> Tensor | Imputation:
+def replacement(images: Tensor, fill: str, generator: Streams | None = None) -> Tensor | Imputation:
     """What deleted pixels are replaced by: a fill, or for `road` a function of what is deleted.
 
     `road` imputes the deleted pixels from those around them (`saliency_lab.imputation.linear`),

@@ -25,7 +25,9 @@ def drawn_masks(number: int, height: int, width: int, share: float = 0.5) -> Ten
     return torch.rand(number, height, width, generator=stream) < share
 
 
-def drawn_images(number: int, height: int, width: int, dtype: torch.dtype = torch.float64) -> Tensor:
+def drawn_images(
+    number: int, height: int, width: int, dtype: torch.dtype = torch.float64
+) -> Tensor:
     stream = torch.Generator().manual_seed(4)
     return torch.rand(number, 3, height, width, generator=stream, dtype=torch.float64).to(dtype)
 

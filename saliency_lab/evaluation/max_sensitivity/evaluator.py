@@ -43,8 +43,6 @@ class MaxSensitivity(Evaluator):
             return context.maps_of(images, batch.ids, maps.targets).maps
 
         streams = context.generator(batch.ids, "max_sensitivity")
-        found = largest_changes(
-            explain, batch.image, maps.maps, streams, self.radius, self.samples
-        )
+        found = largest_changes(explain, batch.image, maps.maps, streams, self.radius, self.samples)
         for view, values in found.items():
             yield Measured(view, {}, {"max_sensitivity": values})

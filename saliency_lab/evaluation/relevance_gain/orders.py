@@ -13,7 +13,6 @@ from saliency_lab.attribution.core.superpixels import superpixel_labels
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.deletion.curves import MaskingJob, masked_scores
 from saliency_lab.evaluation.deletion.removal import (
-
     area_under_curve,
     checked_fractions,
     deletion_levels,
@@ -126,9 +125,7 @@ def gains(
     batch_size: int = 256,
 ) -> dict[str, RelevanceGain]:
     """The gain of each of several removals, (orders, fill) by name, in one pass of the model."""
-    jobs = [
-        MaskingJob(levels, fill) for (orders, fill) in removals.values() for levels in orders
-    ]
+    jobs = [MaskingJob(levels, fill) for (orders, fill) in removals.values() for levels in orders]
     scores = masked_scores(
         forward, images, jobs, len(fractions), targets, batch_size=batch_size, intact=logits
     )
@@ -150,5 +147,3 @@ def _superpixel_orders(
     least = deletion_levels(-means[None, None], fractions, "standard")[0, 0]
     most = deletion_levels(means[None, None], fractions, "standard")[0, 0]
     return least[labels], most[labels]
-
-
