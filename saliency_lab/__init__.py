@@ -23,6 +23,7 @@ _HOMES = {
     "STANDARD_FRACTIONS": "saliency_lab.evaluation.deletion.removal",
     "normalized": "saliency_lab.inputs",
     "fill_images": "saliency_lab.imputation.fills",
+    "road": "saliency_lab.imputation.linear",
     "bootstrap_interval": "saliency_lab.evaluation.rows.statistics",
     "paired_difference": "saliency_lab.evaluation.rows.statistics",
     "UserError": "saliency_lab.errors",
