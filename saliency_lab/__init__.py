@@ -21,6 +21,7 @@ _HOMES = {
     "area_under_curve": "saliency_lab.evaluation.deletion.removal",
     "PAPER_FRACTIONS": "saliency_lab.evaluation.deletion.removal",
     "STANDARD_FRACTIONS": "saliency_lab.evaluation.deletion.removal",
+    "localisation": "saliency_lab.evaluation.localisation.scores",
     "fill_images": "saliency_lab.imputation.fills",
     "bootstrap_interval": "saliency_lab.evaluation.rows.statistics",
     "paired_difference": "saliency_lab.evaluation.rows.statistics",

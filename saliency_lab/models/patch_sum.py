@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-import timm
 from annotated_types import Ge, Gt
 from timm.models import register_model
 from torch import Tensor, nn
@@ -94,10 +93,9 @@ class PatchSum(nn.Module):
         return self.fc(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def _layer(inputs: int, width: int, side: int, **settings: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, width, side, bias=False, **settings), nn.BatchNorm2d(width), nn.ReLU()
-    )
+def _layer(inputs: int, width: int, side: int, stride: int = 1, padding: int = 0) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, width, side, stride, padding, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())
 
 
 @register_model
@@ -136,8 +134,4 @@ def patch_sum_network(
             f"Expected `model.patch` to divide images of {image_size[0]}×{image_size[1]}, "
             f"but got {side}"
         )
-    settings = {"patch": side, "width": width, "depth": depth}
-    network: PatchSum = timm.create_model(
-        "patch_sum", num_classes=num_classes, in_chans=in_chans, **settings
-    )
-    return network
+    return PatchSum(num_classes, in_chans, side, width, depth)
