@@ -28,7 +28,7 @@ def degraded(
     share: Annotated[float, Ge(0), Le(1)] = 0.5,
     generator: SampleGenerator | None = None,
 ) -> ClassField:
-    """(1 − share) · field + share · noise, so that a higher share shows less of what the base knows.
+    """(1 − share) · field + share · noise: a higher share shows less of what the base knows.
 
     The noise is normal, independent for every pixel, channel and class, and of the field's own
     root mean square for that image and class. A measure that does not put shares of 0, 0.25, 0.5,
