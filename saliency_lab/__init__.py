@@ -22,6 +22,7 @@ _HOMES = {
     "PAPER_FRACTIONS": "saliency_lab.evaluation.deletion.removal",
     "STANDARD_FRACTIONS": "saliency_lab.evaluation.deletion.removal",
     "normalized": "saliency_lab.inputs",
+    "localisation": "saliency_lab.evaluation.localisation.scores",
     "fill_images": "saliency_lab.imputation.fills",
     "road": "saliency_lab.imputation.linear",
     "bootstrap_interval": "saliency_lab.evaluation.rows.statistics",

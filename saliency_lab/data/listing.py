@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,9 @@ import numpy as np
 from saliency_lab.data.decoding import DECODING, SUFFIXES, Resize, file_reader
 from saliency_lab.data.source import Source
 from saliency_lab.errors import UserError
+
+MASKS = "masks"
+"""Folder beside the classes of a folder data set with the evidence of their images."""
 
 
 def existing_root(root: str) -> Path:
@@ -29,7 +32,7 @@ def existing_root(root: str) -> Path:
 
 
 def class_folders(split_folder: Path) -> list[str]:
-    """Sorted names of the folders in `split_folder`, hidden ones left out.
+    """Sorted names of the folders in `split_folder`; hidden ones and that of the masks left out.
 
     Raises:
         UserError: there is no folder in it, or it is not there.
@@ -38,6 +41,8 @@ def class_folders(split_folder: Path) -> list[str]:
     if split_folder.is_dir():
         entries = [entry for entry in os.scandir(split_folder) if entry.is_dir()]
         names = sorted(entry.name for entry in entries if not entry.name.startswith((".", "__")))
+        if holds_masks(split_folder, names):
+            names.remove(MASKS)
     if not names:
         raise UserError(
             f"Expected `data.root` to hold one folder per class in {split_folder}, but got none."
@@ -48,6 +53,14 @@ def class_folders(split_folder: Path) -> list[str]:
 def has_images(folder: Path) -> bool:
     """Whether there is an image file in a folder or below it."""
     return next(_image_files(folder), None) is not None
+
+
+def holds_masks(split_folder: Path, names: Collection[str]) -> bool:
+    """Whether `masks` among these folders holds the evidence of the classes beside it, and is no
+    class itself: it has folders of the same names.
+    """
+    folder = split_folder / MASKS
+    return folder.is_dir() and any((folder / name).is_dir() for name in names if name != MASKS)
 
 
 def file_source(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.inputs import Normalize
 from saliency_lab.models import basic_cnn as _registers_basic_cnn  # noqa: F401
+from saliency_lab.models import patch_sum as _registers_patch_sum  # noqa: F401
 from saliency_lab.models.packaged import PREFIX, load_packaged
 from saliency_lab.models.weights import classifier_layers, load_backbone
 

@@ -184,7 +184,7 @@ def test_every_file_is_named_for_its_method():
 
 def test_controls_are_marked():
     marked = {name for name, component in COMPONENTS.items() if component.get("control")}
-    assert marked == {"random_map", "sobel", "centre_bias", "inverted"}
+    assert marked == {"random_map", "sobel", "centre_bias", "inverted", "degraded"}
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
@@ -274,7 +274,7 @@ def test_a_seed_changes_what_is_random_alone(name, networks):
             return source(model, images, targets, generator=generator)
         return source(model, images, generator=generator).of(targets)
 
-    random = "samples" in COMPONENTS[name] or name == "random_map"
+    random = "samples" in COMPONENTS[name] or name in ("random_map", "degraded")
     assert torch.equal(of(1), of(2)) != random
 
 
