@@ -25,6 +25,10 @@ def leaf(model: nn.Module, images: Tensor) -> Tensor:
         return placed_images(model, images).detach().clone().requires_grad_(True)
 
 
+# The functions of every method's own rules may be met on the way back.
+_OURS = f"{__name__.partition('.core')[0]}."
+
+
 class GraphField:
     """A factor times the gradient of a logit, under rules that hold during the forward pass.
 
@@ -96,7 +100,7 @@ def _require_visible(logits: Tensor) -> None:
             continue
         seen.add(node)
         function = getattr(node, "_forward_cls", None)
-        if function is not None and not function.__module__.startswith(__package__):
+        if function is not None and not function.__module__.startswith(_OURS):
             raise UserError(
                 "Expected `model` to consist of PyTorch's own operations, because the method "
                 f"changes how they are walked back, but got the custom function "
