@@ -28,10 +28,6 @@ def leaf(model: nn.Module, images: Tensor) -> Tensor:
         return placed_images(model, images).detach().clone().requires_grad_(True)
 
 
-# The functions of every method's own rules may be met on the way back.
-_OURS = f"{__name__.partition('.core')[0]}."
-
-
 class GraphField:
     """A factor times the gradient of a logit, under rules that hold during the forward pass.
 
