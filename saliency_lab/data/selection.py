@@ -58,6 +58,11 @@ def held_out(labels: Rows, share: float, seed: Sequence[int]) -> tuple[Rows, Row
     return np.setdiff1d(np.arange(len(labels), dtype=np.int64), out), out
 
 
+def shuffled(labels: Rows, seed: Sequence[int]) -> Rows:
+    """The same labels, dealt out at random: how often each occurs stays as it is."""
+    return np.random.default_rng(seed).permutation(labels)
+
+
 def _shuffled_by_class(labels: Rows, seed: Sequence[int]) -> list[Rows]:
     present = np.unique(labels)
     return [

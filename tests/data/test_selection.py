@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saliency_lab.data.selection import balanced, class_labels, held_out, renumbered
+from saliency_lab.data.selection import balanced, class_labels, held_out, renumbered, shuffled
 from saliency_lab.errors import UserError
 
 NAMES = ("bird", "cat", "dog")
@@ -64,3 +64,12 @@ def test_nothing_is_held_out_of_a_zero_share() -> None:
     kept, held = held_out(np.repeat(np.arange(2), 5), 0.0, (42,))
     assert len(held) == 0
     assert kept.tolist() == list(range(10))
+
+
+def test_shuffled_labels_are_the_same_labels_in_a_seeded_order_that_knows_nothing_of_them() -> None:
+    labels = np.repeat(np.arange(4), 500)
+    found = shuffled(labels, (42, 3))
+    assert np.array_equal(np.bincount(found), np.bincount(labels))
+    assert np.array_equal(found, shuffled(labels, (42, 3)))
+    assert not np.array_equal(found, shuffled(labels, (43, 3)))
+    assert float((found == labels).mean()) == pytest.approx(0.25, abs=0.04)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import pandas as pd
-import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Evaluator, Measured, Score
 from saliency_lab.evaluation.context import Context, Found, Need
 from saliency_lab.evaluation.randomisation.complexity import histogram_entropy, relative_rise
-from saliency_lab.evaluation.randomisation.gate import gate_table, layer_curves, test_scores
+from saliency_lab.evaluation.randomisation.gate import gate_table, image_means, layer_curves
 from saliency_lab.evaluation.randomisation.redrawing import (
     Layer,
     Mixtures,
@@ -115,7 +114,7 @@ class Randomisation(Evaluator):
 
     def image_scores(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Per image, map, mode and variant the mean over draws and steps."""
-        return test_scores(rows, [score.name for score in self.scores])
+        return image_means(rows, [score.name for score in self.scores])
 
     def facts(self, rows: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any]:
         """The verdict on every map beside its interval and the thresholds."""

@@ -26,7 +26,21 @@ def verdict(low: float, high: float, passed_below: float, failed_above: float) -
     return "passed" if high < passed_below else "undecided"
 
 
-def test_scores(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+def map_verdict(
+    rows: pd.DataFrame, passed_below: float, failed_above: float, resamples: int = 1000
+) -> dict[str, Any]:
+    """The verdict on one map from its rows: similarity, value, low, high, verdict.
+
+    The value is the mean over images of the rank correlation, rows of one image averaged first.
+    """
+    values = rows.groupby("sample_id", observed=True, sort=False)[_MAIN].mean()
+    found = bootstrap_interval(values, resamples=resamples)
+    value, low, high = (float(np.asarray(number)) for number in found)
+    said = verdict(low, high, passed_below, failed_above)
+    return {"similarity": _MAIN, "value": value, "low": low, "high": high, "verdict": said}
+
+
+def image_means(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Per image, map, mode and variant the mean over draws and steps."""
     keys = [*_IMAGE, *_MAP, "mode", "variant"]
     return rows.groupby(keys, observed=True, sort=False)[list(names)].mean().reset_index()
@@ -51,12 +65,8 @@ def gate_table(
     ):
         tests = []
         for name, part in _tests(group):
-            values = part.groupby("sample_id", observed=True, sort=False)[_MAIN].mean()
-            found = bootstrap_interval(values, resamples=resamples)
-            value, low, high = (float(np.asarray(number)) for number in found)
-            said = verdict(low, high, passed_below, failed_above)
-            tests.append({"test": name, "step": int(part["step"].iloc[0]), "similarity": _MAIN,
-                          "value": value, "low": low, "high": high, "verdict": said})  # fmt: skip
+            said = map_verdict(part, passed_below, failed_above, resamples)
+            tests.append({"test": name, "step": int(part["step"].iloc[0]), **said})
         said_all = {test["verdict"] for test in tests}
         whole = "failed" if "failed" in said_all else "undecided"
         whole = "passed" if said_all == {"passed"} else whole
