@@ -97,6 +97,11 @@ def _place(seed: Sequence[int], sample_id: str) -> float:
     return (int.from_bytes(digest) >> 11) / 2**53
 
 
+def shuffled(labels: Rows, seed: Sequence[int]) -> Rows:
+    """The same labels, dealt out at random: how often each occurs stays as it is."""
+    return np.random.default_rng(seed).permutation(labels)
+
+
 def _shuffled_by_class(labels: Rows, seed: Sequence[int]) -> list[Rows]:
     present = np.unique(labels)
     return [

@@ -168,3 +168,15 @@ def test_nothing_but_unreadable_images_is_an_error(make_tree) -> None:
 def test_a_batch_is_a_named_tuple(root: Path) -> None:
     assert Batch._fields == ("image", "label", "index", "ids")
     assert isinstance(_folder(root).split("test")[2], Batch)
+
+
+def test_shuffled_labels_reach_training_images_only(root: Path) -> None:
+    plain, dealt = _folder(root), _folder(root, training_labels="shuffled")
+    assert dealt.ids("train") == plain.ids("train")
+    assert dealt.labels("train").tolist() != plain.labels("train").tolist()
+    assert sorted(dealt.labels("train")) == sorted(plain.labels("train"))
+    assert dealt.labels("test").tolist() == plain.labels("test").tolist()
+    assert dealt.fingerprint("train") != plain.fingerprint("train")
+    assert np.array_equal(
+        dealt.labels("train"), _folder(root, training_labels="shuffled").labels("train")
+    )

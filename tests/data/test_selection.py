@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from saliency_lab.data.selection import balanced, class_labels, held_out, renumbered
+from saliency_lab.data.selection import balanced, class_labels, held_out, renumbered, shuffled
 from saliency_lab.errors import UserError
 
 NAMES = ("bird", "cat", "dog")
@@ -127,3 +127,12 @@ def test_one_class_is_none() -> None:
         class_labels(NAMES, ["cat"])
     with pytest.raises(UserError, match=r"`data\.root` to give at least two.*'cat'"):
         class_labels(["cat"], None)
+
+
+def test_shuffled_labels_are_the_same_labels_in_a_seeded_order_that_knows_nothing_of_them() -> None:
+    labels = np.repeat(np.arange(4), 500)
+    found = shuffled(labels, (42, 3))
+    assert np.array_equal(np.bincount(found), np.bincount(labels))
+    assert np.array_equal(found, shuffled(labels, (42, 3)))
+    assert not np.array_equal(found, shuffled(labels, (43, 3)))
+    assert float((found == labels).mean()) == pytest.approx(0.25, abs=0.04)
