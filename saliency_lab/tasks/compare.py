@@ -1,4 +1,4 @@
-"""Which of two maps is better? Draws images until it is decided: `python -m saliency_lab compare`."""
+"""Which of two maps is better? Images are drawn until it is decided: the task `compare`."""
 
 from __future__ import annotations
 
