@@ -87,7 +87,7 @@ def test_an_evaluator_of_ones_own(network, images) -> None:
 def test_what_an_evaluator_needs_is_asked_for(network, images) -> None:
     with pytest.raises(sl.UserError, match="masks"):
         sl.measure(network, images, ("original",), "localisation")
-    with pytest.raises(sl.UserError, match="one of .*deletion"):
+    with pytest.raises(sl.UserError, match=r"one of .*deletion"):
         sl.measure(network, images, ("original",), "deletoin")
     with pytest.raises(sl.UserError, match=r"evaluator\.deletion\.fill"):
         sl.measure(network, images, ("original",), "deletion", fill="black")
