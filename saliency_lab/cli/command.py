@@ -45,7 +45,8 @@ def run() -> None:
 def _nobody_reads() -> bool:
     """Whether it is standard output that is closed; Python is kept from complaining at its exit."""
     try:
-        sys.stdout.flush()
+        # An empty write succeeds on any pipe, and the buffer may be empty by now.
+        os.write(sys.stdout.fileno(), b"\n")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
