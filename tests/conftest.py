@@ -200,7 +200,9 @@ def classifier_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from saliency_lab.data.drawing import CLASSES, SIDE, drawn
     from saliency_lab.models.construction import built_network
 
-    model = yaml.safe_load((config_directory() / "model" / "basic_cnn.yaml").read_text())
+    folder = config_directory() / "model"
+    base, own = (yaml.safe_load((folder / f"{n}.yaml").read_text()) for n in ("timm", "basic_cnn"))
+    model = {**base, "name": own["name"]}
     shape = (3, SIDE, SIDE)
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""A checkpoint that was changed between a kill and the same command: nothing of the old one stays."""
+"""A checkpoint changed between a kill and the same command: nothing of the old one stays."""
 
 from __future__ import annotations
 

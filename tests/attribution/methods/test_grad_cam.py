@@ -12,6 +12,7 @@ from saliency_lab.attribution.core.layers import chosen_layer, output_shapes
 from saliency_lab.attribution.methods.grad_cam import grad_cam, guided_grad_cam
 from saliency_lab.attribution.methods.guided_backprop import guided_backprop
 from saliency_lab.errors import UserError
+from saliency_lab.models.network import network
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -98,13 +99,23 @@ def test_layers_that_cannot_be(relu_net, images, classes):
     with pytest.raises(UserError, match=r"with a feature map .* but got '7' with \(1, 8\)"):
         grad_cam(relu_net, images, classes, layer="7")
     torch.set_default_dtype(torch.float32)
-    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, num_classes=4)
     with pytest.raises(UserError, match=r"Expected `layer` to be given") as caught:
-        grad_cam(vit, torch.rand(1, 3, 32, 32), torch.tensor([1]))
+        grad_cam(nn.Sequential(nn.Flatten(2), nn.AdaptiveAvgPool1d(4)), images.float(), classes)
     assert "\n" not in str(caught.value)
     flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
     with pytest.raises(UserError, match=r"but is none"):
         grad_cam(flat, images.float(), classes)
+
+
+def test_only_layers_with_features_are_offered():
+    images, targets = torch.rand(1, 3, 32, 32), torch.tensor([0])
+    model = network("vit_tiny_patch16_224", 5, image_size=(32, 32), normalize="own")
+    # Deep inside, because nothing further out gives one: not the normalisation, as it once was.
+    with pytest.raises(UserError, match=r"one of backbone\.patch_embed\.proj, but got 'layer9'"):
+        grad_cam(model, images, targets, layer="layer9")
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 5))
+    with pytest.raises(UserError, match=r"none: no layer gives feature maps"):
+        grad_cam(flat, images, targets, layer="layer9")
 
 
 @pytest.mark.parametrize("channels", [5, 30])
