@@ -10,6 +10,8 @@ from typing import Any
 
 _HOMES = {
     "explain": "saliency_lab.explanation",
+    "prepared": "saliency_lab.inference.engine",
+    "measure": "saliency_lab.measurement",
     "maps": "saliency_lab.attribution.maps",
     "views": "saliency_lab.attribution.core.views",
     "VIEWS": "saliency_lab.attribution.core.views",

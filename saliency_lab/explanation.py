@@ -13,10 +13,18 @@ from torch import Tensor, nn
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.core.sources import source_name
 from saliency_lab.attribution.core.views import Channels, View
-from saliency_lab.attribution.maps import Source, maps, require_finite, view_names
+from saliency_lab.attribution.maps import (
+    BatchMaps,
+    Source,
+    maps,
+    reads_layers,
+    require_finite,
+    view_names,
+)
 from saliency_lab.config.binding import bound_arguments
 from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError, unknown_choice
+from saliency_lab.inference.engine import PreparedModel
 from saliency_lab.inputs import UNIT, PixelRange, given_images, given_model, require_taken
 
 Method = str | Callable[..., Any]
@@ -34,7 +42,7 @@ class _Request:
 
 
 def explain(
-    model: nn.Module,
+    model: nn.Module | PreparedModel,
     images: Tensor,
     methods: Sequence[Method] | Method = ("original", "active"),
     targets: Tensor | None = None,
@@ -48,7 +56,8 @@ def explain(
     """Saliency maps of a batch by several methods; views of one source share its computation.
 
     Args:
-        model: from images (B, C, H, W) to logits (B, K); left as it was, its mode included.
+        model: from images (B, C, H, W) to logits (B, K); left as it was, its mode included. What
+            `sl.prepared` gives is several times as fast.
         images: floating (B, C, H, W), pixels in [0, 1]; a tensor or a NumPy array. For a model of
             normalised images see `saliency_lab.inputs.normalized`.
         methods: names, as on the command line ("active", "smoothgrad"), a view of a source
@@ -71,7 +80,9 @@ def explain(
             out of range.
         NonFiniteError: NaN or infinity in the logits or maps; it names the samples.
     """
-    model, images = given_model(model), given_images(images, pixel_range)
+    ready = model if isinstance(model, PreparedModel) else None
+    network = given_model(model) if ready is None else ready.original
+    images = given_images(images, pixel_range)
     listed = [methods] if isinstance(methods, str) or callable(methods) else methods
     ids = range(len(images)) if sample_ids is None else sample_ids
     sources: dict[object, Source] = {}
@@ -80,21 +91,28 @@ def explain(
     for key, source in sources.items():
         own = [request for request in requests if request.key == key]
         names = tuple(dict.fromkeys(view for request in own for view in request.views))
-        try:
-            batch = maps(
-                model,
-                images,
+
+        def compute(rows: slice, source: Source = source, names: Any = names) -> BatchMaps:
+            asked = network if ready is None or reads_layers(source) else ready.model
+            return maps(
+                asked,
+                images[rows],
                 source,
                 names,
-                targets,
+                None if targets is None else targets[rows],
                 channels=channels,
                 competitors=competitors,
-                generator=SampleGenerator(seed, list(ids)),
+                generator=SampleGenerator(seed, list(ids)[rows]),
             )
+
+        try:
+            whole = slice(0, len(images))
+            parts = [compute(whole)] if ready is None else ready.maps(compute, len(images))
         except Exception:
             # Where the model itself refuses an image, that is the mistake to tell.
-            require_taken(model, images)
+            require_taken(network, images)
             raise
+        batch = BatchMaps.joined(parts)
         require_finite(batch.finite, list(ids))
         for request in own:
             for view in request.views:
