@@ -18,7 +18,7 @@ help: ## this list
 demo: $(INSTALLED) ## train on the embedded data set, compute maps, measure them, show the page
 	$(RUN) train $(DEMO)
 	$(RUN) explain $(DEMO)
-	$(RUN) evaluate $(DEMO) method=paper data.limit=500
+	$(RUN) evaluate $(DEMO) method=five_views data.limit=500
 	$(RUN) report
 
 test: $(INSTALLED) ## all tests

@@ -51,7 +51,8 @@ class ImageData(LightningDataModule):
         augment: `basic` flips and crops while training, on the device.
         batch_size: images per training batch over all processes.
         workers: loader processes; 0 gathers batches in the main process, which is the fastest.
-        validation: share of the training split held out as `val`, class by class.
+        validation: share of the training split held out as `val`, about the same of each class;
+            which images, their ids and the seed decide (see `selection.held_out`).
         on_corrupt: `skip` leaves unreadable images out and says how many.
         training_labels: `shuffled` deals the labels of the training images (the held-out ones
             among them) out to them at random: a network that learns these learns nothing of the
@@ -275,7 +276,7 @@ class ImageData(LightningDataModule):
         return good
 
     def _divided(self, opened: Split) -> tuple[Split, Split]:
-        kept, held = held_out(opened.labels, self.validation, (self.seed, 2))
+        kept, held = held_out(opened.labels, opened.ids, self.validation, (self.seed, 2))
         if self.validation and not len(held):
             raise UserError(
                 f"Expected `data.validation` to hold at least one of {len(opened):,} images out, "
