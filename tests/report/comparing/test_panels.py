@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from saliency_lab.evaluation.deletion.sections import points_of
 from saliency_lab.evaluation.rows.format import Comparison, Side
 from saliency_lab.evaluation.rows.statistics import holm, paired_difference
-from saliency_lab.evaluation.deletion.sections import points_of
 from saliency_lab.report.comparing.contrasts import beats
 from saliency_lab.report.comparing.panels import Panel, build_panels
 from saliency_lab.report.page.page import write_report

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from saliency_lab.evaluation.deletion.sections import points_of
 from saliency_lab.evaluation.rows.statistics import hierarchical_interval
 from saliency_lab.report.comparing.panels import build_panels
 from saliency_lab.report.comparing.seeds import SeedGroup, seed_groups
@@ -119,3 +120,39 @@ def test_a_method_of_other_settings_is_not_combined(tmp_path: Path) -> None:
     assert section
     assert "active" in section[0]
     assert "smoothgrad" not in section[0]
+
+
+def test_the_latest_evaluation_of_a_seed_counts(tmp_path: Path) -> None:
+    """Of two trainings with one seed, whichever order their names have."""
+    for hours in (("08", "09"), ("09", "08")):
+        outputs = tmp_path / "-".join(hours)
+        for checkpoint, hour in zip((1, 5), hours, strict=True):
+            started = f"2025-02-01T{hour}:00:00+00:00"
+            name = f"of-{checkpoint}/seed-1"
+            _write_seeds(outputs, 1, name=name, checkpoint=checkpoint, started=started)
+        _write_seeds(outputs, 2)
+        (group,) = _groups(outputs)
+        assert group.seeds == [1, 2]
+        latest = 5 if hours == ("08", "09") else 1
+        assert group.panels[0].runs[0].name.split("/")[-2] == f"of-{latest}"
+        place = ("gradient/active", ("deletion", "white"))
+        scores = pd.read_parquet(
+            outputs / f"evaluate/cifar10/resnet18/of-{latest}/seed-1/scores/deletion.parquet"
+        )
+        mine = scores[(scores["view"] == "active") & (scores["fill"] == "white")]
+        assert group.combined[place].by_seed[1] == pytest.approx(mine["allegiance"].mean())
+
+
+def test_every_seed_is_shown_with_its_own_curves(tmp_path: Path) -> None:
+    runs = _write_seeds(tmp_path, 1, 2, 3)
+    panels = build_panels(read_records(tmp_path).evaluations)
+    shown = []
+    for panel, run in zip(panels, runs, strict=True):
+        written = pd.read_csv(run / "deletion-curves.csv")
+        points = points_of(panel)
+        for view in ("original", "active"):
+            mine = points[points["key"] == f"gradient/{view}"]
+            theirs = written[written["view"] == view]
+            assert mine["allegiance"].tolist() == theirs["allegiance"].tolist()
+            shown.append(tuple(mine["probability"]))
+    assert len(set(shown)) == 6

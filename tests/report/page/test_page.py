@@ -21,7 +21,7 @@ from saliency_lab.report.page.table_texts import latex_text, markdown_text
 from saliency_lab.report.reading.records import EvaluationRun, read_records
 from saliency_lab.reproductions.published import published
 
-from ..rundirs import FRACTIONS, PAPER_VIEWS, MadeUp, write_evaluation
+from ..rundirs import FRACTIONS, PAPER_VIEWS, write_evaluation
 
 
 def _data(page: Path) -> dict:
@@ -147,6 +147,29 @@ def test_panels_that_share_a_name_are_told_apart(tmp_path: Path) -> None:
     write_evaluation(tmp_path, count=6, size=8, shown=2, split="train", name="train/seed=42")
     titles = [panel.title for panel in build_panels(read_records(tmp_path).evaluations)]
     assert titles == ["CIFAR-10 · ResNet-18 (test split)", "CIFAR-10 · ResNet-18 (train split)"]
+
+
+def test_published_numbers_stand_beside_the_test_split_only(tmp_path: Path) -> None:
+    for split in ("test", "train"):
+        write_evaluation(
+            tmp_path, count=6, size=8, shown=2, split=split, model="basic_cnn", name=f"{split}/s"
+        )
+    standard = {"protocol": "standard"}
+    run = write_evaluation(
+        tmp_path, count=6, size=8, shown=2, model="basic_cnn", name="other/s", settings=standard
+    )
+    path = run / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["evaluators"]["deletion"]["facts"]["protocol"] = "standard"
+    path.write_text(json.dumps(summary))
+    panels = build_panels(read_records(tmp_path).evaluations)
+    found = {panel.runs[0].name.split("/")[-2]: panel.published for panel in panels}
+    assert {name for name, numbers in found.items() if numbers} == {"test"}
+    write_report(tmp_path, None, tmp_path / "report")
+    table = pd.read_csv(tmp_path / "report" / "tables" / "scores.csv")
+    beside = table[table["published"].notna()]
+    assert len(beside) == 6
+    assert set(beside["panel"].str.contains("test split")) == {True}
 
 
 def test_what_the_page_draws_is_what_the_run_measured(panels: list[Panel]) -> None:
