@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from saliency_lab.attribution.maps import require_finite
 from saliency_lab.config.binding import built
@@ -19,13 +21,20 @@ from saliency_lab.evaluation.base import measured_rows
 from saliency_lab.evaluation.context import Context, found_maps
 from saliency_lab.evaluation.loop import block_size, prepared
 from saliency_lab.evaluation.rows.aggregation import conditions_of
-from saliency_lab.evaluation.rows.decisions import Decision, Rule, permutation
+from saliency_lab.evaluation.rows.decisions import (
+    Decision,
+    Rule,
+    Stop,
+    decisions,
+    permutation,
+    stops,
+)
 from saliency_lab.evaluation.rows.format import is_readable, rows_path
 from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.runs.directory import begin, held
 from saliency_lab.runs.files import atomic_path
 from saliency_lab.tasks.components import checked
-from saliency_lab.tasks.pairs import DRAWN, Comparison, compared, decided_pairs
+from saliency_lab.tasks.pairs import DRAWN, Comparison, compared, paired_differences
 from saliency_lab.tasks.verdicts import finish_comparison
 from saliency_lab.training.components import data_module, lightning_trainer
 
@@ -77,11 +86,17 @@ def _drawn_until(
     size = block_size(config["block_size"], data.input_shape, device)
     while True:
         drawn = 0 if scores.empty else int(scores[DRAWN].max()) + 1
-        if drawn and (drawn >= rule.least or drawn == len(order)):
-            found, conditions = decided_pairs(config, comparison, rule, scores, len(order))
-            _say(comparison, found, drawn, len(order))
-            if all(decision.stopped for decision in found):
+        if drawn:
+            differences, conditions, lower = paired_differences(
+                comparison, scores, config["condition"]
+            )
+            halts = stops(differences, len(order), rule, span=comparison.span)
+            if all(halt.stopped for halt in halts):
+                found = decisions(
+                    differences, len(order), rule, span=comparison.span, lower_is_better=lower
+                )
                 return found, conditions, drawn
+            _say(comparison, halts, differences, len(order))
         places = order[drawn : drawn + size]
         batch = _batch(data, config["split"], places, device)
         if not contexts:
@@ -161,14 +176,18 @@ def _earlier(directory: Path, comparison: Comparison, population: int) -> pd.Dat
     return scores
 
 
-def _say(comparison: Comparison, found: Sequence[Decision], drawn: int, population: int) -> None:
-    for pair, decision in zip(comparison.pairs, found, strict=True):
-        if not decision.stopped:
+def _say(
+    comparison: Comparison,
+    halts: Sequence[Stop],
+    differences: Sequence[NDArray[np.float64]],
+    population: int,
+) -> None:
+    for pair, halt, values in zip(comparison.pairs, halts, differences, strict=True):
+        if not halt.stopped:
             log.info(
-                "%s against %s: %d of %d images, difference in [%.4f, %.4f]",
+                "%s against %s: %d of %d images, mean difference %+.4f, not decided",
                 *pair,
-                drawn,
+                len(values),
                 population,
-                decision.low,
-                decision.high,
+                values.mean(),
             )

@@ -15,7 +15,6 @@ from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.evaluation.base import Evaluator
 from saliency_lab.evaluation.context import Method
 from saliency_lab.evaluation.rows.aggregation import conditions_of
-from saliency_lab.evaluation.rows.decisions import Decision, Rule, decisions
 from saliency_lab.tasks.evaluate import configured_evaluators, configured_method
 
 DRAWN = "drawn"
@@ -40,13 +39,19 @@ class Comparison:
     label: str
     evaluator: Evaluator
 
+    @property
+    def span(self) -> float:
+        """How wide the range of the main score is."""
+        score = self.evaluator.scores[0]
+        return float(score.high or 0) - float(score.low or 0)
+
 
 def compared(config: Mapping[str, Any]) -> Comparison:
     """The maps, pairs and the evaluator of a configuration.
 
     Raises:
-        UserError: a name that is no single map, lists that do not match, several evaluators, a score
-            without a range.
+        UserError: a name that is no single map, lists that do not match, several evaluators, or a
+            score without a range.
     """
     pairs = paired_names(config["a"], config["b"])
     evaluators = configured_evaluators(config)
@@ -132,14 +137,10 @@ def chosen_condition(
     return fitting[0]
 
 
-def decided_pairs(
-    config: Mapping[str, Any],
-    comparison: Comparison,
-    rule: Rule,
-    scores: pd.DataFrame,
-    population: int,
-) -> tuple[list[Decision], list[dict[str, str]]]:
-    """A decision for each pair from the scores drawn so far, and the condition it is made under.
+def paired_differences(
+    comparison: Comparison, scores: pd.DataFrame, wanted: Mapping[str, Any]
+) -> tuple[list[NDArray[np.float64]], list[dict[str, str]], bool]:
+    """Per pair a − b of the images drawn so far and the condition; whether lower is better.
 
     Raises:
         UserError: no single condition fits, or the score has no better side.
@@ -148,24 +149,17 @@ def decided_pairs(
     names = conditions_of(evaluator)
     conditions, differences = [], []
     for pair in comparison.pairs:
-        condition = chosen_condition(scores, names, config["condition"], pair)
+        condition = chosen_condition(scores, names, wanted, pair)
         conditions.append(condition)
         sides = [_values(scores, name, condition, score.name) for name in pair]
         differences.append(sides[0] - sides[1])
     ways = {evaluator.better(score.name, condition) for condition in conditions}
     if len(ways) != 1 or None in ways:
         raise UserError(
-            f"Expected `evaluator` to be one whose score has a better side, but {score.name} only "
-            "describes a map"
+            f"Expected `evaluator` to be one whose score has one better side, but {score.name} "
+            "has none"
         )
-    found = decisions(
-        differences,
-        population,
-        rule,
-        span=float(score.high or 0) - float(score.low or 0),
-        lower_is_better=ways == {"lower"},
-    )
-    return found, conditions
+    return differences, conditions, ways == {"lower"}
 
 
 def _values(

@@ -85,8 +85,7 @@ def test_several_pairs_by_another_score(command, classifier_file) -> None:
         (["a=activ"], "activ"),
         (["a=[active,positive]", "b=[original,negative,inactive]"], "one length"),
         (["evaluator=[max_sensitivity]"], "range"),
-        (["a=original", "b=sobel", "evaluator=[deletion]", "evaluator.deletion.fills=[black,white]"],
-         "`condition`"),
+        (["b=sobel", "evaluator.deletion.fills=[black,white]"], "`condition`"),
         (["alpha=2"], "alpha"),
     ],
 )  # fmt: skip

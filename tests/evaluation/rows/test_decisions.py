@@ -20,7 +20,7 @@ def test_it_stops_at_the_first_image_whose_bounds_exclude_0() -> None:
     values = drawn(0.1)
     (found,) = decisions([values], 1000, Rule())
     bounds = confidence_sequence(values, population=1000)
-    first = next(at for at, (low, _) in enumerate(bounds) if low > 0) + 1
+    first = next(at for at, (low, _) in enumerate(bounds) if low >= 0) + 1
     assert (found.verdict, found.images, found.stopped) == ("a", first, True)
     assert found.difference == pytest.approx(values[:first].mean())
     assert (found.low, found.high) == pytest.approx(tuple(bounds[first - 1]))
@@ -76,7 +76,7 @@ def test_several_pairs_share_the_error() -> None:
     found = decisions(pairs, 1000, Rule(alpha=0.06))
     assert [one.alpha for one in found] == pytest.approx([0.02] * 3)
     assert [one.verdict for one in found] == ["a", "b", "undecided"]
-    (alone,) = decisions(pairs[:1], 1000, Rule(alpha=0.02))
+    (alone,) = decisions(pairs[:1], 1000, Rule(alpha=0.06 / 3))
     assert found[0] == alone
 
 

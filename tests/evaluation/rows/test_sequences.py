@@ -11,6 +11,7 @@ import pytest
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.rows.sequences import (
     confidence_sequence,
+    decided_signs,
     e_benjamini_hochberg,
     evidence,
     log_capital,
@@ -121,6 +122,17 @@ def test_a_difference_is_found_and_betting_finds_it_sooner() -> None:
     assert 40 < needed["betting"] < needed["bernstein"] < 600
 
 
+@pytest.mark.parametrize("kind", ["betting", "bernstein"])
+def test_signs_are_known_when_0_is_excluded(kind: str) -> None:
+    for mean, seed in ((0.08, 0), (-0.08, 1), (0.0, 2)):
+        drawn = np.clip(np.random.default_rng(seed).normal(mean, 0.15, 250), -1, 1)
+        bounds = confidence_sequence(drawn, population=300, kind=kind)
+        signs = decided_signs(drawn, population=300, kind=kind)
+        assert signs.tolist() == [1 if low >= 0 else -1 if high <= 0 else 0 for low, high in bounds]
+    assert decided_signs([0.5, -0.5], population=2).tolist() == [0, 0]
+    assert decided_signs([0.5, -0.4], population=2).tolist() == [0, 1]
+
+
 def test_the_last_draw_leaves_the_mean() -> None:
     differences = np.random.default_rng(5).uniform(-0.4, 0.5, 50)
     for kind in ("betting", "bernstein"):
@@ -163,6 +175,8 @@ def test_e_values_are_put_together() -> None:
     assert e_benjamini_hochberg([41, 45, 27, 1]).tolist() == [True, True, True, False]
     assert not e_benjamini_hochberg([1.0, 19.0]).any()
     assert e_benjamini_hochberg([20.0]).all()
+    rows = e_benjamini_hochberg([[1, 100, 30, 21], [41, 45, 27, 1], [1, 1, 1, 1]])
+    assert rows.sum(1).tolist() == [1, 3, 0]
 
 
 def test_wrong_arguments_are_refused() -> None:
