@@ -238,9 +238,10 @@ def _unit_values(differences: ArrayLike, population: int, alpha: float) -> Float
     """The differences as numbers in [0, 1]."""
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim != 1 or not len(values) or not (np.abs(values) <= 1).all():
+        largest = f" with values up to {np.abs(values).max()}" if values.size else ""
         raise UserError(
             "Expected `differences` to be one list of numbers in [-1, 1], "
-            f"but got shape {values.shape}" + (f" up to {np.abs(values).max()}" * bool(values.size))
+            f"but got shape {values.shape}{largest}."
         )
     if population < len(values):
         raise UserError(
