@@ -9,6 +9,7 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,7 +20,7 @@ from saliency_lab.config.identity import (
     evaluator_label,
     run_directory,
 )
-from saliency_lab.errors import UserError
+from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.training.lookup import classifier_of
 
 # Choices that say how a run happens, or that are no more than a bundle of other choices: a value
@@ -98,7 +99,11 @@ def _compared(root: DictConfig) -> dict[str, Any]:
         for name in [names] if isinstance(names, str) else names:
             method, _, view = str(name).partition("/")
             words = (f"method={method}", *([f"view={view}"] if view else []))
-            composed = _plain(_composed(root, words, "evaluate"))
+            try:
+                composed = _plain(_composed(root, words, "evaluate"))
+            except MissingConfigException as error:
+                key = "a view" if "view" in str(error.missing_cfg_file) else "a method"
+                raise unknown_choice(key, str(name), error.options or ()) from error
             found[str(name)] = {key: composed[key] for key in ("method", "view")}
     return found
 

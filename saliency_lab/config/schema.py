@@ -82,7 +82,7 @@ class CompareConfig(TrainConfig):
     engine: Component = MISSING
     evaluator: dict[str, Any] = MISSING
     split: str = "test"
-    condition: dict[str, Any] = field(default_factory=dict)
+    condition: list[Any] = field(default_factory=list)
     alpha: float = 0.05
     tolerance: float = 0.0
     least: int = 0

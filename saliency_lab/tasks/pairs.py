@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from saliency_lab.errors import UserError, unknown_choice
+from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Evaluator
 from saliency_lab.evaluation.context import Method
 from saliency_lab.evaluation.rows.aggregation import conditions_of
@@ -107,38 +107,35 @@ def paired_names(a: str | Sequence[str], b: str | Sequence[str]) -> tuple[tuple[
 
 
 def chosen_condition(
-    scores: pd.DataFrame, conditions: Sequence[str], wanted: Mapping[str, Any], pair: Sequence[Any]
+    scores: pd.DataFrame, conditions: Sequence[str], wanted: Sequence[Any], pair: Sequence[Any]
 ) -> dict[str, str]:
-    """The one condition under which both maps of a pair have scores, among those wanted.
+    """The one condition with these values under which both maps of a pair have scores.
 
     Args:
         scores: rows of images with a column `map` and the conditions as text.
         pair: the two values of `map`.
 
     Raises:
-        UserError: there is none, or more than one; or a wanted key is no condition.
+        UserError: there is none, or more than one.
     """
-    for key in wanted:
-        if key not in conditions:
-            raise unknown_choice("condition", key, conditions)
     known = [
         {tuple(row) for row in scores.loc[scores["map"] == one, list(conditions)].to_numpy()}
         for one in pair
     ]
     common = sorted(set.intersection(*known))
     found = [dict(zip(conditions, values, strict=True)) for values in common]
-    fitting = [c for c in found if all(c[key] == str(value) for key, value in wanted.items())]
+    fitting = [c for c in found if {str(value) for value in wanted} <= set(c.values())]
     if len(fitting) != 1:
         texts = [", ".join(f"{key}={value}" for key, value in c.items()) for c in found]
         raise UserError(
             "Expected `condition` to name one condition under which both maps are measured, "
-            f"but {dict(wanted)} leaves {len(fitting)} of: {'; '.join(texts) or 'none'}"
+            f"but {list(wanted)} leaves {len(fitting)} of: {'; '.join(texts) or 'none'}"
         )
     return fitting[0]
 
 
 def paired_differences(
-    comparison: Comparison, scores: pd.DataFrame, wanted: Mapping[str, Any]
+    comparison: Comparison, scores: pd.DataFrame, wanted: Sequence[Any]
 ) -> tuple[list[NDArray[np.float64]], list[dict[str, str]], bool]:
     """Per pair a − b of the images drawn so far and the condition; whether lower is better.
 

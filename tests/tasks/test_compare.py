@@ -23,7 +23,8 @@ def only_summary() -> tuple[Path, dict[str, Any]]:
 
 
 def test_a_comparison_says_what_its_rows_say_and_can_be_widened(command, classifier_file) -> None:
-    given = [*DATA, f"ckpt={classifier_file}", "block_size=16", "a=gradient/original", "b=sobel"]
+    given = [*DATA, f"ckpt={classifier_file}", "block_size=16", "condition=[black]"]
+    given += ["a=gradient/original", "b=sobel"]
     outcome = command("compare", *given, "tolerance=0.9")
     assert outcome.code == 0, outcome.err
     directory, summary = only_summary()
@@ -82,7 +83,7 @@ def test_several_pairs_by_another_score(command, classifier_file) -> None:
     [
         (["a=active", "b=active"], "two maps"),
         (["a=five_views"], "one map each"),
-        (["a=activ"], "activ"),
+        (["a=activ"], "'active'"),
         (["a=[active,positive]", "b=[original,negative,inactive]"], "one length"),
         (["evaluator=[max_sensitivity]"], "range"),
         (["b=sobel", "evaluator.deletion.fills=[black,white]"], "`condition`"),
@@ -101,6 +102,6 @@ def test_names_and_conditions() -> None:
     scores = pd.DataFrame(
         {"map": ["x", "x", "y"], "mode": ["deletion"] * 3, "fill": ["black", "white", "white"]}
     )
-    found = chosen_condition(scores, ["mode", "fill"], {}, ("x", "y"))
+    found = chosen_condition(scores, ["mode", "fill"], [], ("x", "y"))
     assert found == {"mode": "deletion", "fill": "white"}
-    assert chosen_condition(scores.assign(), [], {}, ("x", "y")) == {}
+    assert chosen_condition(scores, [], [], ("x", "y")) == {}

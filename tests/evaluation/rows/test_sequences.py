@@ -43,7 +43,7 @@ def test_capital_is_the_published_product() -> None:
 
 
 def test_bounds_are_where_the_capital_reaches_its_goal() -> None:
-    """A search over 4001 candidates, one by one, both gamblers, nothing shared with the code."""
+    """A search over 401 candidates, one by one, both gamblers, nothing shared with the code."""
     rng = np.random.default_rng(1)
     differences = np.clip(rng.normal(0.1, 0.3, 60), -1, 1)
     unit = ((differences + 1) / 2).tolist()
