@@ -141,10 +141,13 @@ def _choices(root: DictConfig) -> dict[str, Any]:
 
 def _words(root: DictConfig) -> Iterator[str]:
     for group, choice in _choices(root).items():
-        if group in ("experiment", "trainer", "logger"):
-            continue
-        several = not isinstance(choice, str)
-        yield f"{group}=[{','.join(choice)}]" if several else f"{group}={choice}"
+        if group not in ("experiment", "trainer", "logger", "evaluator"):
+            yield f"{group}={choice}"
+    if "evaluator" in root:
+        # Several choices of one group are not among Hydra's; each has a section of its name.
+        known = GlobalHydra.instance().config_loader().get_group_options("evaluator")
+        names = [str(name) for name in root.evaluator if name in known]
+        yield f"evaluator=[{','.join(names)}]"
 
 
 def _composed(root: DictConfig, overrides: tuple[str, ...]) -> DictConfig:
