@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
@@ -24,8 +24,9 @@ from saliency_lab.data.batch import Batch, Split, channels_last_pixels
 from saliency_lab.data.cache import CachedImages, cached_images, default_cache_dir
 from saliency_lab.data.sampling import BlockBatches, TrainBatches
 from saliency_lab.data.selection import balanced, class_labels, held_out, renumbered, shuffled
+from saliency_lab.data.shortcuts import Cue, Place
 from saliency_lab.data.source import Source, digest
-from saliency_lab.errors import UserError
+from saliency_lab.errors import UserError, unknown_choice
 
 SplitName = Literal["train", "val", "test"]
 _NAMED = 5
@@ -59,6 +60,11 @@ class ImageData(LightningDataModule):
             classes. Test images keep theirs.
         cache_dir: folder of decoded images; None for $SALIENCY_LAB_CACHE or the user's cache.
         seed: decides limit, validation, order, augmentation and the shuffling of labels.
+        shortcut: a cue planted into images of one class (see `shortcuts.Cue`).
+        shortcut_class: name of that class; None for the first.
+        shortcut_share: share of its images that carry the cue.
+        shortcut_strength: opacity of the cue.
+        shortcut_place: where it lies in the image.
     """
 
     name: str
@@ -73,6 +79,11 @@ class ImageData(LightningDataModule):
     training_labels: Literal["given", "shuffled"] = "given"
     cache_dir: str | None = None
     seed: Annotated[int, Ge(0)] = 42
+    shortcut: Literal["none", "watermark", "patch", "colour"] = "none"
+    shortcut_class: str | None = None
+    shortcut_share: Annotated[float, Gt(0), Le(1)] = 0.9
+    shortcut_strength: Annotated[float, Gt(0), Le(1)] = 0.8
+    shortcut_place: Place = "top_left"
 
     eval_split: Literal["test", "train"] = field(init=False, default="test")
     """What `test_dataloader` gives."""
@@ -153,11 +164,31 @@ class ImageData(LightningDataModule):
         """
         raise UserError(f"Expected `data` to have masks, but {self.name} has none")
 
+    @property
+    def cue(self) -> Cue | None:
+        """What is planted into images of one class; None for nothing."""
+        if self.shortcut == "none":
+            return None
+        names = self.class_names
+        chosen = names[0] if self.shortcut_class is None else self.shortcut_class
+        if chosen not in names:
+            raise unknown_choice("data.shortcut_class", chosen, names)
+        return Cue(
+            self.shortcut,
+            names.index(chosen),
+            self.shortcut_share,
+            self.shortcut_strength,
+            self.shortcut_place,
+            self.seed,
+        )
+
     def fingerprint(self, split: SplitName) -> str:
         """Hash over the ids, labels, classes and decode settings of a split."""
         opened = self.split(split)
         labels = (str(label) for label in opened.labels)
         settings = self._source("test" if split == "test" else "train").settings
+        if opened.cue is not None:
+            settings += repr(opened.cue)
         return digest([settings, *self.class_names, *opened.ids, *labels])
 
     def split(self, split: SplitName) -> Split:
@@ -171,6 +202,9 @@ class ImageData(LightningDataModule):
                 self._splits["test"] = self._opened("test")
             else:
                 self._splits["train"], self._splits["val"] = self._divided(self._opened("train"))
+            cue = self.cue
+            for opened in self._splits.values():
+                opened.cue = cue
         return self._splits[split]
 
     # Lightning's hooks -------------------------------------------------------------------------

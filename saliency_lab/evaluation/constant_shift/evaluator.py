@@ -83,11 +83,11 @@ class ConstantShift(Evaluator):
         for (method, view, shift), group in rows.groupby(
             ["method", "view", "shift"], observed=True, sort=False
         ):
-            change = group["relative_change"].to_numpy(np.float64)
-            value, low, high = (
-                float(np.asarray(number))
-                for number in bootstrap_interval(change[~np.isnan(change)])
-            )
+            change = group["relative_change"].dropna()
+            if change.empty:
+                continue
+            found = bootstrap_interval(change)
+            value, low, high = (float(np.asarray(number)) for number in found)
             said = "passed" if high < self.tolerance else "undecided"
             said = "failed" if low > self.tolerance else said
             table.append({"method": method, "view": view, "shift": float(shift), "verdict": said,

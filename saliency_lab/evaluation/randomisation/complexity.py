@@ -12,19 +12,23 @@ def histogram_entropy(maps: Tensor, bins: int = 100) -> Tensor:
     """Entropy of the histogram of each map's values, over bins of equal width across its range.
 
     Args:
-        maps: (B, H, W), finite.
+        maps: (B, H, W).
         bins: how many; the last one includes the maximum.
 
     Returns:
-        Float64 (B,), in nats, from 0 (a constant map) to ln(bins).
+        Float64 (B,), in nats, from 0 (a constant map) to ln(bins); NaN for maps with NaN or
+        infinity.
 
     Source: Hedström et al., "Sanity checks revisited: an exploration to repair the model parameter
     randomisation test", 2024, section 4.2.
     """
-    places = (scaled(maps.double()).flatten(1) * bins).long().clamp_max(bins - 1)
+    finite = maps.flatten(1).isfinite().all(1)
+    clean = torch.where(finite[:, None, None], maps.double(), 0.0)
+    places = (scaled(clean).flatten(1) * bins).long().clamp_max(bins - 1)
     counts = torch.zeros(len(maps), bins, dtype=torch.float64, device=maps.device)
     counts.scatter_add_(1, places, torch.ones_like(places, dtype=torch.float64))
-    return torch.special.entr(counts / places.shape[1]).sum(1)
+    entropy = torch.special.entr(counts / places.shape[1]).sum(1)
+    return torch.where(finite, entropy, torch.nan)
 
 
 def relative_rise(after: Tensor, before: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ import pandas as pd
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
-from saliency_lab.attribution.maps import BatchMaps
 from saliency_lab.data.batch import Batch
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Evaluator, Measured, Score
@@ -143,7 +142,7 @@ class Randomisation(Evaluator):
         """Variant to view to column to (B,)."""
         after: dict[str, Maps] = {}
         if "plain" in intact:
-            after["plain"] = _finite(context.maps_of(batch.image, batch.ids, targets, model))
+            after["plain"] = context.maps_of(batch.image, batch.ids, targets, model).maps
         if "smooth" in intact:
             after["smooth"] = self._smooth(context, batch, targets, model)
         return {
@@ -167,8 +166,8 @@ class Randomisation(Evaluator):
         for _ in range(self.noisy_copies):
             noise = streams.normal(*images.shape[1:]).to(images)
             noisy = images + spread[:, None, None, None] * noise
-            found = _finite(context.maps_of(noisy, batch.ids, targets, model))
-            for view, values in found.items():
+            found = context.maps_of(noisy, batch.ids, targets, model)
+            for view, values in found.maps.items():
                 share = values / self.noisy_copies
                 total[view] = total[view] + share if view in total else share
         return total
@@ -192,14 +191,3 @@ def _plan(
         for step, layer in enumerate(order, start=1):
             chosen = [layer] if mode == "independent" else order[:step]
             yield mode, step, layer.name, frozenset(chosen)
-
-
-def _finite(found: BatchMaps) -> Maps:
-    """The maps; those of images whose maps overflow with random weights cannot be compared."""
-    if bool(found.finite.all()):
-        return found.maps
-    wrong = int((~found.finite).sum())
-    raise UserError(
-        "Expected maps of the model with random weights to be finite for evaluator=randomisation, "
-        f"but {wrong} of {len(found.finite)} are not."
-    )

@@ -29,15 +29,20 @@ def verdict(low: float, high: float, passed_below: float, failed_above: float) -
 def map_verdict(
     rows: pd.DataFrame, passed_below: float, failed_above: float, resamples: int = 1000
 ) -> dict[str, Any]:
-    """The verdict on one map from its rows: similarity, value, low, high, verdict.
+    """The verdict on one map from its rows: similarity, value, low, high, images, verdict.
 
-    The value is the mean over images of the rank correlation, rows of one image averaged first.
+    The value is the mean over images of the rank correlation, rows of one image averaged first
+    and images without one (NaN) left out.
     """
-    values = rows.groupby("sample_id", observed=True, sort=False)[_MAIN].mean()
+    values = rows.groupby("sample_id", observed=True, sort=False)[_MAIN].mean().dropna()
+    if values.empty:
+        return {"similarity": _MAIN, "value": None, "low": None, "high": None, "images": 0,
+                "verdict": "undecided"}  # fmt: skip
     found = bootstrap_interval(values, resamples=resamples)
     value, low, high = (float(np.asarray(number)) for number in found)
     said = verdict(low, high, passed_below, failed_above)
-    return {"similarity": _MAIN, "value": value, "low": low, "high": high, "verdict": said}
+    return {"similarity": _MAIN, "value": value, "low": low, "high": high, "images": len(values),
+            "verdict": said}  # fmt: skip
 
 
 def image_means(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -85,7 +90,9 @@ def layer_curves(rows: pd.DataFrame, names: Sequence[str], resamples: int) -> pd
     keys = [*_MAP, "mode", "variant", "step", "layer"]
     frames = []
     for values, group in rows.groupby(keys, observed=True, sort=False):
-        means = group.groupby("sample_id", observed=True, sort=False)[list(names)].mean()
+        means = group.groupby("sample_id", observed=True, sort=False)[list(names)].mean().dropna()
+        if means.empty:
+            continue
         found = bootstrap_interval(means.to_numpy(), resamples=resamples)
         row: dict[str, Any] = dict(zip(keys, values, strict=True))
         for place, name in enumerate(names):

@@ -37,12 +37,13 @@ def similarities(
     a pixel; a constant map and one that is not have nothing in common (0).
 
     Args:
-        first, second: maps (B, H, W) of the same images, finite.
+        first, second: maps (B, H, W) of the same images.
         names: `spearman`, `pearson`, `ssim`, `hog`, `top_k`.
         share: of the pixels that `top_k` compares.
 
     Returns:
-        Per name float64 (B,); 1 for equal maps. `top_k` is in [0, 1], the others in [−1, 1].
+        Per name float64 (B,); 1 for equal maps, NaN where either map holds NaN or infinity.
+        `top_k` is in [0, 1], the others in [−1, 1].
 
     Raises:
         UserError: an unknown name, shapes that differ, maps too small for a name (`ssim`: 7×7).
@@ -60,13 +61,15 @@ def similarities(
         "top_k": partial(top_overlap, share=share),
     }
     found = {}
-    a, b = first.double(), second.double()
+    finite = (first.isfinite() & second.isfinite()).flatten(1).all(1)
+    a, b = (torch.where(finite[:, None, None], maps.double(), 0.0) for maps in (first, second))
     flat = _constant(a), _constant(b)
     for name in names:
         if name not in known:
             raise unknown_choice("similarity", name, SIMILARITIES)
         value = torch.where(flat[0] ^ flat[1], 0.0, known[name](a, b))
-        found[name] = torch.where(flat[0] & flat[1], 1.0, value)
+        value = torch.where(flat[0] & flat[1], 1.0, value)
+        found[name] = torch.where(finite, value, torch.nan)
     return found
 
 

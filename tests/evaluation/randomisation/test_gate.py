@@ -98,3 +98,13 @@ def test_the_histogram_is_numpy_s_and_its_entropy_scipy_s() -> None:
 def test_the_rise_is_relative_to_the_intact_map() -> None:
     found = relative_rise(torch.tensor([3.0, 1.0, 0.0]), torch.tensor([2.0, 2.0, 0.0]))
     assert found.tolist() == [0.5, -0.5, 0]
+
+
+def test_images_without_a_similarity_are_left_out() -> None:
+    table = rows({("full", 3): 0.1})
+    table.loc[table["sample_id"] == "test/3", "spearman"] = np.nan
+    (found,) = gate_table(table, 0.3, 0.5)
+    assert found["tests"][0]["images"] == 59
+    (found,) = gate_table(table.assign(spearman=np.nan), 0.3, 0.5)
+    assert found["verdict"] == "undecided"
+    assert histogram_entropy(torch.full((1, 4, 4), torch.inf)).isnan()

@@ -131,3 +131,12 @@ def test_top_pixels_of_unrelated_maps_overlap_by_chance() -> None:
 def test_unusable_maps_are_refused(a: Any, b: Any, names: list[str], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         similarities(torch.rand(*a), torch.rand(*b), names)
+
+
+def test_a_map_that_is_not_finite_has_no_similarity_and_harms_no_other() -> None:
+    a, b = torch.rand(3, 16, 16), torch.rand(3, 16, 16)
+    b[1, 4, 4] = torch.nan
+    whole, alone = similarities(a, b), similarities(a[2:], b[2:])
+    for name, values in whole.items():
+        assert values.isnan().tolist() == [False, True, False]
+        assert values[2] == alone[name]
