@@ -28,6 +28,8 @@ from saliency_lab.tracking.records import artifact_name, record_evaluation
 from saliency_lab.tracking.tracking import Record, tracking
 from saliency_lab.tracking.view import saved_view
 
+from ..report.rundirs import write_evaluation
+
 TINY = [
     "data.train_images=120", "data.test_images=24", "trainer.max_epochs=2", "trainer.threads=1",
     "logger.mode=offline",
@@ -111,8 +113,8 @@ def training(outputs: Path) -> Recorded:
 
 
 @pytest.fixture(scope="module")
-def paper(outputs: Path) -> Recorded:
-    return Recorded(directory_of(outputs, "evaluate/shapes/basic_cnn/paper"))
+def five(outputs: Path) -> Recorded:
+    return Recorded(directory_of(outputs, "evaluate/shapes/basic_cnn/all"))
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +123,9 @@ def active(outputs: Path) -> Recorded:
 
 
 def test_runs_are_grouped_typed_tagged_and_configured_flat(
-    outputs: Path, training: Recorded, paper: Recorded, active: Recorded
+    outputs: Path, training: Recorded, five: Recorded, active: Recorded
 ) -> None:
-    kinds = {"train": training, "evaluate": paper}
+    kinds = {"train": training, "evaluate": five}
     for task, recorded in (*kinds.items(), ("evaluate", active)):
         assert recorded.run["project"] == "saliency_lab"
         assert recorded.run["run_group"] == "shapes/basic_cnn"
@@ -158,18 +160,18 @@ def test_training_has_its_curves_on_an_epoch_axis(outputs: Path, training: Recor
     assert cells["Actual"].unique().tolist() == summary["data"]["classes"]
 
 
-@pytest.mark.parametrize("method", ["paper", "active"])
+@pytest.mark.parametrize("method", ["all", "active"])
 def test_curves_lie_on_the_fraction_axis(
     outputs: Path, method: str, request: pytest.FixtureRequest
 ) -> None:
-    recorded = request.getfixturevalue(method)
+    recorded = request.getfixturevalue({"all": "five"}.get(method, method))
     directory = directory_of(outputs, f"evaluate/shapes/basic_cnn/{method}")
     curves = pd.read_csv(directory / "deletion-curves.csv", keep_default_na=False)
     for (view, mode, fill), curve in curves.groupby(["view", "mode", "fill"]):
         for score in ("allegiance", "probability", "logit"):
             # A run of one map leaves the view out, so that a sweep's runs share a panel.
             name = f"curves/deletion/{mode}/{fill}/{score}" + (
-                f"/{view}" if method == "paper" else ""
+                f"/{view}" if method == "all" else ""
             )
             assert recorded.axis[name] == "fraction"
             np.testing.assert_allclose(
@@ -178,35 +180,35 @@ def test_curves_lie_on_the_fraction_axis(
             assert name not in recorded.summary
     summary = json.loads((directory / "summary.json").read_text())
     means = summary["evaluators"]["deletion"]["means"]
-    assert len(means) == (6 if method == "paper" else 1) * 4
+    assert len(means) == (6 if method == "all" else 1) * 4
     for mean in means:
         name = "/".join(("deletion", *mean["condition"].values(), mean["score"]))
-        name += f"/{mean['view']}" if method == "paper" else ""
+        name += f"/{mean['view']}" if method == "all" else ""
         assert recorded.summary[name] == pytest.approx(mean["value"])
 
 
-def test_one_chart_has_all_maps(outputs: Path, paper: Recorded) -> None:
-    lines = paper.table("charts/deletion/deletion/black_table")
+def test_one_chart_has_all_maps(outputs: Path, five: Recorded) -> None:
+    lines = five.table("charts/deletion/deletion/black_table")
     assert lines["lineKey"].unique().tolist() == ["original", "positive", "active"]
-    assert set(paper.table("charts/deletion/deletion/white_table")["lineKey"]) == {
+    assert set(five.table("charts/deletion/deletion/white_table")["lineKey"]) == {
         "original", "negative", "inactive",
     }  # fmt: skip
     curves = pd.read_csv(
-        directory_of(outputs, "evaluate/shapes/basic_cnn/paper") / "deletion-curves.csv"
+        directory_of(outputs, "evaluate/shapes/basic_cnn/all") / "deletion-curves.csv"
     ).query("view == 'active' and fill == 'black'")
     shown = lines[lines["lineKey"] == "active"]
     np.testing.assert_allclose(shown["lineVal"], curves["allegiance"])
-    charts = json.dumps(paper.of("config"))
+    charts = json.dumps(five.of("config"))
     assert "charts/deletion/deletion/black" in charts
     assert "wandb/lineseries/v0" in charts
 
 
 def test_the_examples_have_image_maps_and_their_own_areas(
-    outputs: Path, paper: Recorded, active: Recorded
+    outputs: Path, five: Recorded, active: Recorded
 ) -> None:
-    directory = directory_of(outputs, "evaluate/shapes/basic_cnn/paper")
+    directory = directory_of(outputs, "evaluate/shapes/basic_cnn/all")
     areas = pd.read_parquet(directory / "scores" / "deletion.parquet")
-    rows = paper.table("examples")
+    rows = five.table("examples")
     assert len(rows) == 24 * 5
     assert list(rows)[:8] == list(active.table("examples"))[:8]
     keys = ["sample_id", "view"]
@@ -222,7 +224,7 @@ def test_the_examples_have_image_maps_and_their_own_areas(
     # What a later sync uploads lies beside the record.
     staged = [
         entry["local_path"]
-        for artifact in paper.of("artifact")
+        for artifact in five.of("artifact")
         for entry in artifact["manifest"]["contents"]
         if "local_path" in entry
     ]
@@ -462,3 +464,31 @@ def test_wandbs_own_variable_counts(
     monkeypatch.setenv("WANDB_MODE", said)
     with tracking(mode="auto").run(CONFIG, folder) as record:
         assert (record is None) == (said == "disabled")
+
+
+def test_the_reports_fixtures_have_the_form_of_a_real_run(outputs: Path, tmp_path: Path) -> None:
+    """So that the report's tests, which train nothing, read what the tasks write."""
+    real = directory_of(outputs, "evaluate/shapes/basic_cnn/all")
+    made = write_evaluation(tmp_path, data="shapes", count=6, size=8, shown=2, fills=["black"])
+    for name in ("deletion.parquet", "scores/deletion.parquet"):
+        assert list(pd.read_parquet(made / name)) == list(pd.read_parquet(real / name)), name
+    curves = [list(pd.read_csv(run / "deletion-curves.csv")) for run in (made, real)]
+    assert curves[0] == curves[1]
+    with np.load(made / "examples.npz") as mine, np.load(real / "examples.npz") as theirs:
+        assert set(mine.files) == set(theirs.files)
+        for name in mine.files:
+            assert mine[name].dtype.kind == theirs[name].dtype.kind, name
+            assert mine[name].ndim == theirs[name].ndim, name
+    mine, theirs = (json.loads((run / "summary.json").read_text()) for run in (made, real))
+    # What the report does not read.
+    assert set(theirs) - set(mine) <= {"completeness", "engine"}
+    assert set(mine) <= set(theirs)
+    mine, theirs = (known["evaluators"]["deletion"] for known in (mine, theirs))
+    assert set(mine) == set(theirs)
+    assert mine["scores"] == theirs["scores"]
+    assert set(mine["cost"]) == set(theirs["cost"])
+    for name in ("means", "comparisons"):
+        assert set(mine[name][0]) == set(theirs[name][0])
+    assert {key: mine[key] for key in ("name", "selects", "conditions", "sections")} == {
+        key: theirs[key] for key in ("name", "selects", "conditions", "sections")
+    }

@@ -92,7 +92,7 @@ def swatch_svg(style: Style) -> str:
 def interval_svg(
     value: float, low: float, high: float, span: tuple[float, float], colour: str
 ) -> str:
-    """A dot with its interval on a scale from `span[0]` to `span[1]`, beside a number in a table."""
+    """A dot with its interval on a scale from end to end of `span`, beside a number."""
     least, width = span[0], span[1] - span[0]
     place = [5 + 80 * min(max((v - least) / width, 0.0), 1.0) for v in (value, low, high)]
     return (

@@ -272,7 +272,37 @@ def test_a_second_report_removes_what_the_first_one_left(tmp_path: Path) -> None
     target = tmp_path / "report"
     assert len(write_report(tmp_path, None, target).figures) == 8
     write_report(tmp_path, ["evaluate/cifar10/basic_cnn"], target)
-    assert len(list((target / "figures").iterdir())) == 4
+    assert len(list((target / "figures").glob("[!.]*"))) == 4
+
+
+def test_only_figures_that_show_something_new_are_drawn_again(tmp_path: Path) -> None:
+    small = {"count": 6, "size": 8, "shown": 2, "views": ["original", "active"]}
+    run = write_evaluation(tmp_path, **small)
+    write_evaluation(tmp_path, **small, model="basic_cnn")
+    target = tmp_path / "report"
+
+    def drawn_anew() -> set[str]:
+        files = sorted(target.glob("figures/*.p*"))
+        before = {path.name: path.read_bytes() for path in files}
+        for path in files:
+            path.write_bytes(b"left alone")
+        write_report(tmp_path, None, target)
+        after = {path.name: path.read_bytes() for path in target.glob("figures/*.p*")}
+        assert after.keys() >= before.keys()
+        return {name for name, content in after.items() if content != b"left alone"}
+
+    write_report(tmp_path, None, target)
+    assert len(list(target.glob("figures/*.p*"))) == 8
+    assert drawn_anew() == set()
+    curves = pd.read_csv(run / "deletion-curves.csv")
+    curves.loc[3, "allegiance"] += 1e-6
+    curves.to_csv(run / "deletion-curves.csv", index=False)
+    name = "curves-cifar-10-resnet-18"
+    assert drawn_anew() == {f"{name}.png", f"{name}.pdf"}
+    (target / "figures" / f"{name}.pdf").unlink()
+    assert drawn_anew() == {f"{name}.png", f"{name}.pdf"}
+    write_evaluation(tmp_path, **small, data="shapes")
+    assert all("shapes" in name for name in drawn_anew())
 
 
 def test_only_unfinished_runs_is_a_user_error_that_names_them(tmp_path: Path) -> None:

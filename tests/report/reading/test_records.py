@@ -94,6 +94,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "summary of another form": lambda run: (run / "summary.json").write_text(
         json.dumps({"task": "evaluate", "status": "finished"})
     ),
+    "curves gone": lambda run: (run / "deletion-curves.csv").unlink(),
     "curves empty": lambda run: (run / "deletion-curves.csv").write_text(""),
     "examples cut": lambda run: _cut(run / "examples.npz"),
     "examples spoilt inside": lambda run: _spoil(run / "examples.npz"),
