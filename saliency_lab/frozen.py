@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -10,6 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lab.errors import UserError
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
 
 
 @contextmanager
@@ -32,6 +44,19 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
             parameter.requires_grad_(True)
         for module, training in modes:
             module.training = training
+
+
+def bare_copy(model: nn.Module) -> nn.Module:
+    """A copy of the model without the hooks of its modules.
+
+    Hooks belong to whoever watches the model itself; they may hold what cannot be copied, and
+    would go on reporting from the copy.
+    """
+    memory: dict[int, object] = {}
+    for module in model.modules():
+        for name in _HOOKS:
+            memory[id(getattr(module, name))] = OrderedDict()
+    return copy.deepcopy(model, memory)
 
 
 def model_place(model: nn.Module, images: Tensor) -> tuple[torch.device, torch.dtype]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import cast
 
 import torch
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saliency_lab.errors import UserError
-from saliency_lab.frozen import intact_logits, placed_images
+from saliency_lab.frozen import bare_copy, intact_logits, placed_images
 
 # How far logits of the two networks may be apart, relative to the largest one above 1.
 _AGREEMENT = 1e-3
@@ -84,7 +83,7 @@ def compensated(model: nn.Module, images: Tensor, shift: float) -> nn.Module:
     """
     name, layer = _first_layer(model, images)
     offset = _offset(model, layer, images, shift)
-    copied = copy.deepcopy(model)
+    copied = bare_copy(model)
     parent, _, own = name.rpartition(".")
     if isinstance(layer, nn.Conv2d):
         if float((offset - offset.mean((1, 2), keepdim=True)).abs().max()) > 1e-5:
@@ -149,7 +148,7 @@ def _offset(model: nn.Module, layer: nn.Conv2d | nn.Linear, images: Tensor, shif
 
 
 def _shifted_linear(layer: nn.Linear, offset: Tensor) -> nn.Linear:
-    copied = copy.deepcopy(layer)
+    copied = bare_copy(layer)
     # Of patches, every one has the same offset.
     one = offset.reshape(-1, layer.in_features)[0]
     response = layer.weight.double() @ one

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Literal
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.errors import UserError
-from saliency_lab.frozen import frozen
+from saliency_lab.frozen import bare_copy, frozen
 
 Attack = Literal["top_k", "centre", "random"]
 
@@ -26,7 +25,7 @@ def smooth_copy(model: nn.Module) -> nn.Module:
 
     Source: Ghorbani, Abid, Zou, "Interpretation of neural networks is fragile", 2019, section 3.
     """
-    copied = copy.deepcopy(model)
+    copied = bare_copy(model)
     for parent in copied.modules():
         for name, child in parent.named_children():
             if isinstance(child, nn.ReLU):

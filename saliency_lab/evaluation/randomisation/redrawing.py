@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import inspect
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lab.errors import UserError
-from saliency_lab.frozen import intact_logits
+from saliency_lab.frozen import bare_copy, intact_logits
 from saliency_lab.models.network import Normalize
 
 # The spread of a tensor of zeros that no initialiser draws: that of a transformer's embeddings.
@@ -149,7 +148,7 @@ class Mixtures:
     def __init__(self, model: nn.Module, drawn: Mapping[str, Tensor]) -> None:
         self._own = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
         self._drawn = drawn
-        self._copy = copy.deepcopy(model)
+        self._copy = bare_copy(model)
 
     def model(self, randomised: Collection[Layer]) -> nn.Module:
         """The copy with these layers drawn anew, as it is until the next call."""
@@ -186,7 +185,7 @@ def _initialised(module: nn.Module) -> nn.Module | None:
     reset = getattr(module, "reset_parameters", None)
     if not callable(reset) or any(_is_required(p) for p in _parameters(reset)):
         return None
-    fresh = copy.deepcopy(module).cpu()
+    fresh = bare_copy(module).cpu()
     fresh.reset_parameters()  # type: ignore[operator]
     return fresh
 

@@ -171,3 +171,17 @@ def test_a_mixture_takes_each_layer_from_where_it_is_told() -> None:
         names = {name for layer in chosen for name in layer.tensors}
         for name, tensor in mixtures.model(chosen).state_dict().items():
             assert torch.equal(tensor, drawn[name] if name in names else model.state_dict()[name])
+
+
+def test_hooks_of_the_model_stay_with_the_model() -> None:
+    model = trained(BasicCNN(num_classes=4))
+    calls: list[object] = []
+    model.fc.register_forward_hook(lambda *_: calls.append(1))
+    model.stem.register_forward_pre_hook(lambda *_: calls.append(iter("no copy of this")))
+    mixture = Mixtures(model, redrawn(model, 0, 0)).model(())
+    assert not calls
+    with torch.no_grad():
+        found = mixture(torch.ones(1, 3, 32, 32))
+        assert not calls
+        torch.testing.assert_close(found, model(torch.ones(1, 3, 32, 32)))
+    assert len(calls) == 2
