@@ -9,6 +9,7 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,7 +20,7 @@ from saliency_lab.config.identity import (
     evaluator_label,
     run_directory,
 )
-from saliency_lab.errors import UserError
+from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.training.lookup import classifier_of
 
 # Choices that say how a run happens, or that are no more than a bundle of other choices: a value
@@ -28,7 +29,7 @@ _NO_CHOICE = ("experiment", "trainer", "logger", "evaluator")
 # Choices that the path itself names.
 _IN_PATH = ("data", "model", "method", "view")
 # Keys that are themselves computed from the rest.
-_COMPUTED = ("hydra", "classifier", "labels", "sources")
+_COMPUTED = ("hydra", "classifier", "labels", "methods", "sources")
 # Groups whose components may lie outside of this package and decide numbers.
 _COMPONENTS = ("data", "model", "optimizer", "scheduler", "callback", "method")
 
@@ -39,6 +40,7 @@ def register_resolvers() -> None:
         ("run_directory", _run_directory),
         ("classifier", _classifier),
         ("evaluator_labels", _labels),
+        ("compared_methods", _compared),
         ("component_sources", _sources),
         ("sweep_directory", lambda root: sweep_directory(root.output_root)),
     ):
@@ -55,6 +57,8 @@ def _run_directory(root: DictConfig) -> str:
         config["classifier"] = _classifier(root)
         # The checkpoint is the truth about its model, whatever `model` was left at.
         config["model"] = config["classifier"]["model"]
+    if "methods" in root:
+        config["labels"] = _labels(root)
     directory = run_directory(config, _defaults(root), _chosen(root))
     return str((Path(config["output_root"]) / directory).absolute())
 
@@ -86,6 +90,22 @@ def _labels(root: DictConfig) -> dict[str, str]:
         for name, component in mine.items()
         if isinstance(component, dict)
     }
+
+
+def _compared(root: DictConfig) -> dict[str, Any]:
+    """The method and view that each name of a comparison means: METHOD or METHOD/VIEW."""
+    found = {}
+    for names in (root.a, root.b):
+        for name in [names] if isinstance(names, str) else names:
+            method, _, view = str(name).partition("/")
+            words = (f"method={method}", *([f"view={view}"] if view else []))
+            try:
+                composed = _plain(_composed(root, words, "evaluate"))
+            except MissingConfigException as error:
+                key = "a view" if "view" in str(error.missing_cfg_file) else "a method"
+                raise unknown_choice(key, str(name), error.options or ()) from error
+            found[str(name)] = {key: composed[key] for key in ("method", "view")}
+    return found
 
 
 def _sources(root: DictConfig) -> dict[str, Any]:
@@ -150,11 +170,11 @@ def _words(root: DictConfig) -> Iterator[str]:
         yield f"evaluator=[{','.join(names)}]"
 
 
-def _composed(root: DictConfig, overrides: tuple[str, ...]) -> DictConfig:
-    """A configuration of the same task, composed once for the same words."""
+def _composed(root: DictConfig, overrides: tuple[str, ...], name: str | None = None) -> DictConfig:
+    """A configuration of the same task, or of another, composed once for the same words."""
     loader = GlobalHydra.instance().config_loader()
     search = tuple(str(entry) for entry in loader.get_search_path().get_path())
-    return _compose(_hydra(root).job.config_name, overrides, search)
+    return _compose(name or _hydra(root).job.config_name, overrides, search)
 
 
 @functools.lru_cache(maxsize=64)

@@ -12,6 +12,10 @@ TASKS = {
         "evaluate -m method=original,positive,active data=cifar10",
     ),
     "explain": ("draw maps of test images or of your own", "explain images=[cat.jpg,dog.png]"),
+    "compare": (
+        "say which of two maps is better, and stop when it is decided",
+        "compare a=active b=original data=cifar10",
+    ),
     "report": ("tables, figures and one HTML page from the runs", "report"),
     "reproduce": ("the reference experiment, as one resumable sweep", "reproduce"),
 }

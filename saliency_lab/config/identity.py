@@ -39,6 +39,13 @@ NOT_IDENTITY = (
     "classifier",
     "labels",
     "evaluator",
+    # When a comparison stops: it draws on from where it was.
+    "alpha",
+    "tolerance",
+    "least",
+    "kind",
+    "correction",
+    "condition",
     "examples",
     "block_size",
     "maps",
@@ -141,7 +148,8 @@ def run_directory(
 
     Args:
         config: the resolved configuration as plain containers. Of an evaluation, `model` is the
-            classifier's own and `classifier.sha256` its digest.
+            classifier's own and `classifier.sha256` its digest. Of a comparison, `labels` are
+            those of its evaluator.
         defaults: the same group choices with no value changed.
         chosen: group choices that are not the usual ones and that the path does not name.
     """
@@ -152,6 +160,8 @@ def run_directory(
     rest: dict[str, Any] = {}
     if "classifier" in config:
         rest["classifier"] = str(config["classifier"]["sha256"])[:_DIGITS]
+    if list(config.get("labels", {}).values()) not in ([], ["deletion"]):
+        rest["evaluator"] = "_".join(config["labels"].values())
     rest |= dict(sorted((chosen or {}).items()))
     rest |= {
         key: value

@@ -81,6 +81,30 @@ class EvaluateConfig(MapsConfig):
 
 
 @dataclass
+class CompareConfig(TrainConfig):
+    """Two maps of the same images, the score that decides, and when to stop."""
+
+    # A name, or a list of them.
+    a: Any = MISSING
+    b: Any = MISSING
+    ckpt: str | None = None
+    engine: Component = MISSING
+    evaluator: dict[str, Any] = MISSING
+    split: str = "test"
+    condition: list[Any] = field(default_factory=list)
+    alpha: float = 0.05
+    tolerance: float = 0.0
+    least: int = 0
+    kind: str = "betting"
+    correction: str = "bonferroni"
+    block_size: int | None = None
+    # Computed: the method and view of each name, the checkpoint, the evaluator's file.
+    methods: dict[str, Any] = MISSING
+    classifier: dict[str, Any] = MISSING
+    labels: dict[str, str] = MISSING
+
+
+@dataclass
 class ExplainConfig(MapsConfig):
     """Maps to look at: of test images of each class, or of a person's own files."""
 
@@ -119,6 +143,7 @@ class ReproduceConfig(RunConfig):
 SCHEMAS = {
     "train": TrainTaskConfig,
     "evaluate": EvaluateConfig,
+    "compare": CompareConfig,
     "explain": ExplainConfig,
     "report": ReportConfig,
     "reproduce": ReproduceConfig,

@@ -34,7 +34,7 @@ def altered_scores(
         copies: of each image.
         altered: from images' places (n,) and copies' numbers (n,) to altered images (n, C, H, W).
     """
-    return _of_copies(forward, images, copies, altered, targets, _logit)
+    return _of_copies(forward, images, copies, altered, targets, target_logits)
 
 
 def altered_probabilities(
@@ -45,17 +45,17 @@ def altered_probabilities(
     altered: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     """Softmax of the targets on altered copies of each image; see `altered_scores`."""
-    return _of_copies(forward, images, copies, altered, targets, _probability)
+    return _of_copies(forward, images, copies, altered, targets, target_probabilities)
 
 
 def target_logits(logits: Tensor, targets: Tensor) -> Tensor:
     """The targets' logits, float64 (B,)."""
-    return _logit(logits, targets)
+    return logits.double().gather(1, targets[:, None]).squeeze(1)
 
 
 def target_probabilities(logits: Tensor, targets: Tensor) -> Tensor:
     """The targets' softmax, float64 (B,)."""
-    return _probability(logits, targets)
+    return target_logits(logits.double().log_softmax(1), targets).exp()
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def lent(
     """
     if isinstance(model, PreparedModel):
         logits = model.logits(images)
-        yield model.scores, logits, _classes(logits, targets)
+        yield model.logits, logits, _classes(logits, targets)
         return
     placed = placed_images(model, images)
 
@@ -114,14 +114,6 @@ def _of_copies(
             logits = forward(altered(places, part % copies))
             found.append(read(logits, targets[places]))
     return torch.cat(found).view(len(images), copies)
-
-
-def _logit(logits: Tensor, classes: Tensor) -> Tensor:
-    return logits.double().gather(1, classes[:, None]).squeeze(1)
-
-
-def _probability(logits: Tensor, classes: Tensor) -> Tensor:
-    return logits.double().log_softmax(1).gather(1, classes[:, None]).squeeze(1).exp()
 
 
 def _classes(logits: Tensor, targets: Tensor | None) -> Tensor:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.evaluation.rows.sequences import (
     Floats,
     Kind,
     confidence_sequence,
+    decided_signs,
     e_benjamini_hochberg,
     evidence,
 )
@@ -50,6 +52,21 @@ class Rule:
         for name in ("tolerance", "least"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"Expected `{name}` to be 0 or more, but got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Where a pair stops.
+
+    Attributes:
+        images: drawn until then, or so far.
+        stopped: whether the rule is met.
+        sign: of the mean difference; 0 where it is not known or no stop was reached.
+    """
+
+    images: int
+    stopped: bool
+    sign: int
 
 
 @dataclass(frozen=True)
@@ -94,28 +111,37 @@ def decisions(
         span: what the differences are divided by to lie in [−1, 1]: the score's range.
         lower_is_better: of the score.
     """
-    count = len(differences)
-    alone = count == 1 or rule.correction == "bonferroni"
-    alpha = rule.alpha / count if alone else rule.alpha
-    scaled = [np.asarray(values, dtype=np.float64) / span for values in differences]
-    bounds = [
-        span * confidence_sequence(values, population=population, alpha=alpha, kind=rule.kind)
-        for values in scaled
-    ]
-    close = [edges[:, 1] - edges[:, 0] < rule.tolerance for edges in bounds]
-    if alone:
-        decided = [(edges[:, 0] > 0) | (edges[:, 1] < 0) for edges in bounds]
-        stops = [_stop(d | c, population, rule.least) for d, c in zip(decided, close, strict=True)]
-    else:
-        values = np.stack([evidence(v, population=population, alpha=alpha) for v in scaled], 1)
-        found = np.stack([e_benjamini_hochberg(row, rule.alpha) for row in values])
-        decided = list(found.T)
-        together = np.all([d | c for d, c in zip(decided, close, strict=True)], axis=0)
-        stops = [_stop(together, population, rule.least)] * count
+    halts = stops(differences, population, rule, span=span)
+    alpha = _alpha(rule, len(differences))
     return [
-        _decision(np.asarray(values, dtype=np.float64), *pair, alpha, lower_is_better)
-        for values, *pair in zip(differences, bounds, decided, stops, strict=True)
+        _decision(values, population, halt, rule, alpha, span, lower_is_better)
+        for values, halt in zip(differences, halts, strict=True)
     ]
+
+
+def stops(
+    differences: Sequence[Floats], population: int, rule: Rule, *, span: float = 1.0
+) -> list[Stop]:
+    """Where each pair stops; bounds are only found where the tolerance needs them."""
+    alpha = _alpha(rule, len(differences))
+    scaled = [np.asarray(values, dtype=np.float64) / span for values in differences]
+    close = [_close(values, population, rule, alpha, span) for values in scaled]
+    if rule.correction == "bonferroni" or len(scaled) == 1:
+        signs = [
+            decided_signs(values, population=population, alpha=alpha, kind=rule.kind)
+            for values in scaled
+        ]
+        return [
+            _stop((sign != 0) | near, sign, population, rule.least)
+            for sign, near in zip(signs, close, strict=True)
+        ]
+    against = [evidence(values, population=population, alpha=rule.alpha) for values in scaled]
+    found = e_benjamini_hochberg(np.stack(against, 1), rule.alpha)
+    met = (found | np.stack(close, 1)).all(1)
+    # A discovery has the sign of the mean so far.
+    means = np.stack([np.cumsum(values) for values in scaled], 1)
+    signs = np.where(found, np.sign(means), 0).astype(np.int64)
+    return [_stop(met, sign, population, rule.least) for sign in signs.T]
 
 
 def permutation(size: int, seed: int) -> list[int]:
@@ -123,29 +149,44 @@ def permutation(size: int, seed: int) -> list[int]:
     return [int(place) for place in np.random.default_rng([seed, 0xC0]).permutation(size)]
 
 
-def _stop(met: np.ndarray, population: int, least: int) -> tuple[int, bool]:
-    """Images until the rule is met, or so far; whether it is met."""
+def _alpha(rule: Rule, count: int) -> float:
+    """The error of each pair's own bounds."""
+    return rule.alpha / count if rule.correction == "bonferroni" else rule.alpha
+
+
+def _close(
+    scaled: Floats, population: int, rule: Rule, alpha: float, span: float
+) -> NDArray[np.bool_]:
+    if not rule.tolerance:
+        return np.zeros(len(scaled), dtype=bool)
+    edges = confidence_sequence(scaled, population=population, alpha=alpha, kind=rule.kind)
+    close: NDArray[np.bool_] = span * (edges[:, 1] - edges[:, 0]) < rule.tolerance
+    return close
+
+
+def _stop(met: NDArray[np.bool_], signs: NDArray[np.int64], population: int, least: int) -> Stop:
     drawn = len(met)
     reached = np.flatnonzero(met[max(least - 1, 0) :])
-    if len(reached):
-        return int(reached[0]) + max(least, 1), True
-    return drawn, drawn == population
+    images = int(reached[0]) + max(least, 1) if len(reached) else drawn
+    stopped = bool(len(reached)) or drawn == population
+    return Stop(images, stopped, int(signs[images - 1]) if stopped else 0)
 
 
 def _decision(
     differences: Floats,
-    bounds: Floats,
-    decided: np.ndarray,
-    stop: tuple[int, bool],
+    population: int,
+    halt: Stop,
+    rule: Rule,
     alpha: float,
+    span: float,
     lower_is_better: bool,
 ) -> Decision:
-    images, stopped = stop
-    low, high = bounds[images - 1]
-    mean = float(differences[:images].mean())
+    until = np.asarray(differences, dtype=np.float64)[: halt.images]
+    bounds = confidence_sequence(until / span, population=population, alpha=alpha, kind=rule.kind)
+    low, high = span * bounds[-1]
     verdict: Verdict = "undecided"
-    if stopped and decided[images - 1]:
-        # Bounds name the sign where they exclude 0; a discovery by e-values alone has the mean's.
-        above = low > 0 or (high >= 0 and mean > 0)
-        verdict = "a" if above != lower_is_better else "b"
-    return Decision(verdict, images, mean, float(low), float(high), alpha, stopped)
+    if halt.sign:
+        verdict = "a" if (halt.sign > 0) != lower_is_better else "b"
+    return Decision(
+        verdict, halt.images, float(until.mean()), float(low), float(high), alpha, halt.stopped
+    )

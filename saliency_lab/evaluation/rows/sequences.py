@@ -20,6 +20,7 @@ RESOLUTION = 5e-5
 
 # No bet loses more than this share of the capital.
 _CAUTION = 0.5
+_HALF = np.array([0.5])
 # Candidates of the first, coarse look for a bound.
 _COARSE = 257
 # Each stretch of draws is that much longer than all before it.
@@ -73,6 +74,35 @@ def confidence_sequence(
     return 2 * _narrowing(low, high) - 1
 
 
+def decided_signs(
+    differences: ArrayLike, *, population: int, alpha: float = 0.05, kind: Kind = "betting"
+) -> NDArray[np.int64]:
+    """The sign of the population's mean as far as `confidence_sequence` knows it, (n,).
+
+    1 or -1 from the draw on after which 0 is excluded, 0 before; the same error, without the
+    search for the bounds themselves.
+
+    Args and Raises: see `confidence_sequence`.
+    """
+    drawn = _unit_values(differences, population, alpha)
+    if kind == "betting":
+        enough = math.log(2 / alpha)
+        up = log_capital(drawn, _HALF, population, alpha)[:, 0] >= enough
+        down = log_capital(1 - drawn, _HALF, population, alpha)[:, 0] >= enough
+    else:
+        low, high = _bernstein(drawn, population, alpha)
+        up, down = low > 0.5, high < 0.5
+    seen = np.cumsum(drawn)
+    missing = np.arange(1, len(drawn) + 1) - seen
+    up |= seen / population > 0.5 + 1e-12
+    down |= missing / population > 0.5 + 1e-12
+    found = up.astype(np.int64) - down
+    first = np.flatnonzero(found)
+    if len(first):
+        found[first[0] :] = found[first[0]]
+    return found
+
+
 def evidence(differences: ArrayLike, *, population: int, alpha: float = 0.05) -> Floats:
     """E-values against a mean of 0 after each draw, float64 (n,): large ones speak against it.
 
@@ -83,9 +113,8 @@ def evidence(differences: ArrayLike, *, population: int, alpha: float = 0.05) ->
     Args and Raises: see `confidence_sequence`; alpha only tunes the bets.
     """
     drawn = _unit_values(differences, population, alpha)
-    half = np.array([0.5])
-    up = log_capital(drawn, half, population, alpha)[:, 0]
-    down = log_capital(1 - drawn, half, population, alpha)[:, 0]
+    up = log_capital(drawn, _HALF, population, alpha)[:, 0]
+    down = log_capital(1 - drawn, _HALF, population, alpha)[:, 0]
     return np.exp(np.minimum(np.logaddexp(up, down) - math.log(2), 700.0))
 
 
@@ -95,16 +124,18 @@ def e_benjamini_hochberg(values: ArrayLike, alpha: float = 0.05) -> NDArray[np.b
     The k largest are, for the largest k whose smallest is at least n / (alpha k).
 
     Args:
-        values: (n,) e-values, however they depend on each other.
+        values: (..., n) e-values, however they depend on each other; a family for each row.
 
     Source: Wang and Ramdas, "False discovery rate control with e-values", 2022.
     """
     e = np.asarray(values, dtype=np.float64)
-    order = np.argsort(-e, kind="stable")
-    passed = e[order] * np.arange(1, len(e) + 1) * alpha >= len(e)
-    found = np.zeros(len(e), dtype=bool)
-    found[order[: int(np.flatnonzero(passed).max(initial=-1)) + 1]] = True
-    return found
+    count = e.shape[-1]
+    falling = -np.sort(-e, axis=-1)
+    passed = falling * np.arange(1, count + 1) * alpha >= count
+    # The last that passes: where the reversed row passes first.
+    last = count - 1 - passed[..., ::-1].argmax(-1)
+    least = np.take_along_axis(falling, last[..., None], axis=-1)
+    return passed.any(-1, keepdims=True) & (e >= least)
 
 
 def log_capital(drawn: Floats, candidates: Floats, population: int, alpha: float) -> Floats:
@@ -150,7 +181,8 @@ def _betting_low(drawn: Floats, population: int, alpha: float) -> Floats:
         last = int(ends.any(0).sum())
         top = coarse[min(last, _COARSE - 1)]
         steps = max(2, math.ceil((top - low) / RESOLUTION) + 1)
-        fine = np.linspace(low, top, steps)
+        # With ½, of which one wants to know.
+        fine = np.union1d(np.linspace(low, top, steps), _HALF[(low < _HALF) & (top > _HALF)])
         excluded = _first_reached(drawn[:stop], fine, population, alpha, start, enough)
         found[start:stop] = np.where(excluded > 0, fine[np.maximum(excluded - 1, 0)], low)
         low = max(low, float(found[start:stop].max()))
@@ -206,9 +238,10 @@ def _unit_values(differences: ArrayLike, population: int, alpha: float) -> Float
     """The differences as numbers in [0, 1]."""
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim != 1 or not len(values) or not (np.abs(values) <= 1).all():
+        largest = f" with values up to {np.abs(values).max()}" if values.size else ""
         raise UserError(
             "Expected `differences` to be one list of numbers in [-1, 1], "
-            f"but got shape {values.shape}" + (f" up to {np.abs(values).max()}" * bool(values.size))
+            f"but got shape {values.shape}{largest}."
         )
     if population < len(values):
         raise UserError(

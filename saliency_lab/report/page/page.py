@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,13 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from saliency_lab.errors import UserError
 from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.report.comparing.panels import build_panels
 from saliency_lab.report.comparing.seeds import SeedGroup, seed_groups
-from saliency_lab.report.drawing.figures import (
-    condition_name,
-    confusion_figure,
-    example_grid,
-    figure_bytes,
-    training_figure,
-)
+from saliency_lab.report.drawing.figures import condition_name
 from saliency_lab.report.drawing.palette import MAP_COLOURS
-from saliency_lab.report.drawing.views_figure import views_figure
 from saliency_lab.report.page import overview, sections, table_texts, tables
 from saliency_lab.report.page.examples import (
     SIDES,
@@ -41,10 +32,9 @@ from saliency_lab.report.page.examples import (
     levels_bytes,
     packed_examples,
 )
+from saliency_lab.report.page.figure_files import write_figures
 from saliency_lab.report.reading.records import Records, TrainingRun, read_records
-from saliency_lab.reproductions.published import title_of
-from saliency_lab.runs.files import atomic_path, write_text
-from saliency_lab.runs.progress import shown_progress
+from saliency_lab.runs.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +44,6 @@ SHOWN = 50
 """Examples on the page; several panels share them, but none has fewer than a dozen
 unless the page would be too large."""
 _LEAST_SHOWN = 12
-_FIGURE_EXAMPLES = 6
-_FIGURE_MAPS = 8
-_COMPARED_METHODS = 3
-"""So many methods and there is a figure of which view helps which."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +79,7 @@ def write_report(outputs: Path, runs: Sequence[str] | None, destination: Path) -
     each = max(_LEAST_SHOWN, SHOWN // max(len(panels), 1))
     examples = [found for panel in panels if (found := chosen_examples(panel, each))]
     named = [(_training_slug(run), run) for run in records.trainings]
-    figures = _write_figures(panels, examples, named, destination / "figures")
+    figures = write_figures(panels, examples, named, destination / "figures")
     shown = _tables(panels, groups, records)
     written = _write_tables(shown, destination / "tables")
     page = destination / "index.html"
@@ -224,76 +210,6 @@ def _write_tables(found: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]
             written.append(folder / f"{name}.{suffix}")
             write_text(written[-1], text)
     return written
-
-
-def _write_figures(
-    panels: Sequence[Panel],
-    examples: Sequence[Examples],
-    trainings: Sequence[tuple[str, TrainingRun]],
-    folder: Path,
-) -> list[Path]:
-    drawn = list(_figures(panels, examples, trainings))
-    _remove_old(folder, ("png", "pdf"))
-    written: list[Path] = []
-    for name, draw in shown_progress(
-        drawn, total=len(drawn), title="drawing", unit="figures", count=lambda _: 1
-    ):
-        written += _saved(draw(), folder, name)
-    return written
-
-
-def _figures(
-    panels: Sequence[Panel],
-    examples: Sequence[Examples],
-    trainings: Sequence[tuple[str, TrainingRun]],
-) -> Iterator[tuple[str, Callable[[], Figure]]]:
-    """The name of each figure and what draws it."""
-    for panel in panels:
-        part = sections.part_of(panel)
-        own = part.panel_figures(panel) if part else {}
-        for name, draw in own.items():
-            yield f"{name}-{panel.slug}", draw
-        if len({one.method for one in panel.maps}) >= _COMPARED_METHODS:
-            title, score = panel.title, panel.main.replace("_", " ")
-            yield f"views-{panel.slug}", partial(views_figure, _main_means(panel), title, score)
-    for one in examples:
-        curves = [curve for curve in one.panel.maps if curve.key in one.maps][:_FIGURE_MAPS]
-        maps = {curve.label: one.maps[curve.key][:_FIGURE_EXAMPLES] for curve in curves}
-        rows = one.row_labels[:_FIGURE_EXAMPLES]
-        draw = partial(example_grid, one.images[:_FIGURE_EXAMPLES], maps, rows)
-        yield f"examples-{one.panel.slug}", draw
-    for slug, run in trainings:
-        title = title_of(run.summary.data.name, run.summary.model.name, run.pretrained)
-        yield f"training-{slug}", partial(training_figure, run.metrics, title)
-        classes, confusion = run.summary.data.classes, run.summary.confusion
-        if confusion and len(classes) == len(confusion):
-            named = f"{title}: confusion"
-            yield f"confusion-{slug}", partial(confusion_figure, confusion, classes, named)
-
-
-def _main_means(panel: Panel) -> pd.DataFrame:
-    """The main score of every map of a panel, for the figure of methods and views."""
-    return pd.DataFrame(
-        {
-            "method": one.method, "view": one.view, "condition": panel.condition_text(condition),
-            "better": mean.better, "value": mean.value, "low": mean.low, "high": mean.high,
-            "control": one.control,
-        }
-        for condition in panel.conditions
-        for one in panel.maps
-        if (mean := panel.main_mean(one.key, condition)) is not None
-    )  # fmt: skip
-
-
-def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
-    paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
-    # The layout is solved once and holds for both files; solving takes longer than drawing.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for path in paths:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(figure_bytes(figure, path.suffix[1:]))
-    return paths
 
 
 def _remove_old(folder: Path, suffixes: Sequence[str]) -> None:

@@ -24,8 +24,10 @@ from saliency_lab.evaluation.rows.format import (
     EvaluationSummary,
     EvaluatorSummary,
     TrainingSummary,
+    is_readable,
     older_format,
     read_scores,
+    rows_path,
     table_path,
 )
 from saliency_lab.report.reading.configs import (
@@ -177,7 +179,7 @@ def _chosen(found: Sequence[Path], outputs: Path, runs: Sequence[str]) -> list[P
 
 
 def _no_such_run(run: str, outputs: Path, names: Mapping[str, Path]) -> UserError:
-    close = difflib.get_close_matches(run, list(names), n=3, cutoff=0.4) or sorted(names)[:3]
+    close = difflib.get_close_matches(run, list(names), n=3, cutoff=0.4) or sorted(names)[:1]
     return UserError(
         f"Expected `runs` to name runs or patterns of runs below '{outputs}', but '{run}' is none "
         f"of its {len(names)}; for example {', '.join(close)}"
@@ -221,9 +223,14 @@ def _read_evaluation(path: Path, name: str, raw: Mapping[str, Any], records: Rec
     summary = EvaluationSummary.model_validate(raw)
     config = _config(path)
     for label in summary.running:
+        # The evaluators that were there before are whole, whatever became of the new one.
+        known = _unfinished(path, name)
         reason = f"{label} is not finished; the same command resumes it"
-        records.problems.append(Problem(name, "unfinished", reason))
-    for label in summary.evaluators:
+        if known.state == "failed":
+            reason = f"{label}: {known.reason}"
+        records.problems.append(Problem(name, known.state, reason))
+    for label, found in summary.evaluators.items():
+        _require_whole(path, label, found)
         records.evaluations.append(
             EvaluationRun(
                 name=name,
@@ -234,10 +241,21 @@ def _read_evaluation(path: Path, name: str, raw: Mapping[str, Any], records: Rec
                 pretrained=is_pretrained(config),
                 recipe=recipe_of(config),
                 settings=settings_of(config),
-                scores=_scores(path, label, summary.evaluators[label]),
+                scores=_scores(path, label, found),
                 example_ids=_example_ids(path / EXAMPLES),
             )
         )
+
+
+def _require_whole(path: Path, label: str, found: EvaluatorSummary) -> None:
+    """Refuse an evaluator whose files, which the page reads only later, are damaged or gone."""
+    if not is_readable(rows_path(path, label)):
+        raise ValueError(f"{rows_path(path, label).name} is missing or damaged")
+    tables = sorted(path.glob(f"{label}-*.csv"))
+    if found.sections is not None and not tables:
+        raise ValueError(f"{label} lacks the tables that its figures are drawn from")
+    for table in tables:
+        pd.read_csv(table)
 
 
 def _scores(path: Path, label: str, found: EvaluatorSummary) -> pd.DataFrame:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from captum.metrics import sensitivity_max
 from torch import Tensor, nn
@@ -13,12 +11,13 @@ from saliency_lab.evaluation.max_sensitivity.changes import max_sensitivity
 
 
 def gradients(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    images = images.detach().requires_grad_()
-    scores = model(images)[range(len(images)), classes].sum()
-    return torch.autograd.grad(scores, images)[0].abs().amax(1)
+    with torch.enable_grad():
+        images = images.detach().requires_grad_()
+        scores = model(images)[range(len(images)), classes].sum()
+        return torch.autograd.grad(scores, images)[0].abs().amax(1)
 
 
-def given(inputs: Tensor, *, moved: Tensor) -> Tensor:
+def given(inputs: Tensor, moved: Tensor) -> Tensor:
     """Captum's perturbation function with our perturbations: each image's stand together."""
     return inputs + moved.flatten(0, 1)
 
@@ -38,7 +37,10 @@ def test_it_is_captums() -> None:
         return gradients(model, inputs, classes.repeat_interleave(len(inputs) // 2))
 
     expected = sensitivity_max(
-        explanation, images, partial(given, moved=torch.stack(steps, 1)), n_perturb_samples=7
+        explanation,
+        images,
+        lambda inputs: given(inputs, torch.stack(steps, 1)),
+        n_perturb_samples=7,
     )
     found = max_sensitivity(
         lambda inputs: {"map": gradients(model, inputs, classes)},
