@@ -169,7 +169,8 @@ def _passed(
     method: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Tensor:
     """Relevance passes unchanged, one number to one number."""
-    operands = [one for one in args if isinstance(one, Tensor) and one.requires_grad]
+    values = [*args, *kwargs.values()]
+    operands = [one for one in values if isinstance(one, Tensor) and one.requires_grad]
     with torch.no_grad():
         value: Tensor = func(*args, **kwargs)
     if len(operands) != 1 or value.shape != operands[0].shape:

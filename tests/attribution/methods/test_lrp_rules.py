@@ -195,6 +195,13 @@ def test_what_is_refused(images):
 
     with pytest.raises(UserError, match="got mul of 2 activations"):
         lrp(Product(), images, rule="flat")
+
+    class Other(nn.Module):
+        def forward(self, x):
+            return torch.add(x, other=x.flip(3)).mean((2, 3))
+
+    with pytest.raises(UserError, match="got add of 2 activations"):
+        lrp(Other(), images, rule="flat")
     with pytest.raises(UserError, match="convolution or linear layer, but got none"):
         lrp(Product(), images, rule="z_box")
 
