@@ -117,11 +117,12 @@ class PropagationRules(TorchFunctionMode):
         strict = self._unruled is not None
         if strict and name == "batch_norm" and operands and kwargs.get("training"):
             raise no_rule("batch_norm with the statistics of the batch", self._method)
-        if operands and (rule := self._rules.get(name.removesuffix("_"))):
-            in_place = kwargs.pop("inplace", False) or name.endswith("_")
+        overwrites = name.endswith("_") and not name.endswith("__")
+        if operands and (rule := self._rules.get(name.removesuffix("_") if overwrites else name)):
+            in_place = kwargs.pop("inplace", False) or overwrites
             if not args:  # the same call, as rules expect it
                 args = (kwargs.pop("input"),)
-            result = rule(_out_of_place(name) if name.endswith("_") else func, args, kwargs)
+            result = rule(_out_of_place(name) if overwrites else func, args, kwargs)
             # In place as the user's own operation would be: others may hold the same tensor.
             return args[0].copy_(result) if in_place else result
         output = func(*args, **kwargs)
