@@ -139,10 +139,11 @@ def _affine(
 
 def _ruled(value: Tensor, affine: Affine, rule: RelevanceRule) -> Tensor:
     known = affine._replace(x=affine.x.detach())
-    ruled: Tensor = Redistributed.apply(value, lambda arriving: (rule(known, arriving),), affine.x)
+    ruled: Any = Redistributed.apply(value, lambda arriving: (rule(known, arriving),), affine.x)
     # A batch norm that comes next is merged into the layer.
     ruled.before_norm = affine, rule
-    return ruled
+    output: Tensor = ruled
+    return output
 
 
 def _merged(
