@@ -114,13 +114,15 @@ class PropagationRules(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         operands = [t for t in _tensors([*args, *kwargs.values()]) if t.requires_grad]
-        if self._unruled is None:
-            pass
-        elif name == "batch_norm" and operands and kwargs.get("training"):
+        strict = self._unruled is not None
+        if strict and name == "batch_norm" and operands and kwargs.get("training"):
             raise no_rule("batch_norm with the statistics of the batch", self._method)
-        if operands and (rule := self._rules.get(name.removesuffix("_"))):
-            in_place = kwargs.pop("inplace", False) or name.endswith("_")
-            result = rule(_out_of_place(name) if name.endswith("_") else func, args, kwargs)
+        overwrites = name.endswith("_") and not name.endswith("__")
+        if operands and (rule := self._rules.get(name.removesuffix("_") if overwrites else name)):
+            in_place = kwargs.pop("inplace", False) or overwrites
+            if not args:  # the same call, as rules expect it
+                args = (kwargs.pop("input"),)
+            result = rule(_out_of_place(name) if overwrites else func, args, kwargs)
             # In place as the user's own operation would be: others may hold the same tensor.
             return args[0].copy_(result) if in_place else result
         output = func(*args, **kwargs)

@@ -8,6 +8,7 @@ R_in = Σ ± x̃ ⊙ w̃ᵀ (R / z).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -61,13 +62,15 @@ def distributed(
     terms = [term for term in terms if term.bias is not None or bool(term.x.any())] or terms[:1]
     inputs = [term.x.detach().requires_grad_(True) for term in terms]
     with torch.enable_grad():
-        z = sum(
+        parts = [
             term.sign * layer(x, term.weight, term.bias)
             for term, x in zip(terms, inputs, strict=True)
-        )
+        ]
+        z = reduce(torch.add, parts)
     share = relevance / denominator(z.detach())
     slopes = torch.autograd.grad(z, inputs, share)
-    return sum(x.detach() * slope for x, slope in zip(inputs, slopes, strict=True))
+    shares = [x.detach() * slope for x, slope in zip(inputs, slopes, strict=True)]
+    return reduce(torch.add, shares)
 
 
 def epsilon_rule(denominator: Stabilised) -> RelevanceRule:
@@ -185,4 +188,6 @@ def _strengthened(
     """Parameters plus γ times their part between the ends."""
     weight, bias = parameters
     part, bias_part = _clamped(parameters, **ends)
-    return weight + gamma * part, None if bias is None else bias + gamma * bias_part
+    if bias is None or bias_part is None:
+        return weight + gamma * part, None
+    return weight + gamma * part, bias + gamma * bias_part

@@ -139,10 +139,11 @@ def _affine(
 
 def _ruled(value: Tensor, affine: Affine, rule: RelevanceRule) -> Tensor:
     known = affine._replace(x=affine.x.detach())
-    ruled: Tensor = Redistributed.apply(value, lambda arriving: (rule(known, arriving),), affine.x)
+    ruled: Any = Redistributed.apply(value, lambda arriving: (rule(known, arriving),), affine.x)
     # A batch norm that comes next is merged into the layer.
     ruled.before_norm = affine, rule
-    return ruled
+    output: Tensor = ruled
+    return output
 
 
 def _merged(
@@ -169,7 +170,8 @@ def _passed(
     method: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Tensor:
     """Relevance passes unchanged, one number to one number."""
-    operands = [one for one in args if isinstance(one, Tensor) and one.requires_grad]
+    values = [*args, *kwargs.values()]
+    operands = [one for one in values if isinstance(one, Tensor) and one.requires_grad]
     with torch.no_grad():
         value: Tensor = func(*args, **kwargs)
     if len(operands) != 1 or value.shape != operands[0].shape:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -86,8 +87,8 @@ def prefix_tokens(model: nn.Module, name: str) -> int:
     return 0 if owner is None else int(owner.num_prefix_tokens)
 
 
-def _token_owner(model: nn.Module, name: str) -> nn.Module | None:
-    """The closest module around a module that knows its tokens."""
+def _token_owner(model: nn.Module, name: str) -> Any:
+    """The closest module around a module that knows its tokens, or None."""
     while name:
         name = name.rpartition(".")[0]
         owner = model.get_submodule(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Lt
@@ -66,7 +66,8 @@ def rolled_out(
     flow = readout.expand(len(weights[0]), 1, -1)
     # From the answer backwards, a row of the product is all that is ever needed.
     for block in reversed(weights):
-        mixed = {"mean": block.mean, "max": block.amax, "min": block.amin}[heads](1)
+        over: Any = {"mean": torch.mean, "max": torch.amax, "min": torch.amin}[heads]
+        mixed = over(block, 1)
         mixed = mixed / mixed.sum(-1, keepdim=True).clamp_min(torch.finfo(mixed.dtype).tiny)
         flow = (1 - residual) * (flow @ mixed) + residual * flow
     return flow[:, 0]

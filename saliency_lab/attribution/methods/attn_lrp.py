@@ -108,8 +108,14 @@ def _constant_divisor(
 
 def _halves(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """Each of n factors that depend on the input gets an n-th of the relevance."""
-    factors = [one for one in args if isinstance(one, Tensor) and one.requires_grad]
-    return func(*_scaled_back(args, 1 / len(factors)), **kwargs) if factors else func(*args)
+    if len(args) == 2 and isinstance(args[1], (list, tuple)):
+        args = (args[0], *args[1])
+    values = [*args, *kwargs.values()]
+    factors = sum(isinstance(one, Tensor) and one.requires_grad for one in values)
+    scaled = _scaled_back(values, 1 / factors)
+    named = dict(zip(kwargs, scaled[len(args) :], strict=True))
+    product: Tensor = func(*scaled[: len(args)], **named)
+    return product
 
 
 def _scaled_back(values: Iterable[Any], share: float) -> list[Any]:

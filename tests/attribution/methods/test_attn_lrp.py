@@ -142,6 +142,9 @@ class Called(nn.Module):
         Called(lambda x: x**2),
         Called(lambda x: x * (x.pow(2).mean(1, keepdim=True)) ** -0.5),
         Called(lambda x: torch.einsum("bi,bj->bij", x[:, :3], x[:, 3:5]).flatten(1)),
+        Called(lambda x: torch.einsum("bi,bj->bij", [x[:, :3], x[:, 3:5]]).flatten(1)),
+        Called(lambda x: torch.mul(x[:, :6], other=x[:, 6:])),
+        Called(lambda x: F.gelu(input=x)),
     ],
 )
 def test_relevance_is_kept(step, images, classes):

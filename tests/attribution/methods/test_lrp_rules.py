@@ -125,7 +125,7 @@ def test_sums_and_pools_share_in_proportion():
         def forward(self, x):
             y = x * 2
             y += x.flip(3)
-            return F.avg_pool2d(y, 2).flatten(1) - 0.3
+            return 0.3 - (0 - F.avg_pool2d(input=y, kernel_size=2).flatten(1)) - 0.6
 
     image = torch.rand(1, 1, 2, 2)
     total = (2 * image + image.flip(3)).sum()
@@ -195,6 +195,13 @@ def test_what_is_refused(images):
 
     with pytest.raises(UserError, match="got mul of 2 activations"):
         lrp(Product(), images, rule="flat")
+
+    class Other(nn.Module):
+        def forward(self, x):
+            return torch.add(x, other=x.flip(3)).mean((2, 3))
+
+    with pytest.raises(UserError, match="got add of 2 activations"):
+        lrp(Other(), images, rule="flat")
     with pytest.raises(UserError, match="convolution or linear layer, but got none"):
         lrp(Product(), images, rule="z_box")
 
