@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from saliency_lab.data.cache import CachedImages
+from saliency_lab.data.shortcuts import Cue
 
 
 class Batch(NamedTuple):
@@ -28,7 +29,13 @@ class Batch(NamedTuple):
 
 
 class Split(Dataset[Batch]):
-    """A split as an index view on the cache: a batch is one gather from the mapped file."""
+    """A split as an index view on the cache: a batch is one gather from the mapped file.
+
+    Args:
+        images, rows: the cache, and this split's positions in it.
+        labels, ids: of the samples.
+        cue: planted into the images that carry it; None for none.
+    """
 
     def __init__(
         self,
@@ -36,17 +43,30 @@ class Split(Dataset[Batch]):
         rows: NDArray[np.int64],
         labels: NDArray[np.int64],
         ids: Sequence[str],
+        cue: Cue | None = None,
     ) -> None:
         self.images = images
         self.rows = rows
         self.labels = labels
         self.ids = list(ids)
+        self.cue = cue
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def pixels(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
         """Images at these positions, uint8 (n, C, H, W)."""
+        index = np.asarray(indices, dtype=np.int64)
+        found = self.clean_pixels(index)
+        if self.cue is not None:
+            ids = [self.ids[position] for position in index]
+            carrying = np.flatnonzero(self.cue.carried(self.labels[index], ids))
+            if len(carrying):
+                found[carrying] = self.cue.planted(found[carrying], [ids[at] for at in carrying])
+        return found
+
+    def clean_pixels(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Images at these positions without any planted cue, uint8 (n, C, H, W)."""
         return self.images.take(self.rows[np.asarray(indices, dtype=np.int64)])
 
     def __getitem__(self, index: int) -> Batch:

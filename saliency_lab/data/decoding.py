@@ -38,9 +38,15 @@ def decoded(path: Path, size: int, resize: Resize) -> Pixels:
     """
     with Image.open(path) as opened:
         image = _rgb(ImageOps.exif_transpose(opened))
-    if image.size != (size, size):
-        image = _stretched(image, size) if resize == "stretch" else _cropped(image, size)
+    image = resized(image, size, resize)
     return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
+
+
+def resized(image: Image.Image, size: int, resize: Resize) -> Image.Image:
+    """A picture of size × size; see `decoded`."""
+    if image.size == (size, size):
+        return image
+    return _stretched(image, size) if resize == "stretch" else _cropped(image, size)
 
 
 def file_reader(paths: Sequence[Path], size: int, resize: Resize) -> Reader:

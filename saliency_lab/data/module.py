@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
@@ -23,9 +23,10 @@ from saliency_lab.data.augmentation import augmented
 from saliency_lab.data.batch import Batch, Split, channels_last_pixels
 from saliency_lab.data.cache import CachedImages, cached_images, default_cache_dir
 from saliency_lab.data.sampling import BlockBatches, TrainBatches
-from saliency_lab.data.selection import balanced, class_labels, held_out, renumbered
+from saliency_lab.data.selection import balanced, class_labels, held_out, renumbered, shuffled
+from saliency_lab.data.shortcuts import Cue, Place
 from saliency_lab.data.source import Source, digest
-from saliency_lab.errors import UserError
+from saliency_lab.errors import UserError, unknown_choice
 
 SplitName = Literal["train", "val", "test"]
 _NAMED = 5
@@ -51,10 +52,19 @@ class ImageData(LightningDataModule):
         augment: `basic` flips and crops while training, on the device.
         batch_size: images per training batch over all processes.
         workers: loader processes; 0 gathers batches in the main process, which is the fastest.
-        validation: share of the training split held out as `val`, class by class.
+        validation: share of the training split held out as `val`, about the same of each class;
+            which images, their ids and the seed decide (see `selection.held_out`).
         on_corrupt: `skip` leaves unreadable images out and says how many.
+        training_labels: `shuffled` deals the labels of the training images (the held-out ones
+            among them) out to them at random: a network that learns these learns nothing of the
+            classes. Test images keep theirs.
         cache_dir: folder of decoded images; None for $SALIENCY_LAB_CACHE or the user's cache.
-        seed: decides limit, validation, order and augmentation.
+        seed: decides limit, validation, order, augmentation and the shuffling of labels.
+        shortcut: a cue planted into images of one class (see `shortcuts.Cue`).
+        shortcut_class: name of that class; None for the first.
+        shortcut_share: share of its images that carry the cue.
+        shortcut_strength: opacity of the cue.
+        shortcut_place: where it lies in the image.
     """
 
     name: str
@@ -66,8 +76,14 @@ class ImageData(LightningDataModule):
     workers: Annotated[int, Ge(0)] = 0
     validation: Annotated[float, Ge(0), Lt(1)] = 0.0
     on_corrupt: Literal["error", "skip"] = "error"
+    training_labels: Literal["given", "shuffled"] = "given"
     cache_dir: str | None = None
     seed: Annotated[int, Ge(0)] = 42
+    shortcut: Literal["none", "watermark", "patch", "colour"] = "none"
+    shortcut_class: str | None = None
+    shortcut_share: Annotated[float, Gt(0), Le(1)] = 0.9
+    shortcut_strength: Annotated[float, Gt(0), Le(1)] = 0.8
+    shortcut_place: Place = "top_left"
 
     eval_split: Literal["test", "train"] = field(init=False, default="test")
     """What `test_dataloader` gives."""
@@ -148,11 +164,31 @@ class ImageData(LightningDataModule):
         """
         raise UserError(f"Expected `data` to have masks, but {self.name} has none")
 
+    @property
+    def cue(self) -> Cue | None:
+        """What is planted into images of one class; None for nothing."""
+        if self.shortcut == "none":
+            return None
+        names = self.class_names
+        chosen = names[0] if self.shortcut_class is None else self.shortcut_class
+        if chosen not in names:
+            raise unknown_choice("data.shortcut_class", chosen, names)
+        return Cue(
+            self.shortcut,
+            names.index(chosen),
+            self.shortcut_share,
+            self.shortcut_strength,
+            self.shortcut_place,
+            self.seed,
+        )
+
     def fingerprint(self, split: SplitName) -> str:
         """Hash over the ids, labels, classes and decode settings of a split."""
         opened = self.split(split)
         labels = (str(label) for label in opened.labels)
         settings = self._source("test" if split == "test" else "train").settings
+        if opened.cue is not None:
+            settings += repr(opened.cue)
         return digest([settings, *self.class_names, *opened.ids, *labels])
 
     def split(self, split: SplitName) -> Split:
@@ -166,6 +202,9 @@ class ImageData(LightningDataModule):
                 self._splits["test"] = self._opened("test")
             else:
                 self._splits["train"], self._splits["val"] = self._divided(self._opened("train"))
+            cue = self.cue
+            for opened in self._splits.values():
+                opened.cue = cue
         return self._splits[split]
 
     # Lightning's hooks -------------------------------------------------------------------------
@@ -242,6 +281,8 @@ class ImageData(LightningDataModule):
             picked = balanced(labels, self.limit, (self.seed, split == "test"))
             source, labels = source.part(rows[picked]), labels[picked]
             ids, rows = source.ids, np.arange(len(picked), dtype=np.int64)
+        if split == "train" and self.training_labels == "shuffled":
+            labels = shuffled(labels, (self.seed, 3))
         folder = Path(self.cache_dir).expanduser() if self.cache_dir else default_cache_dir()
         label = re.sub(r"[^\w.-]", "_", self.name)
         images = cached_images(source, folder, f"{label}-{split}")
@@ -269,7 +310,7 @@ class ImageData(LightningDataModule):
         return good
 
     def _divided(self, opened: Split) -> tuple[Split, Split]:
-        kept, held = held_out(opened.labels, self.validation, (self.seed, 2))
+        kept, held = held_out(opened.labels, opened.ids, self.validation, (self.seed, 2))
         if self.validation and not len(held):
             raise UserError(
                 f"Expected `data.validation` to hold at least one of {len(opened):,} images out, "

@@ -86,6 +86,7 @@ def test_only_training_is_augmented(make_tree, tmp_path: Path) -> None:
     recorder, trainer = Recorder(), _trainer(2, tmp_path)
     trainer.fit(recorder, datamodule=data)
     trainer.test(recorder, datamodule=data, verbose=False)
+    assert {stage for stage, *_ in recorder.seen} == {"train", "val", "test"}
     for stage, epoch, indices, total in recorder.seen:
         plain = data.images(stage, indices).sum() / 255
         if stage == "train":

@@ -111,19 +111,16 @@ def test_processes_that_a_launcher_started(
 
 @pytest.mark.slow
 def test_a_sweep_of_jobs_with_two_processes_from_the_console_script(
-    tmp_path: Path, smoothgrad, start: Callable
+    tmp_path: Path, smoothgrad, start: Callable, console_script: Path
 ) -> None:
-    script = Path(sys.executable).with_name("saliency-lab")
-    if not script.exists():
-        pytest.skip("the console script is not installed beside the interpreter")
     words = ("-m", *smoothgrad[1:], "seed=0,1", *SEVERAL, "trainer.devices=2")
-    run = start(smoothgrad[0], *words, program=(str(script),))
+    run = start(smoothgrad[0], *words, program=(str(console_script),))
     assert run.end(180) == 0, run.read()
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["evaluate"]
     found = sorted((tmp_path / "outputs").rglob("summary.json"))
     assert [re.search(r"seed.(\d)", str(path))[1] for path in found] == ["0", "1"]
     # Once more: nothing is computed, so no process is started.
-    again = start(smoothgrad[0], *words, program=(str(script),))
+    again = start(smoothgrad[0], *words, program=(str(console_script),))
     assert again.end(60) == 0
     assert again.read().count("finished already") == 2
     assert "processes take" not in again.read()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.font_manager import findfont, fontManager, get_font
 
 from saliency_lab.report.drawing.figures import (
     confusion_figure,
@@ -17,6 +19,7 @@ from saliency_lab.report.drawing.figures import (
     figure_bytes,
     training_figure,
 )
+from saliency_lab.report.drawing.fonts import fallback_families
 from saliency_lab.report.drawing.palette import VIEWS, label_of, order_of, style_of
 
 FRACTIONS = np.array([0.0, 0.1, 0.5, 0.9])
@@ -133,3 +136,36 @@ def test_styles_are_fixed_and_tell_methods_apart() -> None:
     keys = [("zzz", "original"), ("smoothgrad", "active"), ("gradient", "inactive")]
     keys += [("gradient", "original")]
     assert sorted(keys, key=lambda key: order_of(*key)) == keys[::-1]
+
+
+def test_letters_of_any_script_without_warnings(caplog):
+    """With an installed font that has them, or with boxes that are told once."""
+    names = ["猫", "狗", "cat"]
+    figure = confusion_figure([[1, 0, 0], [0, 1, 0], [0, 0, 1]], names, "\U0002a6d6 rare")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert figure_bytes(figure).startswith(b"\x89PNG")
+    families = fallback_families(frozenset("猫狗\U0002a6d6"))
+    covered = {
+        code
+        for entry in fontManager.ttflist
+        if entry.name in families
+        for code in get_font(entry.fname).get_charmap()
+    }
+    for letter in "猫狗\U0002a6d6":
+        assert ord(letter) in covered or letter in caplog.text
+
+
+def test_a_font_that_has_the_letters_is_found():
+    """DejaVu Sans, the usual one, has Armenian; a family without it would have to be found."""
+    assert fallback_families(frozenset("Աբ cat")) == ()
+    # Only matplotlib's own STIX and Computer Modern fonts are on every machine.
+    only_elsewhere = _letter_outside_dejavu()
+    (family,) = fallback_families(frozenset([only_elsewhere]))
+    assert family != "DejaVu Sans"
+
+
+def _letter_outside_dejavu():
+    usual = set(get_font(findfont("DejaVu Sans")).get_charmap())
+    stix = get_font(findfont("STIXNonUnicode")).get_charmap()
+    return chr(min(code for code in stix if code not in usual and code > 0xE000))

@@ -97,6 +97,27 @@ def test_comparisons_pair_images_and_keep_fills_apart() -> None:
     assert found[1]["p_holm"] == 1
 
 
+def test_p_values_are_corrected_for_all_pairs_of_the_table() -> None:
+    """Three maps, three pairs: Holm's steps 3·p₁, 2·p₂, p₃ on the sorted p, made to rise."""
+    up, down, half = [True, True, True], [True, False, False], [True, True, False]
+    table = rows(
+        {
+            "original": [up] * 20,
+            "active": [down] * 11 + [up] * 9,
+            "positive": [half] * 8 + [up] * 12,
+        }
+    )
+    found = comparisons(DELETION, DELETION.image_scores(table), 50)
+    assert [(c["a"]["view"], c["b"]["view"]) for c in found] == [
+        ("original", "active"),
+        ("original", "positive"),
+        ("active", "positive"),
+    ]
+    (first, p), (second, q), (third, r) = sorted((c["p"], c["p_holm"]) for c in found)
+    assert 0 < first < second < third < 0.3
+    assert (p, q, r) == pytest.approx((3 * first, 2 * second, max(2 * second, third)))
+
+
 def test_mean_cost_is_per_image() -> None:
     def meta(images: int, forwards: float, peak: int) -> dict[str, object]:
         stage = {"forwards": forwards, "backwards": 10.0, "seconds": 1.0}

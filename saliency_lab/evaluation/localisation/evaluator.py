@@ -1,0 +1,83 @@
+"""Maps against masks of the evidence, and whether the classifier uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import pandas as pd
+
+from saliency_lab.data.batch import Batch
+from saliency_lab.evaluation.base import Evaluator, Measured, Score
+from saliency_lab.evaluation.context import Context, Found, Need
+from saliency_lab.evaluation.localisation.scores import localisation
+from saliency_lab.evaluation.localisation.use import elsewhere, flips
+from saliency_lab.imputation.fills import checked_fill, fill_images
+
+# The evidence counts as used where covering it changes at least so many predictions, and covering
+# as much beside it at most so many.
+USED, UNUSED = 0.9, 0.1
+
+
+class Localisation(Evaluator):
+    """How well maps find the evidence, beside what a random map gets (see `localisation`).
+
+    The columns `flips_inside` and `flips_outside` say of each image whether covering the evidence,
+    or as much of the image beside it, changes the prediction: a classifier that does not use the
+    evidence has no reason to show it. They do not depend on the map.
+
+    Args:
+        fill: what covers pixels for that (see `fill_images`).
+    """
+
+    scores: ClassVar[tuple[Score, ...]] = (
+        Score("roc_auc", "higher", 0, 1),
+        Score("energy_inside", "higher", 0, 1),
+        Score("pointing_game", "higher", 0, 1),
+        Score("average_precision", "higher", 0, 1),
+        Score("best_iou", "higher", 0, 1),
+        Score("top_k", "higher", 0, 1),
+        Score("mask_share", None, 0, 1),
+        Score("average_precision_chance", None, 0, 1),
+        Score("best_iou_chance", None, 0, 1),
+        Score("flips_inside", None, 0, 1),
+        Score("flips_outside", None, 0, 1),
+    )
+    needs: ClassVar[frozenset[Need]] = frozenset({"masks"})
+
+    def __init__(self, *, fill: str = "mean") -> None:
+        self.fill = checked_fill(fill)
+
+    def measure(self, context: Context, batch: Batch, maps: Found) -> Iterable[Measured]:
+        masks = context.masks(batch)
+        generator = context.generator(batch.ids, "localisation")
+        fill = fill_images(batch.image, self.fill, generator)
+        logits = context.model.logits
+        use = {
+            "flips_inside": flips(logits, batch.image, masks, fill),
+            "flips_outside": flips(logits, batch.image, elsewhere(masks), fill),
+        }
+        for view, values in maps.maps.items():
+            yield Measured(view, values={**localisation(values, masks, generator=generator), **use})
+
+    def facts(self, rows: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any]:
+        """Whether the classifier was seen to use the evidence, and what a random map gets."""
+        images = scores.drop_duplicates("sample_id")
+        means = images.mean(numeric_only=True)
+        inside, outside = float(means["flips_inside"]), float(means["flips_outside"])
+        share = float(means["mask_share"])
+        return {
+            "fill": self.fill,
+            "flips_inside": inside,
+            "flips_outside": outside,
+            "evidence_used": inside >= USED and outside <= UNUSED,
+            "masks_that_tell_nothing": int((~images["mask_share"].between(0, 1, "neither")).sum()),
+            "random_map": {
+                "roc_auc": 0.5,
+                "energy_inside": share,
+                "pointing_game": share,
+                "average_precision": float(means["average_precision_chance"]),
+                "best_iou": float(means["best_iou_chance"]),
+                "top_k": share,
+            },
+        }
