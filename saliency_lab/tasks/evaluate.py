@@ -142,11 +142,14 @@ def _check_choices(config: Mapping[str, Any]) -> None:
 def _missing(config: Mapping[str, Any], directory: Path) -> list[str]:
     """The labels of the evaluators whose rows are not there yet, or were damaged."""
     known = read_summary(directory).get("evaluators", {}) if is_finished(directory) else {}
-    return [
-        label
-        for label in config["labels"].values()
-        if label not in known or not is_readable(rows_path(directory, label))
-    ]
+    missing = []
+    for label in config["labels"].values():
+        path = rows_path(directory, label)
+        if label in known and not is_readable(path):
+            log.warning("%s is truncated or missing and is made again", path)
+        if label not in known or not is_readable(path):
+            missing.append(label)
+    return missing
 
 
 def _begun(

@@ -52,9 +52,7 @@ def test_accuracy_is_that_of_the_intact_images(
     assert summary["accuracy"]["low"] <= own_accuracy <= summary["accuracy"]["high"]
     assert 0 < own_accuracy < 1
     # On the masked images it is another, so that this test can tell.
-    rows = pd.read_parquet(path.with_name("deletion.parquet") if (
-        path.with_name("deletion.parquet").is_file()
-    ) else next(path.parent.glob("deletion*.parquet")))  # fmt: skip
+    rows = pd.read_parquet(next(path.parent.glob("deletion*.parquet")))
     by_fraction = (rows["prediction"] == rows["label"]).groupby(rows["fraction"]).mean()
     assert (by_fraction - own_accuracy).abs().max() > 0.02
     # Rows and data agree about the labels.

@@ -43,7 +43,7 @@ class ShiftedConv2d(nn.Conv2d):
         # Left, right, top, bottom, as torch's own forward pads.
         self._sides = tuple(convolution._reversed_padding_repeated_twice)
         self._mode = convolution.padding_mode
-        self.register_buffer("offset", offset.view(1, -1, 1, 1))
+        self.register_buffer("offset", offset.view(1, -1, 1, 1).to(convolution.weight))
         constant = offset.view(1, -1, 1, 1).expand(1, -1, *convolution.kernel_size)  # type: ignore[misc]
         with torch.no_grad():
             response = F.conv2d(

@@ -99,6 +99,8 @@ class GridPointing(Evaluator):
 
     def measure(self, context: Context, batch: Batch, maps: Found) -> Iterable[Measured]:
         rows = self._rows(context, batch, maps.logits)
+        if not rows:
+            return
         for side in self.sides:
             grids = self._grids(context, batch, rows, side)
             yield from _measured(batch, rows, grids, "grid", _grid_maps(context, grids))
@@ -133,18 +135,10 @@ class GridPointing(Evaluator):
             others = pixels.to(batch.image) / 255
             cells = torch.cat([others[:own], batch.image[at][None], others[own:]])
             built.append(tiled(cells[None], side)[0])
-            found = [*labels[rivals[:own]], int(batch.label[at]), *labels[rivals[own:]]]
-            classes.append(found)
-        height, width = batch.image.shape[2] * side, batch.image.shape[3] * side
-        empty = batch.image.new_zeros(0, batch.image.shape[1], height, width)
-        device = batch.image.device
-        return _Grids(
-            side,
-            ids,
-            torch.stack(built) if built else empty,
-            torch.tensor([own for own, _ in chosen], dtype=torch.int64, device=device),
-            torch.tensor(classes, dtype=torch.int64, device=device).view(-1, side**2),
-        )
+            classes.append([*labels[rivals[:own]], int(batch.label[at]), *labels[rivals[own:]]])
+        owns = torch.tensor([own for own, _ in chosen], device=batch.image.device)
+        every = torch.from_numpy(np.array(classes, dtype=np.int64)).to(batch.image.device)
+        return _Grids(side, ids, torch.stack(built), owns, every)
 
 
 def _grid_maps(context: Context, grids: _Grids) -> dict[str, Tensor]:
@@ -176,7 +170,7 @@ def _cell_maps(context: Context, grids: _Grids) -> dict[str, Tensor]:
 
 
 def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {view: torch.cat([part[view] for part in parts]) for view in (parts[0] if parts else ())}
+    return {view: torch.cat([part[view] for part in parts]) for view in parts[0]}
 
 
 def _measured(

@@ -76,7 +76,7 @@ def test_logits_and_gradients_are_the_same_up_to_the_border(name: str, shift: fl
     [
         (timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1), "first layer is"),
         (nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.LazyLinear(4)), "BatchNorm2d"),
-        (nn.Sequential(nn.Softmax(1), nn.Conv2d(3, 4, 32), nn.Flatten()), "logits"),
+        (nn.Sequential(nn.Sigmoid(), nn.Conv2d(3, 4, 32), nn.Flatten()), "logits"),
     ],
 )  # fmt: skip
 def test_models_that_cannot_compensate_are_refused(model: nn.Module, reason: str) -> None:

@@ -30,8 +30,8 @@ FAMILIES = {
     "vit_tiny_patch16_224": {"img_size": 32, "patch_size": 8, "depth": 2},
     "deit_tiny_distilled_patch16_224": {"img_size": 32, "depth": 2},
     "cait_xxs24_224": {"img_size": 32, "depth": 1},
-    "swin_tiny_patch4_window7_224": {"img_size": 56, "depths": (1, 1, 1, 1)},
-    "mixer_s32_224": {"img_size": 32, "num_blocks": 2},
+    "swin_tiny_patch4_window7_224": {"img_size": 64, "window_size": 4, "depths": (1, 1, 1, 1)},
+    "mixer_s32_224": {"img_size": 64},
     "efficientnet_lite0": {},
     "mobilevit_xxs": {},
 }

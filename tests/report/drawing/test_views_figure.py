@@ -18,12 +18,12 @@ def areas() -> pd.DataFrame:
         ("random_map", "original", "black", 0.20, True),
         ("gradient", "original", "white", 0.2, False),
     ]
-    table = pd.DataFrame(rows, columns=["method", "view", "fill", "area", "control"])
-    return table.assign(mode="deletion", low=table["area"] - 0.01, high=table["area"] + 0.01)
+    table = pd.DataFrame(rows, columns=["method", "view", "condition", "value", "control"])
+    return table.assign(better="lower", low=table["value"] - 0.01, high=table["value"] + 0.01)
 
 
 def test_the_best_source_is_at_the_top_and_controls_are_named() -> None:
-    figure = views_figure(areas(), "data · model")
+    figure = views_figure(areas(), "data · model", "allegiance")
     black, white = figure.axes
     names = [label.get_text() for label in black.get_yticklabels()]
     assert names == ["sobel (control)", "random map (control)", "gradient", "smoothgrad"]
@@ -35,12 +35,12 @@ def test_the_best_source_is_at_the_top_and_controls_are_named() -> None:
     assert figure_bytes(figure)[:4] == b"\x89PNG"
 
 
-def test_for_insertion_the_largest_area_is_the_best() -> None:
-    table = areas().assign(mode="insertion")
-    (black, _) = views_figure(table, "").axes
+def test_where_higher_is_better_the_largest_score_is_the_best() -> None:
+    table = areas().assign(better="higher")
+    (black, _) = views_figure(table, "", "allegiance").axes
     assert black.get_yticklabels()[-1].get_text() == "sobel (control)"
 
 
 def test_an_empty_table_is_refused() -> None:
     with pytest.raises(ValueError, match="rows"):
-        views_figure(areas()[:0], "")
+        views_figure(areas()[:0], "", "allegiance")

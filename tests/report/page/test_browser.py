@@ -12,7 +12,7 @@ import pytest
 
 from saliency_lab.report.page.page import ReportFiles, write_report
 
-from .rundirs import write_evaluation
+from ..rundirs import write_evaluation
 
 FLAGS = (
     "--headless",

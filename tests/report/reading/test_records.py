@@ -14,12 +14,12 @@ import pytest
 from saliency_lab.errors import UserError
 from saliency_lab.report.reading.records import read_records
 
-from .rundirs import FRACTIONS, write_evaluation
+from ..rundirs import FRACTIONS, write_evaluation
 
 
 def test_every_state_is_told_apart(outputs: Path) -> None:
     records = read_records(outputs)
-    assert len(records.evaluations) == 6
+    assert len(records.evaluations) == 8
     assert len(records.trainings) == 1
     found = {problem.name: (problem.state, problem.reason) for problem in records.problems}
     assert found["evaluate/cifar10/convnext_tiny/paper/seed=42"] == (
@@ -41,23 +41,37 @@ def test_runs_are_chosen_by_name_folder_or_pattern(outputs: Path) -> None:
     name = "evaluate/cifar10/resnet18/paper/seed=42"
     for chosen in (name, str(outputs / name), "evaluate/cifar10/resnet18/paper*"):
         assert [run.name for run in read_records(outputs, [chosen]).evaluations] == [name]
-    assert len(read_records(outputs, ["evaluate/cifar10/resnet18"]).evaluations) == 3
-    with pytest.raises(UserError, match="Expected `runs` to be one of"):
-        read_records(outputs, ["evaluate/cifar10/resnet81"])
+    assert len(read_records(outputs, ["evaluate/cifar10/resnet18"]).evaluations) == 5
 
 
-def test_areas_of_images_are_those_of_the_rows(outputs: Path) -> None:
+def test_a_name_that_is_no_run_gets_one_short_line(outputs: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        read_records(outputs, ["/nope"])
+    text = str(caught.value)
+    assert "\n" not in text
+    assert len(text) < 200 + 2 * len(str(outputs))
+    assert "'/nope'" in text
+    assert f"'{outputs}'" in text
+    with pytest.raises(UserError, match="for example evaluate/cifar10/resnet18/"):
+        read_records(outputs, ["evaluate/cifar10/resnet81/paper/seed=42"])
+
+
+def test_scores_of_images_are_those_of_the_rows(outputs: Path) -> None:
     run = read_records(outputs, ["evaluate/cifar10/basic_cnn/*"]).evaluations[0]
-    rows = pd.read_parquet(run.path / "rows.parquet")
-    assert len(run.areas) == rows["sample_id"].nunique() * 5 * 2
-    one = run.areas.iloc[17]
+    rows = pd.read_parquet(run.path / "deletion.parquet")
+    assert len(run.scores) == rows["sample_id"].nunique() * 5 * 2
+    one = run.scores.iloc[17]
     keys = ["sample_id", "method", "view", "mode", "fill"]
     mine = rows[(rows[keys] == one[keys]).all(axis=1)].sort_values("fraction")
-    assert one["area"] == pytest.approx(np.trapezoid(mine["agrees"].astype(float), FRACTIONS))
+    assert one["allegiance"] == pytest.approx(np.trapezoid(mine["agrees"].astype(float), FRACTIONS))
     assert one["probability"] == pytest.approx(np.trapezoid(mine["probability"], FRACTIONS))
-    means = run.areas.groupby(["view", "fill"])["area"].mean()
-    for area in run.summary.areas:
-        assert means[area.view, area.fill] == pytest.approx(area.area)
+    assert one["deleted"] == pytest.approx(mine["deleted"].iloc[-1])
+    means = run.scores.groupby(["view", "fill"])
+    names = [score.name for score in run.found.scores]
+    assert len(run.found.means) == len(names) * 5 * 2
+    for mean in run.found.means:
+        group = means.get_group((mean.view, mean.condition["fill"]))
+        assert group[mean.score].mean() == pytest.approx(mean.value)
 
 
 def _cut(path: Path) -> None:
@@ -72,14 +86,15 @@ def _spoil(path: Path) -> None:
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
-    "rows cut": lambda run: _cut(run / "rows.parquet"),
-    "rows gone": lambda run: (run / "rows.parquet").unlink(),
+    "rows cut": lambda run: _cut(run / "deletion.parquet"),
+    "rows gone": lambda run: (run / "deletion.parquet").unlink(),
+    "scores cut": lambda run: _cut(run / "scores" / "deletion.parquet"),
     "summary cut": lambda run: _cut(run / "summary.json"),
     "summary a list": lambda run: (run / "summary.json").write_text("[]"),
     "summary of another form": lambda run: (run / "summary.json").write_text(
         json.dumps({"task": "evaluate", "status": "finished"})
     ),
-    "curves empty": lambda run: (run / "curves.csv").write_text(""),
+    "curves empty": lambda run: (run / "deletion-curves.csv").write_text(""),
     "examples cut": lambda run: _cut(run / "examples.npz"),
     "examples spoilt inside": lambda run: _spoil(run / "examples.npz"),
     "examples lack labels": lambda run: np.savez(run / "examples.npz", ids=np.array(["a"])),

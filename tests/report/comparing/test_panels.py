@@ -9,19 +9,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from saliency_lab.evaluation.deletion.sections import points_of
+from saliency_lab.evaluation.rows.format import Comparison, Side
 from saliency_lab.evaluation.rows.statistics import holm, paired_difference
 from saliency_lab.report.comparing.contrasts import beats
 from saliency_lab.report.comparing.panels import Panel, build_panels
 from saliency_lab.report.page.page import write_report
 from saliency_lab.report.page.tables import run_table
 from saliency_lab.report.reading.records import read_records
-from saliency_lab.report.reading.summaries import Comparison, Side
 
-from .rundirs import PAPER_KEYS, write_evaluation
+from ..rundirs import PAPER_VIEWS, write_evaluation
 
 SMALL = {"count": 12, "size": 8, "shown": 4}
-ACTIVE = [("gradient", "active")]
-SMOOTH = [("smoothgrad", "original")]
+SMOOTH = {"method": "smoothgrad", "views": ["original"]}
 
 
 def _panels(outputs: Path) -> list[Panel]:
@@ -33,14 +33,14 @@ def _smoothgrad(samples: int) -> dict[str, object]:
 
 
 def test_a_curve_measured_twice_is_shown_once_and_both_runs_are_named(tmp_path: Path) -> None:
-    write_evaluation(tmp_path, **SMALL, keys=ACTIVE, name="active/seed-42", comparisons=False)
+    write_evaluation(tmp_path, **SMALL, views=["active"], name="active/seed-42")
     write_evaluation(tmp_path, **SMALL, name="paper/seed-42")
     (panel,) = _panels(tmp_path)
-    assert [curve.label for curve in panel.curves] == [view for _, view in PAPER_KEYS]
-    assert {curve.run.name.split("/")[-2] for curve in panel.curves} == {"paper"}
+    assert [one.label for one in panel.maps] == list(PAPER_VIEWS)
+    assert {curve.run.name.split("/")[-2] for curve in panel.maps} == {"paper"}
     places = ["key", "mode", "fill", "sample_id"]
-    assert not panel.image_areas.duplicated(places).any()
-    assert not panel.points.duplicated(["key", "mode", "fill", "fraction"]).any()
+    assert not panel.scores.duplicated(places).any()
+    assert not points_of(panel).duplicated(["key", "mode", "fill", "fraction"]).any()
     table = run_table([panel]).set_index("run")
     again = table.loc["evaluate/cifar10/resnet18/active/seed-42"]
     assert again["methods"] == "active"
@@ -53,32 +53,33 @@ def test_a_curve_measured_twice_is_shown_once_and_both_runs_are_named(tmp_path: 
 
 def test_a_repetition_adds_only_the_fill_that_is_new(tmp_path: Path) -> None:
     write_evaluation(tmp_path, **SMALL, name="paper/seed-42", fills=["black"])
-    write_evaluation(tmp_path, **SMALL, keys=ACTIVE, name="active/seed-42", comparisons=False)
+    write_evaluation(tmp_path, **SMALL, views=["active"], name="active/seed-42")
     (panel,) = _panels(tmp_path)
-    assert len(panel.curves) == 5
-    runs = panel.points[panel.points["key"] == "gradient/active"].groupby("fill")["fraction"].size()
+    assert len(panel.maps) == 5
+    points = points_of(panel)
+    runs = points[points["key"] == "gradient/active"].groupby("fill")["fraction"].size()
     assert runs.to_dict() == {"black": 13, "white": 13}
     assert "repeats" not in run_table([panel]).columns
 
 
 def test_another_checkpoint_is_another_panel(tmp_path: Path) -> None:
     write_evaluation(tmp_path, **SMALL, name="paper/seed-42")
-    write_evaluation(tmp_path, **SMALL, keys=ACTIVE, name="active/seed-42", checkpoint=5)
+    write_evaluation(tmp_path, **SMALL, views=["active"], name="active/seed-42", checkpoint=5)
     panels = _panels(tmp_path)
-    assert [len(panel.curves) for panel in panels] == [1, 5]
+    assert [len(panel.maps) for panel in panels] == [1, 5]
     assert all("weights" in panel.title for panel in panels)
 
 
 def test_other_settings_are_curves_of_their_own_that_say_what_differs(tmp_path: Path) -> None:
     runs = {"smoothgrad/seed-42": 50, "smoothgrad/seed-42+method.samples-20": 20}
     for name, samples in runs.items():
-        write_evaluation(tmp_path, **SMALL, keys=SMOOTH, name=name, config=_smoothgrad(samples))
+        write_evaluation(tmp_path, **SMALL, **SMOOTH, name=name, config=_smoothgrad(samples))
     (panel,) = _panels(tmp_path)
-    assert {curve.key: curve.label for curve in panel.curves} == {
+    assert {curve.key: curve.label for curve in panel.maps} == {
         "smoothgrad/original": "smoothgrad (samples=50)",
         "smoothgrad/original (samples=20)": "smoothgrad (samples=20)",
     }
-    assert len({curve.style.dash for curve in panel.curves}) == 2
+    assert len({curve.style.dash for curve in panel.maps}) == 2
 
 
 @pytest.mark.parametrize(
@@ -102,23 +103,23 @@ def test_how_the_model_was_run_is_named_where_it_shapes_the_result(
 ) -> None:
     plain = {"trainer": {"precision": "32-true"}, "engine": {"precision": "fp32", "screen": "off"}}
     for name, chosen in (("paper/seed-42", plain), ("paper/seed-42+other", plain | config)):
-        write_evaluation(tmp_path, **SMALL, keys=PAPER_KEYS[:1], name=name, config=chosen)
+        write_evaluation(tmp_path, **SMALL, views=["original"], name=name, config=chosen)
     (panel,) = _panels(tmp_path)
-    assert {curve.label for curve in panel.curves} == labels
+    assert {curve.label for curve in panel.maps} == labels
 
 
 def test_curves_of_runs_that_do_not_tell_their_settings_are_kept_apart(tmp_path: Path) -> None:
     for name in ("one/seed-42", "two/seed-42"):
-        run = write_evaluation(tmp_path, **SMALL, keys=SMOOTH, name=name)
+        run = write_evaluation(tmp_path, **SMALL, **SMOOTH, name=name)
         (run / "config.yaml").write_text("task: evaluate\n")
     (panel,) = _panels(tmp_path)
-    assert [curve.label for curve in panel.curves] == ["smoothgrad", "smoothgrad (two/seed-42)"]
+    assert [curve.label for curve in panel.maps] == ["smoothgrad", "smoothgrad (two/seed-42)"]
 
 
 def test_a_recorded_comparison_with_a_reference_of_other_settings_is_not_taken(
     tmp_path: Path,
 ) -> None:
-    write_evaluation(tmp_path, **SMALL, keys=PAPER_KEYS[:1], name="original/seed-42")
+    write_evaluation(tmp_path, **SMALL, views=["original"], name="original/seed-42")
     other = {"view": {"names": ["paper"], "channels": "sum"}}
     name = "paper/seed-42+view.channels-sum"
     run = write_evaluation(tmp_path, **SMALL, name=name, config=other)
@@ -136,24 +137,29 @@ def test_a_recorded_comparison_with_a_reference_of_other_settings_is_not_taken(
 def test_methods_are_compared_with_the_best_control(tmp_path: Path) -> None:
     write_evaluation(tmp_path, **SMALL, name="paper/seed-42")
     controls = [("random_map", "original"), ("sobel", "positive")]
-    for key in controls:
-        write_evaluation(tmp_path, **SMALL, keys=[key], name=f"{key[0]}/seed-42", control=True)
+    for method, view in controls:
+        write_evaluation(
+            tmp_path, **SMALL, method=method, views=[view], name=f"{method}/seed-42", control=True
+        )
     (panel,) = _panels(tmp_path)
     keys = [f"{method}/{view}" for method, view in controls]
-    assert [curve.key for curve in panel.curves if curve.control] == keys
-    wide = panel.image_areas.pivot_table(
-        index="sample_id", columns=["key", "mode", "fill"], values="area"
+    assert [curve.key for curve in panel.maps if curve.control] == keys
+    wide = panel.scores.pivot_table(
+        index="sample_id", columns=["key", "mode", "fill"], values="allegiance"
     )
     pairs = []
     for fill in ("black", "white"):
-        best = min(((key, "deletion", fill) for key in keys), key=lambda place: wide[place].mean())
-        pairs += [((f"gradient/{view}", "deletion", fill), best) for _, view in PAPER_KEYS]
+        best = min(keys, key=lambda key: wide[key, "deletion", fill].mean())
+        pairs += [((f"gradient/{view}", ("deletion", fill)), best) for view in PAPER_VIEWS]
     assert panel.control_of.keys() == {place for place, _ in pairs}
-    found = [paired_difference(wide[place], wide[best]) for place, best in pairs]
+    found = [
+        paired_difference(wide[key, *condition], wide[best, *condition])
+        for (key, condition), best in pairs
+    ]
     corrected = holm([difference.p for difference in found])
     for (place, best), difference, p in zip(pairs, found, corrected, strict=True):
         mine = panel.control_of[place]
-        assert f"{mine.b.method}/{mine.b.view}" == best[0]
+        assert f"{mine.b.method}/{mine.b.view}" == best
         assert mine.difference == pytest.approx(difference.difference)
         assert mine.p_holm == pytest.approx(p)
         assert beats(mine) == (difference.high < 0 and p < 0.05)
@@ -162,8 +168,8 @@ def test_methods_are_compared_with_the_best_control(tmp_path: Path) -> None:
     assert failed > 0
     assert len(re.findall('class="mark" title', text)) == failed
     assert len(re.findall('class="mark">control<', text)) == 4
-    areas = pd.read_csv(tmp_path / "report" / "tables" / "areas.csv")
-    assert areas["control"].sum() == 4
+    areas = pd.read_csv(tmp_path / "report" / "tables" / "scores.csv")
+    assert areas[areas["score"] == "allegiance"]["control"].sum() == 4
     assert (areas["beats the controls"].dropna().astype(str) == "False").sum() == failed
 
 
@@ -183,7 +189,14 @@ def test_beating_is_smaller_under_deletion_and_larger_under_insertion(
 ) -> None:
     side = Side(method="gradient", view="active")
     comparison = Comparison(
-        a=side, b=side, mode=mode, fill="black", difference=(low + high) / 2, low=low, high=high
+        a=side,
+        b=side,
+        condition={"mode": mode, "fill": "black"},
+        score="allegiance",
+        better="higher" if mode == "insertion" else "lower",
+        difference=(low + high) / 2,
+        low=low,
+        high=high,
     )
     assert beats(comparison.model_copy(update={"p_holm": p})) is expected
     assert beats(comparison) is False
