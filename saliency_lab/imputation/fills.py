@@ -91,6 +91,13 @@ def replacement(images: Tensor, fill: str, generator: Streams | None = None) -> 
     return road_imputation(images, generator=generator)
 
 
+def fill_for(fill: Tensor | Imputation, removed: Tensor) -> Tensor:
+    """The values (B, C, H, W) that pixels removed from each image, bool (B, H, W), get."""
+    if isinstance(fill, Tensor):
+        return fill
+    return fill(torch.arange(len(removed), device=removed.device), removed)
+
+
 def checked_fill(fill: str) -> str:
     """The fill's name if there is such a fill; a UserError otherwise."""
     if fill not in FILLS and not _SHIFT.fullmatch(fill):
@@ -98,9 +105,8 @@ def checked_fill(fill: str) -> str:
     return fill
 
 
-def _blurred(images: Tensor) -> Tensor:
-    height, width = images.shape[2:]
-    sigma = BLUR_SHARE * min(height, width)
+def smoothed(images: Tensor, sigma: float) -> Tensor:
+    """Images (B, C, H, W) under a Gaussian of sigma pixels, borders repeated."""
     radius = math.ceil(3 * sigma)
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
@@ -108,7 +114,11 @@ def _blurred(images: Tensor) -> Tensor:
     planes = images.flatten(0, 1)[:, None]
     padded = F.pad(planes, (radius, radius, radius, radius), mode="replicate")
     rows = F.conv2d(padded, weights.view(1, 1, -1, 1))
-    return F.conv2d(rows, weights.view(1, 1, 1, -1)).view_as(images).clamp_(0, 1)
+    return F.conv2d(rows, weights.view(1, 1, 1, -1)).view_as(images)
+
+
+def _blurred(images: Tensor) -> Tensor:
+    return smoothed(images, BLUR_SHARE * min(images.shape[2:])).clamp_(0, 1)
 
 
 _FILLS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -20,6 +20,7 @@ from saliency_lab.evaluation.context import Context, Method, found_maps
 from saliency_lab.evaluation.infidelity.evaluator import InfidelityEvaluator
 from saliency_lab.evaluation.max_sensitivity.evaluator import MaxSensitivity
 from saliency_lab.evaluation.mu_fidelity.evaluator import MuFidelity
+from saliency_lab.evaluation.panel.evaluator import Panel
 from saliency_lab.evaluation.pgi_pgu.evaluator import PredictionGap
 from saliency_lab.evaluation.relevance_gain.evaluator import RelevanceGainEvaluator
 from saliency_lab.evaluation.sensitivity_n.evaluator import SensitivityN
@@ -102,3 +103,36 @@ def test_scores_of_an_image_are_means_over_its_rows(tmp_path: Path) -> None:
         for _, score in scores.iterrows():
             own = rows[(rows["sample_id"] == score["sample_id"]) & (rows["view"] == score["view"])]
             assert score[column] == pytest.approx(own[column].mean())
+
+
+def test_the_panel_asks_every_measure_about_maps_and_twins(tmp_path: Path) -> None:
+    images, labels = drawn_shapes(tmp_path)
+    ids = [f"test/{n}" for n in range(len(labels))]
+    batch = Batch(images, labels, torch.arange(len(labels)), ids)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = nn.Sequential(
+            nn.Conv2d(3, 4, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(4, 10),
+        )  # fmt: skip
+    data: Any = Shapes(train_images=4, test_images=len(labels), cache_dir=str(tmp_path))
+    views = ("original", "active")
+    model = Engine().prepare(network, images)
+    context = Context(model, Method("gradient", gradient, views), data, "test", 42)
+    panel = Panel(samples=10, confidence=0.0)
+    scores = panel.image_scores(rows_of(panel, context, batch))
+    measures = set(scores["measure"])
+    assert {"relevance gain, mean", "relevance gain, ROAD", "MuFidelity"} <= measures
+    assert scores["value"].between(-1, 1).all()
+    counts = scores.groupby(["measure", "version", "view"], observed=True).size()
+    assert set(counts.loc["MuFidelity"]) == {len(labels)}
+    facts = panel.facts(scores, scores)
+    (verdict,) = facts["verdicts"]
+    assert {verdict["a"], verdict["b"]} == set(views)
+    assert len(facts["twins"]) == 2 * len(measures)
+
+
+def drawn_shapes(tmp_path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    data = Shapes(train_images=4, test_images=12, cache_dir=str(tmp_path))
+    pixels = torch.from_numpy(data.images("test", list(range(12)))).float() / 255
+    return pixels, torch.from_numpy(data.labels("test"))

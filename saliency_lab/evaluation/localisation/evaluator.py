@@ -12,7 +12,7 @@ from saliency_lab.evaluation.base import Evaluator, Measured, Score
 from saliency_lab.evaluation.context import Context, Found, Need
 from saliency_lab.evaluation.localisation.scores import localisation
 from saliency_lab.evaluation.localisation.use import elsewhere, flips
-from saliency_lab.imputation.fills import checked_fill, fill_images
+from saliency_lab.imputation.fills import checked_fill, fill_for, replacement
 
 # The evidence counts as used where covering it changes at least so many predictions, and covering
 # as much beside it at most so many.
@@ -27,7 +27,7 @@ class Localisation(Evaluator):
     evidence has no reason to show it. They do not depend on the map.
 
     Args:
-        fill: what covers pixels for that (see `fill_images`).
+        fill: what covers pixels for that (see `replacement`).
     """
 
     scores: ClassVar[tuple[Score, ...]] = (
@@ -51,11 +51,12 @@ class Localisation(Evaluator):
     def measure(self, context: Context, batch: Batch, maps: Found) -> Iterable[Measured]:
         masks = context.masks(batch)
         generator = context.generator(batch.ids, "localisation")
-        fill = fill_images(batch.image, self.fill, generator)
+        fill = replacement(batch.image, self.fill, generator)
+        beside = elsewhere(masks)
         logits = context.model.logits
         use = {
-            "flips_inside": flips(logits, batch.image, masks, fill),
-            "flips_outside": flips(logits, batch.image, elsewhere(masks), fill),
+            "flips_inside": flips(logits, batch.image, masks, fill_for(fill, masks)),
+            "flips_outside": flips(logits, batch.image, beside, fill_for(fill, beside)),
         }
         for view, values in maps.maps.items():
             yield Measured(view, values={**localisation(values, masks, generator=generator), **use})
