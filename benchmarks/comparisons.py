@@ -17,6 +17,7 @@ from saliency_lab.evaluation.deletion.curves import _Plan
 from saliency_lab.evaluation.deletion.removal import PAPER_FRACTIONS
 from saliency_lab.frozen import frozen
 from saliency_lab.inference.engine import Engine, PreparedModel
+from saliency_lab.measurement import measure
 
 _NAMES = {"off": "fp32", "int8": "int8 screen", "bf16": "bf16 screen"}
 SCREENS: tuple[Literal["off", "int8", "bf16"], ...] = ("off", "int8", "bf16")
@@ -81,8 +82,12 @@ def versus_plain(case: Case, runs: Mapping[str, Run]) -> list[Row]:
         if screen == "off" and agreement < 0.995:
             raise RuntimeError(f"fast and plain decisions agree on {agreement:.4f} only")
         sides[screen] = partial(run.curves, images)
+    fast = runs["off"].prepared
+    sides["notebook"] = lambda: measure(fast, images, plain.METHODS, "deletion", seed=0)
     taken = medians(sides, case.repeats, warm_up=False)
     whole = taken["plain maps"] + taken["plain curves"]
+    label = "maps + curves, times the plain script, from a notebook"
+    rows.append(Row(case.name, label, whole / taken["notebook"], "x", "≥ 4.5", "sl.measure"))
     rows.append(_ratio(case, "maps, times the plain script", taken, "plain maps", "maps", "≥ 10"))
     for screen, target in targets.items():
         name = _NAMES[screen]
