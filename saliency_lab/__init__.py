@@ -24,6 +24,11 @@ _HOMES = {
     "fill_images": "saliency_lab.imputation.fills",
     "bootstrap_interval": "saliency_lab.evaluation.rows.statistics",
     "paired_difference": "saliency_lab.evaluation.rows.statistics",
+    "relative_complexity": "saliency_lab.evaluation.hull.hulls",
+    "relative_sensitivity": "saliency_lab.evaluation.hull.sensitivity",
+    "convex_hulls": "saliency_lab.evaluation.hull.hulls",
+    "important_pixels": "saliency_lab.attribution.core.importance",
+    "gad": "saliency_lab.attribution.methods.gad",
     "UserError": "saliency_lab.errors",
 }
 
