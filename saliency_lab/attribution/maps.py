@@ -29,8 +29,7 @@ class NonFiniteError(UserError):
         shown = ", ".join(str(sample) for sample in self.sample_ids[:5])
         more = f" and {len(self.sample_ids) - 5} more" if len(self.sample_ids) > 5 else ""
         super().__init__(
-            f"Expected finite logits and maps, but got NaN or infinity for {shown}{more}. "
-            "`evaluator.on_nonfinite=skip` counts and leaves such images out."
+            f"Expected finite logits and maps, but got NaN or infinity for {shown}{more}."
         )
 
 

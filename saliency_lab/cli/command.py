@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
+from saliency_lab.cli.older_words import renamed
 from saliency_lab.cli.words import TASKS, overview, task_of
 from saliency_lab.errors import ProcessError, UserError
 from saliency_lab.runs.processes import (
@@ -60,6 +61,7 @@ def _exit_code(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         task, rest = task_of(arguments)
+        rest = renamed(rest)
         sweep = Sweep.of(rest)
         with _argv(rest), _hydra_raises():
             _hydra_main(task)

@@ -31,6 +31,9 @@ def run_task(config: DictConfig) -> None:
     if not isinstance(plain, dict):
         raise TypeError(f"Expected a mapping as configuration, but got {type(plain).__name__}")
     settings = {str(key): value for key, value in plain.items() if key != "hydra"}
+    if "classifier" in settings:
+        # The checkpoint is the truth about its model, whatever `model` was left at.
+        settings["model"] = settings["classifier"]["model"]
     task = str(settings["task"])
     configure_logging(directory, task)
     argv = sys.argv

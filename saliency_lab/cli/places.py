@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,32 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from saliency_lab.cli.sweep import sweep_directory
-from saliency_lab.config.identity import run_directory, training_config
+from saliency_lab.config.identity import (
+    NUMBERS,
+    component_source,
+    evaluator_label,
+    run_directory,
+)
+from saliency_lab.training.lookup import classifier_of
 
 # Choices that say how a run happens, or that are no more than a bundle of other choices: a value
 # of theirs that matters shows among the values that differ from the defaults.
-_NO_CHOICE = ("experiment", "trainer", "logger")
+_NO_CHOICE = ("experiment", "trainer", "logger", "evaluator", "callback")
 # Choices that the path itself names.
 _IN_PATH = ("data", "model", "method", "view")
+# Keys that are themselves computed from the rest.
+_COMPUTED = ("hydra", "classifier", "labels", "sources")
+# Groups whose components may lie outside of this package and decide numbers.
+_COMPONENTS = ("data", "model", "optimizer", "scheduler", "method")
 
 
 def register_resolvers() -> None:
     """Make the resolvers of conf/ known to OmegaConf."""
     for name, place in (
         ("run_directory", _run_directory),
-        ("training_directories", _training_directories),
+        ("classifier", _classifier),
+        ("evaluator_labels", _labels),
+        ("component_sources", _sources),
         ("sweep_directory", lambda root: sweep_directory(root.output_root)),
     ):
         # `_root_` is the name by which OmegaConf hands the configuration over.
@@ -35,32 +49,55 @@ def register_resolvers() -> None:
 
 def _run_directory(root: DictConfig) -> str:
     """The absolute run directory."""
-    return _placed(_plain(root), _defaults(root), _chosen(root))
+    config = {**_plain(root), "sources": _sources(root)}
+    if "classifier" in root:
+        config["classifier"] = _classifier(root)
+        # The checkpoint is the truth about its model, whatever `model` was left at.
+        config["model"] = config["classifier"]["model"]
+    directory = run_directory(config, _defaults(root), _chosen(root))
+    return str((Path(config["output_root"]) / directory).absolute())
 
 
-def _training_directories(root: DictConfig) -> list[str]:
-    """Where the training run that an evaluation is about may lie: first with the same
-    `data.limit`, then without one, since an evaluation of a few images is mostly about a
-    classifier that was trained on all of them.
-    """
-    config, defaults = training_config(_plain(root)), training_config(_defaults(root))
-    chosen = {group: choice for group, choice in _chosen(root).items() if group in config}
-    found = [_placed({**config, "output_root": root.output_root}, defaults, chosen)]
-    if config["data"].get("limit") is not None:
-        config["data"] = {**config["data"], "limit": None}
-        found.append(_placed({**config, "output_root": root.output_root}, defaults, chosen))
-    return found
+def _classifier(root: DictConfig) -> dict[str, Any]:
+    """The checkpoint that an evaluation is about."""
+    return classifier_of(_plain(root), given_keys(_hydra(root)))
 
 
-def _placed(config: dict[str, Any], defaults: dict[str, Any], chosen: dict[str, str]) -> str:
-    return str((Path(config["output_root"]) / run_directory(config, defaults, chosen)).absolute())
+def given_keys(hydra: Any) -> frozenset[str]:
+    """The keys and groups that the command line sets, an experiment's included."""
+    words = [str(word) for word in hydra.overrides.task]
+    keys = {word.lstrip("+~").partition("=")[0] for word in words}
+    return frozenset(keys | ({"model"} if "experiment" in keys else set()))
+
+
+def _labels(root: DictConfig) -> dict[str, str]:
+    """What each evaluator's files are called."""
+    mine, usual = _plain(root)["evaluator"], _defaults(root).get("evaluator", {})
+    return {
+        name: evaluator_label(name, component, usual.get(name, {}), component_source(component))
+        for name, component in mine.items()
+        if isinstance(component, dict)
+    }
+
+
+def _sources(root: DictConfig) -> dict[str, Any]:
+    """What decides the numbers and is no setting: texts outside this package, named files."""
+    plain = _plain(root)
+    found = {
+        group: source
+        for group in _COMPONENTS
+        if isinstance(plain.get(group), dict)
+        and not ("classifier" in root and group in ("model", "optimizer", "scheduler"))
+        and (source := component_source(plain[group])) is not None
+    }
+    return found if NUMBERS == 1 else {**found, "numbers": NUMBERS}
 
 
 def _defaults(root: DictConfig) -> dict[str, Any]:
     """The same group choices with no value changed but the seed."""
-    overrides = [f"{group}={choice}" for group, choice in _choices(root).items()]
-    defaults = _composed(root, overrides)
+    defaults = _composed(root, tuple(_words(root)))
     # The seed fills in other keys by interpolation; only its own value tells runs apart.
+    defaults = defaults.copy()
     OmegaConf.set_struct(defaults, False)
     defaults.seed = root.seed
     return _plain(defaults)
@@ -68,33 +105,52 @@ def _defaults(root: DictConfig) -> dict[str, Any]:
 
 def _chosen(root: DictConfig) -> dict[str, str]:
     """The group choices that are not the task's usual ones and that the path does not name."""
-    usual = _choices(_composed(root, []))
+    usual = _choices(_composed(root, ()))
     chosen = {
-        group: choice
+        group: str(choice)
         for group, choice in _choices(root).items()
-        if group not in _IN_PATH and usual.get(group) != choice
+        if group not in (*_IN_PATH, *_NO_CHOICE) and usual.get(group) != choice
     }
+    if "classifier" in root:
+        chosen = {key: value for key, value in chosen.items() if key not in _OF_TRAINING}
     # A person's own file may go by another name than the data set that it is a form of.
-    if "data" in root and root.data.get("name") != _hydra(root).runtime.choices.get("data"):
-        chosen["data"] = str(_hydra(root).runtime.choices.get("data"))
+    choice = _hydra(root).runtime.choices.get("data")
+    if "data" in root and root.data.get("name") != choice:
+        chosen["data"] = str(choice)
     return chosen
 
 
-def _choices(root: DictConfig) -> dict[str, str]:
+_OF_TRAINING = ("optimizer", "scheduler")
+
+
+def _choices(root: DictConfig) -> dict[str, Any]:
     return {
-        group: choice
+        str(group): choice
         for group, choice in _hydra(root).runtime.choices.items()
-        if choice is not None and group not in _NO_CHOICE and "/" not in group and "@" not in group
+        if choice is not None and "/" not in str(group) and "@" not in str(group)
     }
 
 
-def _composed(root: DictConfig, overrides: list[str]) -> DictConfig:
-    return (
-        GlobalHydra.instance()
-        .config_loader()
-        .load_configuration(
-            config_name=_hydra(root).job.config_name, overrides=overrides, run_mode=RunMode.RUN
-        )
+def _words(root: DictConfig) -> Iterator[str]:
+    for group, choice in _choices(root).items():
+        if group in ("experiment", "trainer", "logger", "callback"):
+            continue
+        several = not isinstance(choice, str)
+        yield f"{group}=[{','.join(choice)}]" if several else f"{group}={choice}"
+
+
+def _composed(root: DictConfig, overrides: tuple[str, ...]) -> DictConfig:
+    """A configuration of the same task, composed once for the same words."""
+    loader = GlobalHydra.instance().config_loader()
+    search = tuple(str(entry) for entry in loader.get_search_path().get_path())
+    return _compose(_hydra(root).job.config_name, overrides, search)
+
+
+@functools.lru_cache(maxsize=64)
+def _compose(name: str, overrides: tuple[str, ...], search: tuple[str, ...]) -> DictConfig:
+    loader = GlobalHydra.instance().config_loader()
+    return loader.load_configuration(
+        config_name=name, overrides=list(overrides), run_mode=RunMode.RUN
     )
 
 
@@ -105,6 +161,6 @@ def _hydra(root: DictConfig) -> Any:
 
 def _plain(config: DictConfig) -> dict[str, Any]:
     """Plain containers without what is itself computed from them."""
-    kept = [str(key) for key in config if key not in ("hydra", "training")]
+    kept = [str(key) for key in config if key not in _COMPUTED]
     plain = OmegaConf.to_container(OmegaConf.masked_copy(config, kept), resolve=True)
     return {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}

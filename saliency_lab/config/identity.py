@@ -1,23 +1,48 @@
-"""What a run is called: its directory is keyed by what is run, never by when or how."""
+"""What a run is called: its directory is keyed by what decides its numbers, never by when or how.
+
+Two runs share a directory if and only if their numbers must be equal. What decides them:
+
+- a training: its settings (data, model, optimizer, scheduler, trainer, seed);
+- an evaluation: the classifier, by the digest of its checkpoint, the images (data set, classes,
+  limit, split), the attribution method with its views, seed and precision;
+- both: the text of components that lie outside this package, the content of files that settings
+  name, and `NUMBERS`.
+
+An evaluator's settings decide its own rows alone, so they are part of its label in the run's
+directory (`evaluator_label`), not of the directory's name.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import importlib.util
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from saliency_lab.errors import UserError
 
+NUMBERS = 1
+"""Raised with any version that gives other numbers for the same settings."""
+
 # Keys that change how, where or how loudly a run happens, not what comes out of it.
 NOT_IDENTITY = (
     "task",
     "output_root",
-    "training",
     "overwrite",
     "continues",
     "hydra",
     "logger",
+    "callback",
+    "ckpt",
+    "classifier",
+    "labels",
+    "evaluator",
+    "examples",
+    "block_size",
+    "maps",
     "data.workers",
     "data.cache_dir",
     "data.root",
@@ -29,19 +54,44 @@ NOT_IDENTITY = (
     "trainer.threads",
     "trainer.progress",
     "trainer.timeout",
-    "evaluator.batch_size",
     "engine.frozen_copy",
     "engine.compile",
     "engine.calibration",
     "engine.maps_batch",
     "engine.scores_batch",
 )
+# What the classifier's digest stands for in an evaluation.
+_OF_THE_CLASSIFIER = (
+    "model",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "data.augment",
+    "data.batch_size",
+    "data.validation",
+)
 # Named in the path itself.
 IN_PATH = ("data.name", "model.name", "method.name", "view.names", "seed")
 # Decides a trained classifier; the rest of an evaluation's configuration does not.
 TRAINING = ("data", "model", "optimizer", "scheduler", "trainer", "seed")
-PAPER_VIEWS = ("original", "positive", "negative", "active", "inactive")
-LONGEST_NAME = 120
+ALL_VIEWS = ("original", "positive", "negative", "active", "inactive")
+LONGEST_NAME = 200
+_DIGITS = 10
+
+
+def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested configuration as one mapping with dotted keys: `trainer.max_epochs`."""
+    if not isinstance(config, Mapping):
+        return {prefix: config}
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        found.update(leaves(value, f"{prefix}.{key}" if prefix else str(key)))
+    return found
+
+
+def is_below(key: str, prefixes: Sequence[str]) -> bool:
+    """Whether a dotted key is one of these or lies below one of them."""
+    return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
 
 
 def decides(override: str) -> bool:
@@ -50,12 +100,12 @@ def decides(override: str) -> bool:
     The choice of a trainer does not: what it sets that matters is a key of its own.
     """
     key = override.lstrip("+~").split("=")[0]
-    return key != "trainer" and not _belongs(key, NOT_IDENTITY)
+    return key != "trainer" and not is_below(key, NOT_IDENTITY)
 
 
 def differences(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Leaves of `config` that are not the same in `defaults`, by dotted path, sorted."""
-    mine, theirs = _leaves(config), _leaves(defaults)
+    mine, theirs = leaves(config), leaves(defaults)
     return {key: mine[key] for key in sorted(mine) if key not in theirs or theirs[key] != mine[key]}
 
 
@@ -63,27 +113,35 @@ def conflicts(config: Mapping[str, Any], stored: Mapping[str, Any]) -> list[tupl
     """Keys that decide the outcome and have other values in a stored configuration.
 
     Keys that only one of the two has came or went with a version of the program, and are no
-    conflict. Each entry is (key, stored value, value now).
+    conflict; but what lies outside the settings (`sources`) must be the same on both sides. Each
+    entry is (key, stored value, value now).
     """
-    now, ignored = _leaves(config), _ignored(config)
-    return [
+    now, before, ignored = leaves(config), leaves(stored), _ignored(config)
+    found = [
         (key, old, now[key])
-        for key, old in sorted(_leaves(stored).items())
-        if key in now and now[key] != old and not _belongs(key, ignored)
+        for key, old in sorted(before.items())
+        if key in now and now[key] != old and not is_below(key, ignored)
+    ]
+    outside = sorted({key for key in {*now, *before} if key.startswith("sources.")})
+    return found + [
+        (key, before.get(key), now.get(key)) for key in outside if (key in now) != (key in before)
     ]
 
 
 def run_directory(
-    config: Mapping[str, Any], defaults: Mapping[str, Any], chosen: Mapping[str, str] | None = None
+    config: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    chosen: Mapping[str, str] | None = None,
 ) -> Path:
     """The directory of a run, relative to the output root.
 
-    `task/data/model[/method]/seed-S[+group-choice…][+key-value…]`, where the keys are those that
-    differ from the defaults of the same group choices; a long list is cut and a digest of all of
-    it appended.
+    `task/data/model[/method]/seed-S[+classifier-DIGEST][+group-choice…][+key-value…]`, where the
+    keys are those that decide and differ from the defaults of the same group choices; a long list
+    is cut and a digest of all of it appended.
 
     Args:
-        config: the resolved configuration as plain containers.
+        config: the resolved configuration as plain containers. Of an evaluation, `model` is the
+            classifier's own and `classifier.sha256` its digest.
         defaults: the same group choices with no value changed.
         chosen: group choices that are not the usual ones and that the path does not name.
     """
@@ -91,15 +149,95 @@ def run_directory(
     parts += [_named(config, group) for group in ("data", "model") if group in config]
     if "method" in config:
         parts.append(method_label(config))
-    rest = {
+    rest: dict[str, Any] = {}
+    if "classifier" in config:
+        rest["classifier"] = str(config["classifier"]["sha256"])[:_DIGITS]
+    rest |= dict(sorted((chosen or {}).items()))
+    rest |= {
         key: value
         for key, value in differences(config, defaults).items()
-        if key not in IN_PATH and not _belongs(key, _ignored(config))
+        if key not in IN_PATH and not is_below(key, _ignored(config))
     }
-    return Path(
-        *[_safe(part) for part in parts],
-        _joined(config["seed"], {**dict(sorted((chosen or {}).items())), **rest}),
-    )
+    return Path(*[_safe(part) for part in parts], _joined(f"seed-{config['seed']}", rest))
+
+
+def evaluator_label(
+    name: str, settings: Mapping[str, Any], defaults: Mapping[str, Any], source: str | None
+) -> str:
+    """What an evaluator's files in a run's directory are called: its name and what is not default.
+
+    Args:
+        name: of its yaml.
+        settings: its component.
+        defaults: the component with no value changed.
+        source: digest of its text where it lies outside this package, else None.
+    """
+    rest = differences(settings, defaults)
+    return _joined(_safe(name), rest | ({} if source is None else {"source": source}))
+
+
+def component_source(component: Mapping[str, Any]) -> str | None:
+    """Digest of the text of a component's module and of the files that its settings name.
+
+    None where the component is this package's own and names no file. Nothing is imported but the
+    packages that hold the module.
+    """
+    state, found = hashlib.sha256(), False
+    for text in _outside(component):
+        state.update(text)
+        found = True
+    return state.hexdigest()[:_DIGITS] if found else None
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def training_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that decides which trained classifier is meant."""
+    return {"task": "train", **{key: config[key] for key in TRAINING if key in config}}
+
+
+def method_label(config: Mapping[str, Any]) -> str:
+    """`active` for the gradient's view, `smoothgrad-active` for another method's."""
+    method, names = str(config["method"]["name"]), config["view"]["names"]
+    if names == "all" or tuple(names) == ALL_VIEWS:
+        view = "all"
+    else:
+        view = names if isinstance(names, str) else "+".join(names)
+    return view if method == "gradient" else f"{method}-{view}"
+
+
+def _outside(component: Mapping[str, Any]) -> Iterator[bytes]:
+    for key, value in component.items():
+        if isinstance(value, Mapping):
+            yield from _outside(value)
+        elif key == "_target_":
+            module = str(value).rpartition(".")[0]
+            if module and module.partition(".")[0] != __name__.partition(".")[0]:
+                yield from _module_text(module)
+        elif isinstance(value, str) and _names_file(value):
+            yield file_digest(Path(value)).encode()
+
+
+def _names_file(value: str) -> bool:
+    # A word without a suffix is a choice, even where a file of that name happens to lie about.
+    return len(value) < 4096 and bool(Path(value).suffix) and Path(value).is_file()
+
+
+def _module_text(module: str) -> Iterator[bytes]:
+    # A class named through its module (`module.Class.method`) lies in the longest importable part.
+    while module:
+        try:
+            spec = importlib.util.find_spec(module)
+        except (ImportError, ValueError, AttributeError):
+            spec = None
+        if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
+            yield Path(spec.origin).read_bytes()
+            return
+        module = module.rpartition(".")[0]
 
 
 def _named(config: Mapping[str, Any], group: str) -> str:
@@ -109,45 +247,41 @@ def _named(config: Mapping[str, Any], group: str) -> str:
     return str(name)
 
 
-def training_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that decides which trained classifier is meant."""
-    return {"task": "train", **{key: config[key] for key in TRAINING}}
-
-
-def method_label(config: Mapping[str, Any]) -> str:
-    """`active` for the gradient's view, `smoothgrad-active` for another source's."""
-    method, names = config["method"]["name"], config["view"]["names"]
-    if tuple(names) == PAPER_VIEWS:
-        view = "paper"
-    else:
-        view = names if isinstance(names, str) else "+".join(names)
-    return view if method == "gradient" else f"{method}-{view}"
-
-
 def _ignored(config: Mapping[str, Any]) -> Sequence[str]:
-    # A tree of class folders has no identity but its place; the named data sets do.
+    ignored: list[str] = list(NOT_IDENTITY)
     if config.get("data", {}).get("name") == "folder":
-        return [key for key in NOT_IDENTITY if key != "data.root"]
-    return NOT_IDENTITY
+        # A tree of class folders has no identity but its place; the named data sets do.
+        ignored.remove("data.root")
+    if "classifier" in config:
+        ignored += _OF_THE_CLASSIFIER
+    return ignored
 
 
-def _belongs(key: str, prefixes: Sequence[str]) -> bool:
-    return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
-
-
-def _joined(seed: Any, rest: Mapping[str, Any]) -> str:
-    name = "+".join([f"seed-{seed}", *(f"{key}-{_text(value)}" for key, value in rest.items())])
-    safe = _safe(name)
-    if safe == name and len(name) <= LONGEST_NAME:
-        return name
+def _joined(name: str, rest: Mapping[str, Any]) -> str:
+    full = "+".join([name, *(f"{key}-{_text(value)}" for key, value in rest.items())])
+    if len(full) <= LONGEST_NAME and all(_is_plain(value) for value in rest.values()):
+        return full
     # What was cut or replaced would otherwise make two runs one.
-    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
-    return f"{safe[: LONGEST_NAME - 11]}-{digest}"
+    told = json.dumps([name, dict(rest)], sort_keys=True, default=str)
+    digest = hashlib.sha256(told.encode()).hexdigest()[:_DIGITS]
+    return f"{_safe(full)[: LONGEST_NAME - _DIGITS - 1]}-{digest}"
+
+
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.]*|[0-9a-f]{10}")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value's text can be that of no other value."""
+    if isinstance(value, str):
+        return bool(_WORD.fullmatch(value)) and value not in ("null", "true", "false")
+    return value is None or isinstance(value, bool | int | float)
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "_".join(_text(item) for item in value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1 and 1.0 are one number
     return (
         "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     )
@@ -156,12 +290,3 @@ def _text(value: Any) -> str:
 def _safe(name: str) -> str:
     # Kept: what shells, file systems and Hydra's override grammar (`ckpt=…`) take without quotes.
     return "".join(c if c.isascii() and (c.isalnum() or c in "._-+") else "_" for c in name)
-
-
-def _leaves(config: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(config, Mapping):
-        return {prefix: config}
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        found.update(_leaves(value, f"{prefix}.{key}" if prefix else str(key)))
-    return found

@@ -33,6 +33,8 @@ class TrainConfig(RunConfig):
     scheduler: Component = MISSING
     trainer: Component = MISSING
     logger: Component = MISSING
+    # Computed: what decides the numbers beside the settings.
+    sources: dict[str, Any] = MISSING
 
 
 @dataclass
@@ -43,19 +45,34 @@ class TrainTaskConfig(TrainConfig):
 
 
 @dataclass
-class EvaluateConfig(TrainConfig):
-    """A trained classifier, a method and how it is measured."""
+class MapsConfig(TrainConfig):
+    """A trained classifier and an attribution method."""
 
     ckpt: str | None = None
     method: Component = MISSING
     view: Component = MISSING
-    evaluator: Component = MISSING
     engine: Component = MISSING
-    training: list[str] = MISSING
+    # Computed: the checkpoint that is meant.
+    classifier: dict[str, Any] = MISSING
 
 
 @dataclass
-class ExplainConfig(EvaluateConfig):
+class EvaluateConfig(MapsConfig):
+    """How the maps are measured, and on which images."""
+
+    evaluator: dict[str, Any] = MISSING
+    split: str = "test"
+    maps: str = "discard"
+    examples: int = 50
+    on_nonfinite: str = "error"
+    resamples: int = 1000
+    block_size: int | None = None
+    # Computed: what each evaluator's files are called.
+    labels: dict[str, str] = MISSING
+
+
+@dataclass
+class ExplainConfig(MapsConfig):
     """Maps to look at: of test images of each class, or of a person's own files."""
 
     images: list[str] = field(default_factory=list)

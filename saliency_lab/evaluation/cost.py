@@ -45,12 +45,12 @@ class CostMeter:
         self._stages[stage] = {name: now[name] - self._since[name] for name in now}
         self._since = now
 
-    def totals(self) -> dict[str, Any]:
-        """Per stage: images forward, images backward, seconds; and the peak memory in bytes.
+    def totals(self, stage: str) -> dict[str, Any]:
+        """Of a stage, images forward, images backward, seconds; and the peak memory in bytes.
 
         The peak is that of the process (on a GPU: of its tensors) since the context was entered.
         """
-        return {**self._stages, "peak_bytes": _peak_bytes(self._device)}
+        return {stage: self._stages[stage], "peak_bytes": _peak_bytes(self._device)}
 
     def _now(self) -> dict[str, float]:
         if self._device.type == "cuda":

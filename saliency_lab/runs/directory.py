@@ -8,7 +8,7 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,17 @@ def begin(directory: Path, config: Mapping[str, Any], *, overwrite: bool, **know
     write_json(directory / "environment.json", environment(int(config["seed"])))
     (directory / ERROR).unlink(missing_ok=True)
     write_json(directory / SUMMARY, {"task": config["task"], "status": "running", **known})
+
+
+def say_running(directory: Path, parts: Sequence[str]) -> None:
+    """Note in the summary of a finished run that further parts of it are being made.
+
+    The run stays finished: what it held before is whole, whatever becomes of the new parts.
+    """
+    for leftover in directory.rglob(".*.part*"):
+        leftover.unlink()
+    (directory / ERROR).unlink(missing_ok=True)
+    write_json(directory / SUMMARY, {**read_summary(directory), "running": list(parts)})
 
 
 def finish(directory: Path, summary: Mapping[str, Any]) -> None:

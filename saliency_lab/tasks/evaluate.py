@@ -4,112 +4,90 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import pandas as pd
 import pytorch_lightning as pl
 
 from saliency_lab.config.binding import bound_arguments, built
 from saliency_lab.data.module import ImageData
-from saliency_lab.errors import UserError
-from saliency_lab.evaluation.deletion.evaluator import DeletionEvaluator, DeletionSettings, Method
-from saliency_lab.evaluation.loop import Measured
-from saliency_lab.evaluation.rows.results import (
-    area_table,
-    comparisons,
-    completeness_table,
-    curve_table,
-    image_areas,
-    mean_cost,
+from saliency_lab.errors import UserError, unknown_choice
+from saliency_lab.evaluation.base import Evaluator
+from saliency_lab.evaluation.context import Method
+from saliency_lab.evaluation.kept_maps import KeptMaps
+from saliency_lab.evaluation.loop import (
+    MAPS,
+    EvaluationLoop,
+    MeasuredNetwork,
+    Plan,
+    block_size,
 )
-from saliency_lab.evaluation.rows.shards import Parts, readable
-from saliency_lab.evaluation.rows.statistics import accuracy_interval
+from saliency_lab.evaluation.rows.format import (
+    is_readable,
+    kept_maps_folder,
+    rows_path,
+    shards_folder,
+)
+from saliency_lab.evaluation.rows.shards import Shards
 from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.models.classifier import Classifier
-from saliency_lab.report.drawing.figures import curves_figure, figure_bytes
 from saliency_lab.report.drawing.palette import label_of
 from saliency_lab.report.drawing.terminal import print_table
 from saliency_lab.runs.agreement import agreed
-from saliency_lab.runs.directory import begin, finish, held, is_finished, read_summary
-from saliency_lab.runs.files import atomic_path
+from saliency_lab.runs.directory import held, is_finished, read_summary
 from saliency_lab.runs.processes import process_rank
+from saliency_lab.runs.progress import rate_text
 from saliency_lab.tasks.components import checked, tracker
+from saliency_lab.tasks.results import begin_evaluation, write_results
 from saliency_lab.tracking.records import record_evaluation
 from saliency_lab.tracking.tracking import Record
 from saliency_lab.training.components import data_module, lightning_trainer
-from saliency_lab.training.lookup import trained_checkpoint
 
 log = logging.getLogger(__name__)
 
-ROWS = "rows.parquet"
+_CHOICES = {"split": ("test", "train"), "on_nonfinite": ("error", "skip")}
 
 
 def is_done(config: Mapping[str, Any], directory: Path) -> bool:
-    """Whether the directory holds all that the configuration asks for.
-
-    It does not where the classifier has been trained anew since, or the rows were damaged.
-    """
-    if config["overwrite"] or not is_finished(directory):
-        return False
-    measured = read_summary(directory).get("checkpoint", {}).get("sha256")
-    return measured == _digest(trained_checkpoint(config)) and readable(directory / ROWS)
+    """Whether the directory holds all that the configuration asks for, undamaged."""
+    return not config["overwrite"] and not _missing(config, directory)
 
 
 def run(config: Mapping[str, Any], directory: Path) -> None:
-    """Measure the maps that the configuration names, or go on where a killed run stopped.
+    """Measure the maps that the configuration names with every evaluator that has not yet.
+
+    A killed run is resumed from its last finished block.
 
     Raises:
         UserError: no trained classifier, wrong settings, or data that is not the classifier's.
     """
     checked(config)
+    _check_choices(config)
+    evaluators = configured_evaluators(config)
     method = configured_method(config)
-    settings = built(config["evaluator"], "evaluator")
     trainer = lightning_trainer(config, directory, [])
     with contextlib.ExitStack() as stack:
-        checkpoint = agreed(trainer, lambda: _checkpoint_to_measure(config, directory, stack))
-        if checkpoint is None:
+        labels = agreed(trainer, lambda: _begun(config, directory, stack))
+        if not labels:
             say_done(directory)
             return
         with tracker(config).run(config, directory) as record:
-            _evaluated(config, directory, trainer, method, settings, checkpoint, record)
+            wanted = {label: evaluators[label] for label in labels}
+            _evaluated(config, directory, trainer, method, wanted, record)
     if trainer.is_global_zero:
-        _show(read_summary(directory), directory)
+        _show(read_summary(directory), directory, labels)
 
 
 def say_done(directory: Path) -> None:
     """Tell the user that there is nothing to do, and what came of it then."""
     if process_rank() == 0:
-        print(f"finished already (overwrite=true starts anew): {directory}")
-        _show(read_summary(directory), directory)
-
-
-def _checkpoint_to_measure(
-    config: Mapping[str, Any], directory: Path, stack: contextlib.ExitStack
-) -> dict[str, str] | None:
-    """The classifier's file and digest, with the directory held and begun; None: all is done."""
-    if is_done(config, directory):
-        return None
-    checkpoint = trained_checkpoint(config)
-    stack.enter_context(held(directory))
-    if is_done(config, directory):
-        return None  # by the process that held it until now
-    known = {"path": str(checkpoint), "sha256": _digest(checkpoint)}
-    before = read_summary(directory).get("checkpoint", {}).get("sha256")
-    stale = before not in (None, known["sha256"])
-    if stale:
-        log.info("the checkpoint has changed since %s was made: starting anew", directory)
-    begin(directory, config, overwrite=config["overwrite"] or stale, checkpoint=known)
-    return known
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+        print(f"already finished; pass overwrite=true to rerun: {directory}")
+        summary = read_summary(directory)
+        _show(summary, directory, list(summary["evaluators"]))
 
 
 def configured_method(config: Mapping[str, Any]) -> Method:
@@ -121,53 +99,150 @@ def configured_method(config: Mapping[str, Any]) -> Method:
     return Method.of(config["method"]["name"], source, config["view"])
 
 
+def configured_evaluators(config: Mapping[str, Any]) -> dict[str, Evaluator]:
+    """The evaluators of a configuration by their labels.
+
+    Raises:
+        UserError: none is chosen, or one's settings or target are wrong.
+    """
+    found: dict[str, Evaluator] = {}
+    for name, component in config["evaluator"].items():
+        if not isinstance(component, dict):
+            raise UserError(
+                f"Expected `evaluator` to hold one section per evaluator, but got `{name}` in it; "
+                "a yaml of conf/evaluator begins with the line: # @package evaluator.NAME"
+            )
+        evaluator = built(component, f"evaluator.{name}")
+        if not isinstance(evaluator, Evaluator):
+            raise UserError(
+                f"Expected `evaluator.{name}._target_` to give an Evaluator, but got "
+                f"{type(evaluator).__name__}"
+            )
+        found[config["labels"][name]] = evaluator
+    if not found:
+        raise UserError("Expected `evaluator` to name at least one evaluator, but got none")
+    return found
+
+
+def _check_choices(config: Mapping[str, Any]) -> None:
+    for key, allowed in _CHOICES.items():
+        if config[key] not in allowed:
+            raise unknown_choice(key, config[key], allowed)
+    for key, least in (("examples", 0), ("resamples", 1), ("block_size", 1)):
+        if config[key] is not None and config[key] < least:
+            raise UserError(f"Expected `{key}` to be at least {least}, but got {config[key]}")
+
+
+def _missing(config: Mapping[str, Any], directory: Path) -> list[str]:
+    """The labels of the evaluators whose rows are not there yet, or were damaged."""
+    known = read_summary(directory).get("evaluators", {}) if is_finished(directory) else {}
+    return [
+        label
+        for label in config["labels"].values()
+        if label not in known or not is_readable(rows_path(directory, label))
+    ]
+
+
+def _begun(
+    config: Mapping[str, Any], directory: Path, stack: contextlib.ExitStack
+) -> Sequence[str]:
+    """The evaluators that have work to do, with the directory held and begun; none: all is done."""
+    if is_done(config, directory):
+        return ()
+    stack.enter_context(held(directory))
+    if is_done(config, directory):
+        return ()  # by the process that held it until now
+    labels = list(config["labels"].values()) if config["overwrite"] else _missing(config, directory)
+    begin_evaluation(config, directory, labels)
+    return labels
+
+
 def _evaluated(
     config: Mapping[str, Any],
     directory: Path,
     trainer: pl.Trainer,
     method: Method,
-    settings: DeletionSettings,
-    checkpoint: Mapping[str, str],
+    evaluators: Mapping[str, Evaluator],
     record: Record | None,
 ) -> None:
     began = time.monotonic()
-    model = load_classifier(Path(checkpoint["path"]))
+    classifier = config["classifier"]
+    model = load_classifier(Path(classifier["path"]))
     data = data_module(config)
     _require_same_classes(model, data)
-    block = settings.block_size(data.input_shape, trainer.strategy.root_device)
-    data.eval_split, data.eval_batch_size = settings.split, block
+    block = block_size(config["block_size"], data.input_shape, trainer.strategy.root_device)
+    data.eval_split, data.eval_batch_size = config["split"], block
     data.download()
     data.setup("test")
-    ids = data.ids(settings.split)
-    parts = Parts(directory, len(ids), block)
-    finished = agreed(trainer, parts.done)
+    plan = _plan(config, directory, data, method, evaluators, block)
+    finished = agreed(trainer, lambda: _done_blocks(plan))
     data.done_blocks = lambda: finished
+    count = plan.shards[MAPS].count
     if finished:
-        log.info("going on: %d of %d blocks are done", len(finished), parts.count)
+        log.info("resuming: %d of %d blocks already done", len(finished), count)
     if trainer.world_size > 1 and trainer.is_global_zero:
-        left = parts.count - len(finished)
-        log.info("%d processes take %d blocks in turn", trainer.world_size, left)
-    kept = np.random.default_rng(config["seed"]).permutation(len(ids))[: settings.examples]
-    engine = built(config["engine"], "engine")
-    earlier = parts.meta(finished[-1])["engine"] if finished else None
-    evaluator = DeletionEvaluator(
-        settings, method, engine, parts, kept, int(config["seed"]), earlier
-    )
+        left = count - len(finished)
+        log.info("distributing %d blocks over %d processes", left, trainer.world_size)
+    if finished:
+        plan.earlier.update(plan.shards[MAPS].meta(finished[-1])["engine"])  # type: ignore[attr-defined]
     # The trainer is older than what it calls: its processes had to agree on the blocks first.
-    trainer.callbacks.append(evaluator)  # type: ignore[attr-defined]
+    trainer.callbacks.append(EvaluationLoop(plan))  # type: ignore[attr-defined]
     looped = time.monotonic()
-    trainer.test(Measured(model.network), datamodule=data, verbose=False)
+    trainer.test(MeasuredNetwork(model.network), datamodule=data, verbose=False)
     trainer.strategy.barrier()
     if not trainer.is_global_zero:
         return
-    rate = parts.images_left(finished) / (time.monotonic() - looped)
-    log.info("%.1f images/s in the test loop", rate)
-    summary = _results(config, directory, data, settings, method, parts)
-    summary["checkpoint"] = dict(checkpoint)
-    summary["seconds"] = time.monotonic() - began
+    images = len(data.ids(config["split"])) - sum(_block_images(plan, n) for n in finished)
+    log.info("%s images/s in the test loop", rate_text(images / (time.monotonic() - looped)))
+    seconds = time.monotonic() - began
+    summary = write_results(config, directory, plan, seconds)
     record_evaluation(record, summary, directory)
-    finish(directory, summary)
-    parts.clear()
+    for shards in plan.shards.values():
+        shards.clear()
+    with contextlib.suppress(OSError):
+        shards_folder(directory, MAPS).parent.rmdir()
+
+
+def _plan(
+    config: Mapping[str, Any],
+    directory: Path,
+    data: ImageData,
+    method: Method,
+    evaluators: Mapping[str, Evaluator],
+    block: int,
+) -> Plan:
+    split, seed = config["split"], int(config["seed"])
+    size = len(data.ids(split))
+    shards = {
+        label: Shards(shards_folder(directory, label), size, block) for label in (MAPS, *evaluators)
+    }
+    kept_folder = kept_maps_folder(directory)
+    keeps = config["maps"] == "keep" or kept_folder.is_dir()
+    chosen = np.random.default_rng(seed).permutation(size)[: config["examples"]]
+    home = config["classifier"]["directory"]
+    return Plan(
+        evaluators=evaluators,
+        shards=shards,
+        method=method,
+        engine=built(config["engine"], "engine"),
+        data=data,
+        split=split,
+        seed=seed,
+        on_nonfinite=config["on_nonfinite"],
+        kept_maps=KeptMaps(kept_folder, method.views) if keeps else None,
+        examples=frozenset(chosen.tolist()),
+        training=None if home is None else Path(home),
+        earlier={},
+    )
+
+
+def _done_blocks(plan: Plan) -> list[int]:
+    done = [set(shards.done()) for shards in plan.shards.values()]
+    return sorted(set.intersection(*done))
+
+
+def _block_images(plan: Plan, number: int) -> int:
+    return cast(int, plan.shards[MAPS].meta(number)["images"])
 
 
 def _require_same_classes(model: Classifier, data: ImageData) -> None:
@@ -179,102 +254,35 @@ def _require_same_classes(model: Classifier, data: ImageData) -> None:
         )
 
 
-def _results(
-    config: Mapping[str, Any],
-    directory: Path,
-    data: ImageData,
-    settings: DeletionSettings,
-    method: Method,
-    parts: Parts,
-) -> dict[str, Any]:
-    """Merge the blocks, write rows, areas, curves, examples and the figure; the summary."""
-    rows = parts.rows()
-    if rows.empty:
-        raise UserError("Expected at least one image with finite maps, but all were skipped")
-    metas = list(parts.metas())
-    areas = image_areas(rows)
-    curves = curve_table(rows, settings.resamples)
-    _write_table(rows, directory / ROWS)
-    _write_table(areas, directory / "areas.parquet")
-    with atomic_path(directory / "curves.csv") as path:
-        curves.to_csv(path, index=False)
-    completeness = completeness_table(metas)
-    if len(completeness):
-        with atomic_path(directory / "completeness.csv") as path:
-            completeness.to_csv(path, index=False)
-    examples = parts.examples()
-    if examples:
-        with atomic_path(directory / "examples.npz") as path:
-            np.savez_compressed(path, allow_pickle=False, **examples)
-    title = f"{data.name} · {config['model']['name']} · {settings.split}"
-    with atomic_path(directory / "figures" / "curves.png") as path:
-        path.write_bytes(figure_bytes(curves_figure(curves, title), "png"))
-    first = rows.drop_duplicates("sample_id")
-    intact = rows[rows["fraction"] == settings.fractions[0]].drop_duplicates("sample_id")
-    accuracy = accuracy_interval(int((intact["prediction"] == intact["label"]).sum()), len(first))
-    return {
-        "task": "evaluate",
-        "data": {
-            "name": data.name,
-            "split": settings.split,
-            "images": len(first),
-            "classes": list(data.class_names),
-            "fingerprint": data.fingerprint(settings.split),
-        },
-        "model": {"name": config["model"]["name"]},
-        "seed": config["seed"],
-        "method": method.name,
-        "views": list(method.views),
-        "control": bool(config["method"].get("control", False)),
-        "accuracy": accuracy._asdict(),
-        "protocol": settings.protocol,
-        "fractions": list(settings.fractions),
-        "areas": area_table(areas, settings.resamples),
-        "comparisons": comparisons(areas, settings.resamples),
-        "cost": {f"{method.name}/{'+'.join(method.views)}": mean_cost(metas)},
-        "completeness": _completeness_summary(completeness),
-        "engine": metas[-1]["engine"],
-        "skipped": {"nonfinite": sum(len(meta["skipped"]) for meta in metas)},
-    }
-
-
-def _completeness_summary(table: pd.DataFrame) -> dict[str, float] | None:
-    """Errors over images beside the size of what they are errors of; None where none is claimed."""
-    if table.empty:
-        return None
-    error = table["error"]
-    return {
-        "mean_error": float(error.mean()),
-        "median_error": float(error.median()),
-        "max_error": float(error.max()),
-        "mean_change": float(table["change"].abs().mean()),
-    }
-
-
-def _write_table(frame: pd.DataFrame, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        frame.to_parquet(temporary, index=False)
-
-
-def _show(summary: Mapping[str, Any], directory: Path) -> None:
-    rows = [
-        [
-            label_of(row["method"], row["view"]),
-            row["mode"],
-            row["fill"],
-            row["area"],
-            f"[{row['low']:.4f}, {row['high']:.4f}]",
-            summary["data"]["images"],
-        ]
-        for row in summary["areas"]
-        if row["score"] == "allegiance"
-    ]
-    accuracy = summary["accuracy"]["value"]
-    title = f"Area under the allegiance curve, accuracy {accuracy:.4f}"
+def _show(summary: Mapping[str, Any], directory: Path, labels: Sequence[str]) -> None:
     complete = summary.get("completeness")
     if complete:
         print(
-            f"completeness: attributions miss their sum by {complete['mean_error']:.2g} on average "
-            f"(at most {complete['max_error']:.2g}) of {complete['mean_change']:.3g} logits"
+            f"completeness error: mean {complete['mean_error']:.2g}, max "
+            f"{complete['max_error']:.2g}, of {complete['mean_change']:.3g} logits on average"
         )
-    print_table(title, ["map", "mode", "fill", "area", "95 %", "images"], rows, wrote=directory)
+    for warning in summary["warnings"]:
+        print(f"warning: {warning}")
+    for label in labels:
+        found = summary["evaluators"][label]
+        names = [score["name"] for score in found["scores"]]
+        values: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+        for mean in found["means"]:
+            key = (label_of(mean["method"], mean["view"]), *mean["condition"].values())
+            values.setdefault(key, {})[mean["score"]] = mean
+        rows = [[*key, *_cells(scores, names)] for key, scores in values.items()]
+        better = found["scores"][0]["better"]
+        title = f"{label}: {names[0]}" + (f", {better} is better" if better else "")
+        accuracy = summary["accuracy"]["value"]
+        columns = ["map", *found["conditions"], names[0], "95 %", *names[1:], "images"]
+        print_table(f"{title}; accuracy {accuracy:.4f}", columns, rows)
+    print(f"wrote {directory}")
+
+
+def _cells(scores: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[object]:
+    main = scores.get(names[0])
+    first: list[object] = [None, ""]
+    if main is not None:
+        first = [main["value"], f"[{main['low']:.4f}, {main['high']:.4f}]"]
+    others = [scores[name]["value"] if name in scores else None for name in names[1:]]
+    return [*first, *others, max(mean["images"] for mean in scores.values())]

@@ -20,7 +20,7 @@ from saliency_lab.attribution.maps import maps, require_finite
 from saliency_lab.data.decoding import DAMAGE, decoded
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError, unknown_choice
-from saliency_lab.evaluation.deletion.evaluator import Method
+from saliency_lab.evaluation.context import Method
 from saliency_lab.frozen import intact_logits
 from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.models.classifier import Classifier
@@ -33,7 +33,6 @@ from saliency_lab.runs.processes import process_rank
 from saliency_lab.tasks.components import checked
 from saliency_lab.tasks.evaluate import configured_method
 from saliency_lab.training.components import data_module
-from saliency_lab.training.lookup import trained_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     if process_rank() > 0:
         return  # a handful of images is the work of one process
     method = configured_method(config)
-    checkpoint = trained_checkpoint(config)
+    checkpoint = Path(config["classifier"]["path"])
     with held(directory):
         begin(directory, config, overwrite=True, checkpoint={"path": str(checkpoint)})
         model = load_classifier(checkpoint).to(_device(config))

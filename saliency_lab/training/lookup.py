@@ -1,73 +1,233 @@
-"""The checkpoint that an evaluation or explanation is about."""
+"""The classifier that an evaluation or explanation is about, found before anything heavy starts."""
 
 from __future__ import annotations
 
-import logging
+import functools
+import pickle
 import shlex
 import sys
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from saliency_lab.config.identity import conflicts, file_digest, leaves, training_config
 from saliency_lab.errors import UserError
-from saliency_lab.runs.directory import is_finished
-from saliency_lab.training.checkpoints import newest_checkpoint
+from saliency_lab.runs.directory import CONFIG, is_finished
 
-log = logging.getLogger(__name__)
-
-# Overrides of `evaluate` and `explain` that say nothing about the training.
-_NOT_TRAINING = (
-    "method",
-    "view",
-    "evaluator",
-    "engine",
-    "ckpt",
-    "images",
-    "target",
-    "per_class",
-    "hydra",
-    "overwrite",
-    "trainer.devices",
-    "trainer=",
-    "-",
-    "logger",
-    "data.limit",
-)
+_NAMES = ("last.ckpt", "previous.ckpt")
+_LIMIT = "data.limit"
+_SHOWN = 5
 
 
-def trained_checkpoint(config: Mapping[str, Any]) -> Path:
-    """The file, or a training's newest, that `ckpt` names; else that of the matching training run.
+def classifier_of(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """The checkpoint that a configuration means, its digest, and what it says of itself.
+
+    With `ckpt`, that file, or the newest of that run directory. Else the finished training of
+    these settings below `output_root`: `data.limit` is that of the evaluated images, so the one
+    that was trained on all images; where there is none but one with a limit, that one.
+
+    Args:
+        config: resolved; `data`, `model` and the other settings of a training.
+        given: dotted keys and groups that the command line sets.
+
+    Returns:
+        path, sha256, directory (the training's, or None), model (its settings), data (its name).
 
     Raises:
-        UserError: there is none; the message says which command trains it.
+        UserError: there is no such classifier, or `model` says otherwise than the checkpoint. The
+            message lists trainings near by and the command for each.
     """
-    if config["ckpt"] is not None:
-        path = Path(config["ckpt"])
-        named = path if path.is_file() else newest_checkpoint(path)
-        if named is None:
-            raise UserError(
-                "Expected `ckpt` to be a checkpoint or the directory of a training, but there is "
-                f"none at '{path}'"
-            )
-        return named
-    directories = [Path(directory) for directory in config["training"]]
-    for directory in directories:
-        found = newest_checkpoint(directory) if is_finished(directory) else None
+    named = config.get("ckpt")
+    path = _trained(config) if named is None else _named(Path(named))
+    facts = checkpoint_facts(path)
+    _require_same_model(config, facts, path, given)
+    home = path.parent.parent if path.parent.name == "checkpoints" else None
+    return {
+        "path": str(path),
+        "sha256": _digest(path, path.stat().st_mtime_ns),
+        "directory": None if home is None or not (home / CONFIG).is_file() else str(home),
+        "model": dict(facts["model"]),
+        "data": facts.get("data"),
+    }
+
+
+def checkpoint_facts(path: Path) -> dict[str, Any]:
+    """What a checkpoint of this program says of its model, read without its tensors or torch.
+
+    Raises:
+        UserError: the file is truncated, or no checkpoint of this program.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            record = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            with archive.open(record) as file:
+                content = _PlainParts(file).load()
+    except (zipfile.BadZipFile, StopIteration, pickle.UnpicklingError, OSError, EOFError) as error:
+        raise UserError(
+            f"Expected `ckpt` to be a readable checkpoint, but '{path}' is truncated or of another "
+            f"kind ({type(error).__name__})"
+        ) from error
+    facts = content.get("facts") if isinstance(content, dict) else None
+    if not isinstance(facts, dict) or not {"model", "classes", "input_shape"} <= facts.keys():
+        raise UserError(
+            f"Expected `ckpt` to be a checkpoint of this program's train task, but '{path}' "
+            "carries no description of its model"
+        )
+    return facts
+
+
+class _Ignored:
+    """Stands for whatever is not a plain container: tensors, and the functions that build them."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+
+class _Mapping(dict[Any, Any]):
+    """Stands for an OrderedDict, whose further attributes are ignored."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _PlainParts(pickle.Unpickler):
+    """Reads plain containers and nothing else; no code of the file is run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return _Mapping
+        return _Ignored
+
+    def persistent_load(self, pid: object) -> Any:
+        return None
+
+
+def newest_file(directory: Path) -> Path | None:
+    """The last checkpoint of a run directory that is whole as far as its end tells, or None."""
+    for name in _NAMES:
+        path = directory / "checkpoints" / name
+        if path.is_file() and zipfile.is_zipfile(path):
+            return path
+    return None
+
+
+@functools.lru_cache(maxsize=32)
+def _digest(path: Path, changed: int) -> str:
+    """The file's digest, computed once for each time of change."""
+    return file_digest(path)
+
+
+def _named(path: Path) -> Path:
+    named = path if path.is_file() else newest_file(path)
+    if named is None:
+        raise UserError(
+            "Expected `ckpt` to be a checkpoint or the directory of a training, but there is "
+            f"none at '{path}'"
+        )
+    return named.absolute()
+
+
+def _trained(config: Mapping[str, Any]) -> Path:
+    wanted = training_config(config)
+    near = list(_near_by(config, wanted))
+    matching = [(directory, keys) for directory, keys in near if set(keys) <= {_LIMIT}]
+    finished = [(d, keys) for d, keys in matching if is_finished(d) and newest_file(d)]
+    unlimited = [d for d, _ in finished if _stored(d).get("data", {}).get("limit") is None]
+    usable = unlimited or [directory for directory, _ in finished]
+    if len(usable) == 1:
+        found = newest_file(usable[0])
         if found is not None:
-            log.info("classifier: %s", found)
-            return found
-    unfinished = [d for d in directories if newest_checkpoint(d) is not None]
+            return found.absolute()
+    if len(usable) > 1:
+        raise UserError(
+            f"Expected one trained classifier, but {len(usable)} fit, none of them trained on all "
+            f"images; say which: {_commands(usable)}"
+        )
+    unfinished = [d for d, _ in matching if newest_file(d)]
     if unfinished:
         raise UserError(
-            f"Expected a finished training run, but the one in {unfinished[0]} is not; "
-            f"go on with: {_training_command()}"
+            f"Expected a finished training, but the one in {unfinished[0]} is not; "
+            f"continue it: {training_command()}"
         )
+    others = sorted((len(keys), d) for d, keys in near if is_finished(d) and newest_file(d))
+    hint = f"; trained already: {_commands([d for _, d in others[:_SHOWN]])}" if others else ""
     raise UserError(
-        f"Expected a trained classifier in {directories[-1]}, but there is none; "
-        f"train it: {_training_command()} (or name a checkpoint: ckpt=FILE)"
+        f"Expected a trained classifier for {wanted['data']['name']} and {wanted['model']['name']} "
+        f"below '{config['output_root']}', but there is none; train it: {training_command()} (or "
+        f"name a checkpoint: ckpt=FILE){hint}"
     )
 
 
-def _training_command() -> str:
-    words = [word for word in sys.argv[2:] if not word.startswith(_NOT_TRAINING)]
+def _near_by(
+    config: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> Iterator[tuple[Path, list[str]]]:
+    """Every training of this data and model, and the settings in which it differs from `wanted`."""
+    names = [str(config[group].get("name")) for group in ("data", "model")]
+    for path in sorted(
+        (Path(config["output_root"]) / "train").joinpath(*names).glob(f"*/{CONFIG}")
+    ):
+        keys = [key for key, *_ in conflicts(wanted, training_config(_stored(path.parent)))]
+        yield path.parent.absolute(), keys
+
+
+def _stored(directory: Path) -> dict[str, Any]:
+    try:
+        text = (directory / CONFIG).read_text(encoding="utf-8")
+        stored = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, yaml.YAMLError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def _commands(directories: list[Path]) -> str:
+    return "; ".join(f"ckpt='{directory}'" for directory in directories)
+
+
+def _require_same_model(
+    config: Mapping[str, Any], facts: Mapping[str, Any], path: Path, given: Collection[str]
+) -> None:
+    """The checkpoint is the truth: what the command line says of the model must not contradict."""
+    words = [word for word in given if word == "model" or word.startswith("model.")]
+    if not words:
+        return
+    mine, its = leaves(config["model"]), leaves(facts["model"])
+    said = mine if "model" in words else {w.removeprefix("model."): None for w in words}
+    wrong = [key for key in said if key in its and mine.get(key) != its[key]]
+    if wrong:
+        key = "name" if "name" in wrong else wrong[0]
+        raise UserError(
+            f"Expected `model` to be that of the checkpoint '{path}', whose `model.{key}` is "
+            f"{its[key]!r}, but got {mine.get(key)!r}; leave `model` out, it comes from `ckpt`"
+        )
+
+
+# Options of Hydra that are followed by a value, as a word of its own.
+_WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+_KEPT = ("--config-dir", "-cd")
+# Overrides of `evaluate` and `explain` that say nothing about the training.
+_NOT_TRAINING = (
+    *("method", "view", "evaluator", "engine", "ckpt", "images", "target", "per_class", "hydra"),
+    *("overwrite", "trainer.devices", "trainer=", "logger", "data.limit", "split", "maps"),
+    *("examples", "resamples", "on_nonfinite", "block_size"),
+)
+
+
+def training_command() -> str:
+    """The command that trains the classifier which this command line asks for."""
+    words, left = [], iter(sys.argv[2:])
+    for word in left:
+        if word in _WITH_VALUE:
+            value = next(left, "")
+            words += [word, value] if word in _KEPT else []
+        elif word.startswith(_KEPT) or not word.startswith(("-", *_NOT_TRAINING)):
+            words.append(word)
     return "python -m saliency_lab train " + " ".join(shlex.quote(word) for word in words)

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from saliency_lab.errors import UserError
 from saliency_lab.frozen import checked_logits, frozen, placed_images
 
+# Functions of this package are rules of its own.
+_OURS = "saliency_lab.attribution."
+
 
 @contextmanager
 def recording(model: nn.Module) -> Iterator[None]:
@@ -70,6 +73,9 @@ class GraphField:
 
     def of(self, classes: Tensor) -> Tensor:
         """Signed attribution of logit `classes[b]` of image b, shape (B, C, H, W)."""
+        if not self._scores.requires_grad:  # the logits do not depend on the pixels at all
+            zeros = torch.zeros_like(self._start[: self._count])
+            return zeros.to(*self._place)
         with torch.inference_mode(False), torch.enable_grad():
             (slope,) = torch.autograd.grad(
                 chosen_scores(self._scores, classes),
@@ -96,7 +102,7 @@ def _require_visible(logits: Tensor) -> None:
             continue
         seen.add(node)
         function = getattr(node, "_forward_cls", None)
-        if function is not None and not function.__module__.startswith(__package__):
+        if function is not None and not function.__module__.startswith(_OURS):
             raise UserError(
                 "Expected `model` to consist of PyTorch's own operations, because the method "
                 f"changes how they are walked back, but got the custom function "

@@ -129,7 +129,7 @@ def deletion_curve(
     images: Tensor,
     maps: Tensor,
     fill: str = "black",
-    protocol: Protocol = "paper",
+    protocol: Protocol = "threshold",
     fractions: Sequence[float] | None = None,
     *,
     mode: Mode = "deletion",

@@ -1,318 +1,183 @@
-"""Deletion and insertion curves of saliency maps, as a callback of Lightning's test loop."""
+"""Deletion and insertion curves: how long the prediction survives as pixels are replaced."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pytorch_lightning as pl
-import torch
-from annotated_types import Ge, Gt
+import pandas as pd
+from annotated_types import Ge
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from saliency_lab.attribution.core.random_streams import SampleGenerator
-from saliency_lab.attribution.core.views import Channels, View
-from saliency_lab.attribution.maps import (
-    BatchMaps,
-    Source,
-    maps,
-    reads_layers,
-    require_finite,
-    view_names,
-)
 from saliency_lab.data.batch import Batch
 from saliency_lab.errors import UserError
-from saliency_lab.evaluation.cost import CostMeter
-from saliency_lab.evaluation.deletion.curves import CurveScores, MaskingJob, Mode, masked_scores
+from saliency_lab.evaluation.base import Better, Evaluator, Measured, Score
+from saliency_lab.evaluation.context import Context, Found
+from saliency_lab.evaluation.deletion.curves import MaskingJob, Mode, masked_scores
 from saliency_lab.evaluation.deletion.removal import Protocol, checked_fractions, deletion_levels
-from saliency_lab.evaluation.deletion.rows import block_rows
-from saliency_lab.evaluation.rows.shards import Parts
+from saliency_lab.evaluation.rows.statistics import bootstrap_interval
 from saliency_lab.imputation.fills import checked_fill, fill_images
-from saliency_lab.inference.engine import Engine, PreparedModel
-from saliency_lab.inference.memory import is_out_of_memory
-
-log = logging.getLogger(__name__)
-
-# Images per block unless they are large or the user says otherwise.
-_BLOCK = 100
 
 # The pairs that the reference reports: maps of what speaks for the class lose it to black, maps
 # of what speaks against darkening to white.
-PAPER_PAIRS: dict[str, tuple[str, ...]] = {
+FILLS_BY_VIEW: dict[str, tuple[str, ...]] = {
     "original": ("black", "white"),
     "positive": ("black",),
     "active": ("black",),
     "negative": ("white",),
     "inactive": ("white",),
 }
+CURVE = ["method", "view", "mode", "fill"]
+_COLUMN = {"allegiance": "agrees", "probability": "probability", "logit": "logit"}
 
 
-@dataclass(frozen=True)
-class DeletionSettings:
-    """How faithfulness is measured: the `evaluator` group."""
-
-    protocol: Protocol
-    modes: tuple[Mode, ...]
-    fills: Literal["paper"] | tuple[str, ...]
-    fractions: tuple[float, ...]
-    split: Literal["test", "train"]
-    batch_size: int | None
-    on_nonfinite: Literal["error", "skip"]
-    examples: int
-    resamples: int
-
-    def fills_of(self, view: str) -> tuple[str, ...]:
-        """What deleted pixels of a view's map are replaced by."""
-        return PAPER_PAIRS[view] if self.fills == "paper" else self.fills
-
-    def block_size(self, shape: tuple[int, int, int], device: torch.device) -> int:
-        """Images (C, H, W) per block, where none is set: 100, on a CPU fewer if they are large.
-
-        A block is what a kill loses and what progress is told by. A source may take half a minute
-        for an image of 224×224 on a CPU, where small batches cost nothing; a GPU wants many.
-        """
-        if self.batch_size is not None:
-            return self.batch_size
-        _, height, width = shape
-        return _BLOCK if device.type != "cpu" else min(_BLOCK, max(16, 2**19 // (height * width)))
-
-
-def deletion(
-    *,
-    protocol: Protocol = "paper",
-    modes: Sequence[Mode] = ("deletion",),
-    fills: Literal["paper"] | Sequence[str] = "paper",
-    fractions: Sequence[Annotated[float, Ge(0)]] | None = None,
-    split: Literal["test", "train"] = "test",
-    batch_size: Annotated[int, Gt(0)] | None = None,
-    on_nonfinite: Literal["error", "skip"] = "error",
-    examples: Annotated[int, Ge(0)] = 50,
-    resamples: Annotated[int, Gt(0)] = 1000,
-) -> DeletionSettings:
-    """The settings of the `evaluator` group.
+class Deletion(Evaluator):
+    """Area under the share of images whose prediction survives, and under score and logit.
 
     Args:
-        protocol, fractions: see `saliency_lab.evaluation.deletion.removal.deletion_levels`.
+        protocol, fractions: see `removal.deletion_levels`.
         modes: `deletion`, `insertion` or both.
-        fills: `paper` reports black for original, positive and active, and white for original,
+        fills: `by_view` gives black for original, positive and active, and white for original,
             negative and inactive; or a list of fills for every view.
-        split: the images to measure on.
-        batch_size: images per block; a block is computed, written and resumed as one. None
-            chooses, see `DeletionSettings.block_size`.
-        on_nonfinite: `skip` counts and leaves out images with NaN or infinite logits or maps.
-        examples: images kept with their maps for the report, drawn at random by seed.
-        resamples: bootstrap resamples of each interval.
 
     Raises:
         UserError: an unknown fill or unusable fractions.
+
+    Source: Llorente, Boal, Sánchez-Úbeda, "A matter of attitude", evaluation protocol, whose word
+    for prediction agreement is allegiance; Petsiuk, Das, Saenko, "RISE", 2018, section 4.3.
     """
-    chosen: Literal["paper"] | tuple[str, ...] = "paper"
-    if not isinstance(fills, str):
-        chosen = tuple(checked_fill(fill) for fill in fills)
-    if not chosen or not modes:
-        raise UserError("Expected `evaluator.fills` and `evaluator.modes` not to be empty")
-    return DeletionSettings(
-        protocol,
-        tuple(modes),
-        chosen,
-        checked_fractions(fractions, protocol),
-        split,
-        batch_size,
-        on_nonfinite,
-        examples,
-        resamples,
+
+    keys = ("mode", "fill", "fraction")
+    conditions = ("mode", "fill")
+    columns = ("deleted", "prediction", "agrees", "probability", "logit")
+    scores = (
+        Score("allegiance", "lower", 0.0, 1.0),
+        Score("probability", "lower", 0.0, 1.0),
+        Score("logit", "lower"),
+        # How much the map lets the protocol delete: sparse maps stop early.
+        Score("deleted", None, 0.0, 1.0),
     )
-
-
-@dataclass(frozen=True)
-class Method:
-    """A source of attributions and the views of it that are measured."""
-
-    name: str
-    source: Source
-    views: tuple[View, ...]
-    channels: Channels = "max"
-    competitors: int | None = None
-
-    @classmethod
-    def of(cls, name: str, source: Source, view: Mapping[str, Any]) -> Method:
-        """A method with the settings of the `view` group."""
-        return cls(
-            name,
-            source,
-            view_names(source, view["names"]),
-            view["channels"],
-            view["competitors"],
-        )
-
-
-class DeletionEvaluator(pl.Callback):
-    """Takes each test batch, calls the pure functions and writes its rows.
-
-    Args:
-        settings, method, engine, seed: what is measured and how.
-        parts: where the rows go.
-        kept: indices of the images that are kept as examples.
-        earlier: how the model was run on the blocks that were done before (`PreparedModel.report`).
-    """
+    sections = "saliency_lab.evaluation.deletion.sections"
 
     def __init__(
         self,
-        settings: DeletionSettings,
-        method: Method,
-        engine: Engine,
-        parts: Parts,
-        kept: NDArray[np.int64],
-        seed: int,
-        earlier: Mapping[str, Any] | None = None,
+        *,
+        protocol: Protocol = "threshold",
+        modes: Sequence[Mode] = ("deletion",),
+        fills: Literal["by_view"] | Sequence[str] = "by_view",
+        fractions: Sequence[Annotated[float, Ge(0)]] | None = None,
     ) -> None:
-        self.settings = settings
-        self.method = method
-        self.engine = engine
-        self.parts = parts
-        self.kept = set(kept.tolist())
-        self.seed = seed
-        self.earlier = earlier or {}
-        self._prepared: PreparedModel | None = None
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        model = self._model(pl_module, batch.image)
-        number = int(batch.index[0]) // self.parts.block
-        with CostMeter(model.original, model.model) as cost:
-            found = self._maps(model, batch)
-            cost.mark("maps")
-            skipped = self._skipped(found, batch)
-            levels: dict[str, Tensor] = {}
-            for view in self.method.views:
-                levels[view] = self._levels(found.maps[view])
-            intact = model.logits(batch.image) if found.logits is None else found.logits
-            scored = self._scores(model, batch, intact, levels)
-            cost.mark("curves")
-        rows = block_rows(
-            batch, self.method.name, self.settings.fractions, intact.argmax(1), scored, skipped
-        )
-        meta = {
-            "skipped": skipped,
-            "images": len(batch.ids),
-            "cost": cost.totals(),
-            "engine": model.report(),
-            "completeness": _sums(found, batch),
-        }
-        self.parts.write(number, rows, meta, self._examples(batch, intact, found, levels))
-
-    def _model(self, pl_module: pl.LightningModule, images: Tensor) -> PreparedModel:
-        """The classifier made ready, once, when the first batch and its device are there."""
-        if self._prepared is None:
-            network = pl_module.network
-            if not isinstance(network, nn.Module):
-                raise TypeError(f"Expected a network, but got {type(network).__name__}")
-            self._prepared = self._ready(network, images)
-            self._prepared.resume(self.earlier)
-        return self._prepared
-
-    def _ready(self, network: nn.Module, images: Tensor) -> PreparedModel:
-        """The network made ready on as many of these images as fit into the memory."""
-        sample = images
-        while True:
-            try:
-                return self.engine.prepare(network, sample)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or len(sample) == 1:
-                    raise
-            sample = sample[: len(sample) // 2]
-            log.warning("out of memory: the model is made ready on %d images", len(sample))
-
-    def _maps(self, model: PreparedModel, batch: Batch) -> BatchMaps:
-        network = model.original if reads_layers(self.method.source) else model.model
-
-        def compute(rows: slice) -> BatchMaps:
-            return maps(
-                network,
-                batch.image[rows],
-                self.method.source,
-                self.method.views,
-                channels=self.method.channels,
-                competitors=self.method.competitors,
-                generator=SampleGenerator(self.seed, batch.ids[rows]),
+        self.protocol, self.modes = protocol, tuple(modes)
+        self.fills: Literal["by_view"] | tuple[str, ...] = "by_view"
+        if not isinstance(fills, str):
+            self.fills = tuple(checked_fill(fill) for fill in fills)
+        if not self.fills or not self.modes:
+            raise UserError(
+                "Expected `evaluator.deletion.fills` and `evaluator.deletion.modes` not to be empty"
             )
+        self.fractions = checked_fractions(fractions, protocol)
 
-        return BatchMaps.joined(model.maps(compute, len(batch.ids)))
+    def fills_of(self, view: str) -> tuple[str, ...]:
+        """What deleted pixels of a view's map are replaced by."""
+        return FILLS_BY_VIEW[view] if self.fills == "by_view" else self.fills
 
-    def _skipped(self, found: BatchMaps, batch: Batch) -> list[str]:
-        if self.settings.on_nonfinite == "error":
-            require_finite(found.finite, batch.ids)
-        return [s for s, ok in zip(batch.ids, found.finite.tolist(), strict=True) if not ok]
-
-    def _levels(self, values: Tensor) -> Tensor:
-        # Images with a NaN are left out of the rows; a sort needs a number all the same.
-        return deletion_levels(values.nan_to_num(), self.settings.fractions, self.settings.protocol)
-
-    def _scores(
-        self,
-        model: PreparedModel,
-        batch: Batch,
-        intact: Tensor,
-        levels: Mapping[str, Tensor],
-    ) -> dict[tuple[str, str, str], CurveScores]:
+    def measure(self, context: Context, batch: Batch, maps: Found) -> Iterator[Measured]:
         jobs: dict[tuple[str, str, str], MaskingJob] = {}
         fills: dict[str, Tensor] = {}
-        for view in self.method.views:
-            for mode in self.settings.modes:
-                for fill in self.settings.fills_of(view):
+        for view, values in maps.maps.items():
+            levels = self._levels(values)
+            for mode in self.modes:
+                for fill in self.fills_of(view):
                     if fill not in fills:
-                        noise = SampleGenerator(self.seed, [f"fill/{i}" for i in batch.ids])
-                        fills[fill] = fill_images(batch.image, fill, noise)
-                    jobs[view, mode, fill] = MaskingJob(levels[view], fills[fill], mode)
-        scores = masked_scores(
-            model.scores,
+                        generator = context.generator(batch.ids, "fill")
+                        fills[fill] = fill_images(batch.image, fill, generator)
+                    jobs[view, mode, fill] = MaskingJob(levels, fills[fill], mode)
+        found = masked_scores(
+            context.model.scores,
             batch.image,
             list(jobs.values()),
-            len(self.settings.fractions),
-            batch_size=model.scores_batch,
-            intact=intact,
+            len(self.fractions),
+            batch_size=context.model.scores_batch,
+            intact=maps.logits,
         )
-        return dict(zip(jobs, scores, strict=True))
+        intact = maps.logits.argmax(1)[:, None]
+        for (view, name, fill), scores in zip(jobs, found, strict=True):
+            yield Measured(
+                view,
+                {"mode": name, "fill": fill, "fraction": self.fractions},
+                {
+                    "deleted": scores.deleted,
+                    "prediction": scores.prediction,
+                    "agrees": scores.prediction == intact,
+                    "probability": scores.probability,
+                    "logit": scores.logit,
+                },
+            )
 
-    def _examples(
-        self, batch: Batch, logits: Tensor, found: BatchMaps, levels: Mapping[str, Tensor]
-    ) -> dict[str, NDArray[Any]] | None:
-        chosen = [i for i, index in enumerate(batch.index.tolist()) if index in self.kept]
-        if not chosen:
+    def better(self, score: str, condition: Mapping[str, object]) -> Better:
+        if score == "deleted":
             return None
-        pixels = (batch.image[chosen] * 255).round().to(torch.uint8)
-        arrays: dict[str, NDArray[Any]] = {
-            "ids": np.array([batch.ids[i] for i in chosen]),
-            "labels": batch.label[chosen].cpu().numpy(),
-            "predictions": logits[chosen].argmax(1).cpu().numpy(),
-            "images": pixels.cpu().numpy(),
+        return "higher" if condition.get("mode") == "insertion" else "lower"
+
+    def image_scores(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The trapezoid area under each image's own curves, and the share deleted at their end."""
+        frames = []
+        for names, curve in rows.groupby(CURVE, observed=True, sort=False):
+            frame, fractions = _grid(curve)
+            for name, value in zip(CURVE, names, strict=True):
+                frame[name] = value
+            for score, column in _COLUMN.items():
+                frame[score] = np.trapezoid(_matrix(curve, column, len(fractions)), fractions)
+            frame["deleted"] = _matrix(curve, "deleted", len(fractions))[:, -1]
+            frames.append(frame)
+        return pd.concat(frames, ignore_index=True)
+
+    def facts(self, rows: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any]:
+        return {"protocol": self.protocol, "fractions": list(self.fractions)}
+
+    def tables(self, rows: pd.DataFrame, resamples: int) -> dict[str, pd.DataFrame]:
+        return {"curves": mean_curves(rows, resamples)}
+
+    def example_arrays(self, maps: Found, chosen: Sequence[int]) -> dict[str, NDArray[Any]]:
+        """The index of the fraction at which each pixel goes, by view."""
+        return {
+            f"levels:{view}": self._levels(values[list(chosen)]).cpu().numpy()
+            for view, values in maps.maps.items()
         }
-        for view in self.method.views:
-            name = f"{self.method.name}/{view}"
-            arrays[f"map:{name}"] = _scaled(found.maps[view][chosen]).half().cpu().numpy()
-            arrays[f"levels:{name}"] = levels[view][chosen].cpu().numpy()
-        return arrays
+
+    def _levels(self, values: Tensor) -> Tensor:
+        return deletion_levels(values, self.fractions, self.protocol)
 
 
-def _sums(found: BatchMaps, batch: Batch) -> list[tuple[str, float, float]]:
-    """Id, sum of attributions and what it should be, of a source that claims completeness."""
-    if found.completeness is None:
-        return []
-    return list(zip(batch.ids, *(v.double().tolist() for v in found.completeness), strict=True))
+def mean_curves(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
+    """The mean curve of each method, view, mode and fill, with the interval of its allegiance."""
+    frames = []
+    for names, curve in rows.groupby(CURVE, observed=True, sort=False):
+        _, fractions = _grid(curve)
+        found = bootstrap_interval(_matrix(curve, "agrees", len(fractions)), resamples=resamples)
+        frame = pd.DataFrame(
+            {
+                **dict(zip(CURVE, names, strict=True)),
+                "fraction": fractions,
+                "allegiance": found.value,
+                "low": found.low,
+                "high": found.high,
+            }
+        )
+        for column in ("probability", "logit", "deleted"):
+            frame[column] = _matrix(curve, column, len(fractions)).mean(0)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
 
 
-def _scaled(values: Tensor) -> Tensor:
-    """Maps (B, H, W) scaled to [0, 1] per image, for the eye; a constant map becomes 0."""
-    low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
-    return (values - low) / (high - low).clamp_min(torch.finfo(values.dtype).tiny)
+def _grid(curve: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """The images and fractions of a curve, whose rows lie image by image, fraction by fraction."""
+    fractions = curve["fraction"].unique()
+    ids = curve.loc[curve["fraction"] == fractions[0], ["sample_id", "index", "label"]]
+    return ids.reset_index(drop=True), fractions.astype(np.float64)
+
+
+def _matrix(curve: pd.DataFrame, column: str, fractions: int) -> NDArray[np.float64]:
+    return curve[column].to_numpy(dtype=np.float64).reshape(-1, fractions)

@@ -1,4 +1,4 @@
-"""Which pixels of a map are deleted at which fraction, by the paper's and the standard protocol."""
+"""Which pixels of a map are deleted at which fraction, by thresholds or by exact ranks."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from torch import Tensor
 
 from saliency_lab.errors import UserError, unknown_choice
 
+# Llorente, Boal, Sánchez-Úbeda, "A matter of attitude".
 PAPER_FRACTIONS = (0.0, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 STANDARD_FRACTIONS = tuple(step / 20 for step in range(21))
 
-Protocol = Literal["paper", "standard"]
+Protocol = Literal["threshold", "standard"]
 
 
 def deletion_levels(
-    maps: Tensor, fractions: Sequence[float] | None = None, protocol: Protocol = "paper"
+    maps: Tensor, fractions: Sequence[float] | None = None, protocol: Protocol = "threshold"
 ) -> Tensor:
     """The index of the first fraction at which each pixel is deleted; F where it never is.
 
     A pixel is deleted at fraction index f if and only if its level is <= f, so one sort per map
     serves all fractions, fills and modes.
 
-    `paper`: at fraction p the threshold t is the value at position round(p·H·W), counted from
+    `threshold`: at fraction p the threshold t is the value at position round(p·H·W), counted from
     0, of the map sorted in descending order; a pixel goes where map > t and map ≠ 0, after the
     map is scaled to [0, 1]. Pixels that tie with the threshold stay, so fewer than p·H·W may go,
     and a constant map deletes nothing.
@@ -36,7 +37,7 @@ def deletion_levels(
     Args:
         maps: (B, H, W), floating, finite, higher is more important.
         fractions: strictly ascending in [0, 1], at most 255; None: the protocol's own.
-        protocol: "paper" or "standard".
+        protocol: "threshold" or "standard".
 
     Returns:
         Levels (B, H, W), uint8.
@@ -62,7 +63,7 @@ def default_fractions(protocol: Protocol) -> tuple[float, ...]:
     """The fractions that a protocol is used with unless others are asked for."""
     if protocol not in _LEVELS:
         raise unknown_choice("protocol", protocol, _LEVELS)
-    return PAPER_FRACTIONS if protocol == "paper" else STANDARD_FRACTIONS
+    return PAPER_FRACTIONS if protocol == "threshold" else STANDARD_FRACTIONS
 
 
 def checked_fractions(fractions: Sequence[float] | None, protocol: Protocol) -> tuple[float, ...]:
@@ -103,7 +104,7 @@ def area_under_curve(curve: Tensor, fractions: Sequence[float]) -> Tensor:
     return torch.trapezoid(curve.double(), steps, dim=-1)
 
 
-def _paper_levels(flat: Tensor, positions: list[int]) -> Tensor:
+def _threshold_levels(flat: Tensor, positions: list[int]) -> Tensor:
     # The protocol scales the map to [0, 1] first. Scaling keeps order, so map > t says the same
     # before and after, and it is not done: rounding could only create ties that were not there.
     # "map ≠ 0" after scaling means "above the minimum", which map > t implies, as no threshold is
@@ -136,6 +137,6 @@ def _standard_levels(flat: Tensor, positions: list[int]) -> Tensor:
 
 
 _LEVELS: dict[str, Callable[[Tensor, list[int]], Tensor]] = {
-    "paper": _paper_levels,
+    "threshold": _threshold_levels,
     "standard": _standard_levels,
 }

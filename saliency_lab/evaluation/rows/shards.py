@@ -1,4 +1,4 @@
-"""Rows of an evaluation, one file per block of samples: what is there is done, after any kill."""
+"""Rows of an evaluator, one file per block of samples: what is there is done, after any kill."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,20 @@ log = logging.getLogger(__name__)
 _META = b"saliency_lab"
 
 
-class Parts:
-    """The finished blocks of an evaluation on disk, and their merge.
+class Shards:
+    """The finished blocks of one evaluator on disk, and their merge.
 
-    A block is `parts/START-STOP.parquet` (its rows, with counts and costs as metadata) and, where
-    it holds example images, `parts/START-STOP.npz`. Every process writes its own blocks.
+    A block is `START-STOP.parquet` (its rows, with counts and costs as metadata) and, where it
+    holds example images, `START-STOP.npz`. Every process writes its own blocks.
 
     Args:
-        directory: the run directory.
+        folder: where the blocks lie.
         size: samples of the split.
         block: samples per block.
     """
 
-    def __init__(self, directory: Path, size: int, block: int) -> None:
-        self.directory = directory
-        self.folder = directory / "parts"
+    def __init__(self, folder: Path, size: int, block: int) -> None:
+        self.folder = folder
         self.size, self.block = size, block
         self.count = -(-size // block)
 
@@ -49,12 +48,11 @@ class Parts:
 
     def done(self) -> list[int]:
         """Numbers of the blocks that need no work; a truncated one is named and done again."""
-        return [n for n in range(self.count) if self.path(n).is_file() and self._is_whole(n)]
+        return [number for number in range(self.count) if self.has(number)]
 
-    def images_left(self, done: Sequence[int]) -> int:
-        """Samples in the blocks that are not among these."""
-        blocks = set(range(self.count)) - set(done)
-        return sum(min(self.block, self.size - number * self.block) for number in blocks)
+    def has(self, number: int) -> bool:
+        """Whether block `number` is there and whole."""
+        return self.path(number).is_file() and self._is_whole(number)
 
     def write(
         self,
@@ -100,7 +98,7 @@ class Parts:
 
     def clear(self) -> None:
         """Remove all blocks, also of another block size."""
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _files(self) -> list[Path]:
         return [self.path(n) for n in range(self.count)]
@@ -111,16 +109,13 @@ class Parts:
         if arrays.is_file() and not zipfile.is_zipfile(arrays):
             log.warning("%s is truncated and not used", arrays)
             return False
-        return readable(path)
+        return _readable(path)
 
 
-def readable(path: Path) -> bool:
-    """Whether a Parquet file is there and whole as far as its end tells; says so if it is not."""
+def _readable(path: Path) -> bool:
+    """Whether a Parquet file is whole as far as its end tells; says so if it is not."""
     try:
         pq.read_schema(path)
-    except FileNotFoundError:
-        log.warning("%s is missing", path)
-        return False
     except (pa.ArrowInvalid, OSError) as error:
         log.warning("%s is truncated and not used: %s", path, str(error).splitlines()[0])
         return False
