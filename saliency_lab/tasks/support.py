@@ -52,7 +52,6 @@ def supported(
     config: Mapping[str, Any],
     method: Method,
     model: Classifier,
-    checkpoint: Path,
     device: torch.device,
     *,
     controls: bool,
@@ -60,8 +59,8 @@ def supported(
     """The method with its support networks, if it wants any; they are trained where missing.
 
     Args:
-        config, model: what `pair_classifier` gave.
-        checkpoint: the explained classifier's; the networks are kept beside it.
+        config, model: what `pair_classifier` gave; the networks are kept beside the checkpoint
+            that the configuration's `classifier` names.
         device: where maps are computed.
         controls: also the networks that an evaluator of `needs` "support" compares with.
 
@@ -73,7 +72,9 @@ def supported(
     settings = _settings(method.source)
     data = _training_data(config["data"], settings)
     place = SupportPlace(
-        support_directory(checkpoint, model.facts["classes"], data, settings, int(config["seed"])),
+        support_directory(
+            config["classifier"], model.facts["classes"], data, settings, int(config["seed"])
+        ),
         settings,
         int(config["seed"]),
         functools.partial(_trainer, config),
@@ -85,7 +86,7 @@ def supported(
 
 
 def support_directory(
-    checkpoint: Path,
+    classifier: Mapping[str, Any],
     classes: Sequence[str],
     data: Mapping[str, Any],
     settings: SupportTraining,
@@ -95,15 +96,18 @@ def support_directory(
 
     The digest is of the classifier's weights and of all that decides the training but α, which
     names the folders inside.
+
+    Args:
+        classifier: `path` and `sha256` of its checkpoint.
     """
     known = {
-        "classifier": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "classifier": classifier["sha256"],
         "data": {key: value for key, value in data.items() if decides(f"data.{key}=")},
         "settings": {**dataclasses.asdict(settings), "alphas": None},
         "seed": seed,
     }
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
-    beside = checkpoint.absolute().parent
+    beside = Path(classifier["path"]).absolute().parent
     run = beside.parent if beside.name == "checkpoints" else beside
     pair = "-".join("".join(c if c.isalnum() else "_" for c in name) for name in classes)
     return run / "support" / pair / digest

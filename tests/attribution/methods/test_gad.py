@@ -10,8 +10,7 @@ import saliency_lab as sl
 from saliency_lab.attribution.core.importance import important_pixels
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.methods.gad import SupportNetworks, gad, needs_networks
-from saliency_lab.attribution.methods.occlusion import occlusion
-from saliency_lab.attribution.methods.smoothgrad import smoothgrad
+from saliency_lab.attribution.methods.smoothgrad import smoothgrad, vargrad
 from saliency_lab.errors import UserError
 
 
@@ -64,7 +63,7 @@ def test_it_is_a_method_of_the_python_face():
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(UserError, match="`base` to be a source of a signed field"):
-        gad(MODEL, IMAGE, torch.tensor([0]), networks=SupportNetworks([MODEL]), base=occlusion)
+        gad(MODEL, IMAGE, torch.tensor([0]), networks=SupportNetworks([MODEL]), base=vargrad)
     assert needs_networks(partial(gad, level=0.5))
     assert not needs_networks(partial(gad, networks=SupportNetworks([MODEL])))
     assert not needs_networks(smoothgrad)
