@@ -61,6 +61,7 @@ class Evaluator(ABC):
         conditions: those keys under which an image has a score of its own; all of them, unless
             `image_scores` sums over some.
         columns: what a row holds; the scores, unless `image_scores` computes them from others.
+        selects: settings that choose conditions and decide no number, such as a list of fills.
         needs: what the context must be able to give.
         sections: module with this evaluator's part of the page, by its dotted path; without one
             the page shows a table of the scores with their intervals.
@@ -70,6 +71,7 @@ class Evaluator(ABC):
     keys: ClassVar[tuple[str, ...]] = ()
     conditions: ClassVar[tuple[str, ...] | None] = None
     columns: ClassVar[tuple[str, ...]] = ()
+    selects: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[frozenset[Need]] = frozenset()
     sections: ClassVar[str | None] = None
 

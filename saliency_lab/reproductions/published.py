@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 
 # The signed view and the one that compares classes, for each fill of the paper.
-PAPER_VIEWS = {
+PUBLISHED_VIEWS = {
     "black": ("original", "positive", "active"),
     "white": ("original", "negative", "inactive"),
 }
@@ -51,6 +51,6 @@ def _table() -> dict[tuple[str, str, bool], Published]:
         new = Published(line["title"], float(line["accuracy"]), {})
         entry = table.setdefault(place, new)
         values = (line["original"], line["signed"], line["extreme"])
-        for view, value in zip(PAPER_VIEWS[line["fill"]], values, strict=True):
+        for view, value in zip(PUBLISHED_VIEWS[line["fill"]], values, strict=True):
             entry.areas[line["fill"], view] = float(value)
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from saliency_lab.errors import UserError
+from saliency_lab.evaluation.base import Evaluator
 from saliency_lab.evaluation.loop import MAPS, Plan
 from saliency_lab.evaluation.rows.aggregation import (
     comparisons,
@@ -25,11 +28,13 @@ from saliency_lab.evaluation.rows.format import (
     COMPLETENESS,
     EXAMPLES,
     FORMAT,
+    figure_path,
     rows_path,
     scores_path,
     table_path,
 )
 from saliency_lab.evaluation.rows.statistics import accuracy_interval
+from saliency_lab.report.drawing.figures import figure_bytes
 from saliency_lab.runs.directory import (
     CONFIG,
     begin,
@@ -122,13 +127,19 @@ def _written(
     _write_table(rows, rows_path(directory, label))
     if scores is not rows:
         _write_table(scores, scores_path(directory, label))
-    for name, table in evaluator.tables(rows, resamples).items():
+    tables = evaluator.tables(rows, resamples)
+    for name, table in tables.items():
         with atomic_path(table_path(directory, label, name)) as path:
             table.to_csv(path, index=False)
+    title = f"{plan.data.name} · {config['model']['name']} · {plan.split}"
+    for name, figure in _figures(evaluator, tables, title).items():
+        with atomic_path(figure_path(directory, label, name)) as path:
+            path.write_bytes(figure_bytes(figure, "png"))
     name = next(name for name, own in config["labels"].items() if own == label)
     return {
         "name": name,
         "settings": dict(config["evaluator"][name]),
+        "selects": list(evaluator.selects),
         "conditions": conditions_of(evaluator),
         "scores": [
             {"name": s.name, "better": s.better, "low": s.low, "high": s.high}
@@ -140,6 +151,17 @@ def _written(
         "facts": evaluator.facts(rows, scores),
         "cost": {**maps_cost, **mean_cost(list(shards.metas()), label)},
     }
+
+
+def _figures(
+    evaluator: Evaluator, tables: Mapping[str, pd.DataFrame], title: str
+) -> dict[str, Figure]:
+    if evaluator.sections is None:
+        return {}
+    drawn: dict[str, Figure] = importlib.import_module(evaluator.sections).run_figures(
+        tables, title
+    )
+    return drawn
 
 
 def _write_examples(directory: Path, plan: Plan) -> None:

@@ -13,6 +13,7 @@ import wandb
 from numpy.typing import NDArray
 from PIL import Image
 
+from saliency_lab.evaluation.rows.format import EXAMPLES, read_scores
 from saliency_lab.report.drawing.palette import MAP_COLOURS
 
 _COLUMNS = ["sample_id", "image", "label", "prediction", "right", "method", "view", "map"]
@@ -55,20 +56,18 @@ def confusion_chart(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> 
     )
 
 
-def example_table(directory: Path, classes: Sequence[str], limit: int) -> wandb.Table:
-    """A row for each example image and map, with the image's own area under each condition.
+def example_table(
+    directory: Path, summary: Mapping[str, Any], classes: Sequence[str], limit: int
+) -> wandb.Table:
+    """A row for each example image and map, with the image's own main score of every evaluator.
 
     Every run has the same columns, so that W&B stacks the tables of a sweep into one, in which
     an image's rows are next to each other when sorted by `sample_id`.
     """
-    areas = pd.read_parquet(directory / "areas.parquet")
-    conditions = areas[["mode", "fill"]].drop_duplicates().astype(str).to_numpy().tolist()
-    keys = ["sample_id", "method", "view", "mode", "fill"]
-    area_of = dict(zip(areas[keys].astype(str).itertuples(index=False, name=None),
-                       areas["allegiance"].tolist(), strict=True))  # fmt: skip
-    table = wandb.Table(columns=[*_COLUMNS, *(f"area {m} {f}" for m, f in conditions)])
-    with np.load(directory / "examples.npz") as stored:
-        wanted = [name for name in stored.files if not name.startswith("levels:")]
+    score_of, columns = _own_scores(directory, summary)
+    table = wandb.Table(columns=[*_COLUMNS, *columns])
+    with np.load(directory / EXAMPLES) as stored:
+        wanted = [name for name in stored.files if "|" not in name]
         arrays: Mapping[str, NDArray[Any]] = {name: stored[name][:limit] for name in wanted}
     maps = [name for name in arrays if name.startswith("map:")]
     for place, sample in enumerate(arrays["ids"].tolist()):
@@ -80,9 +79,29 @@ def example_table(directory: Path, classes: Sequence[str], limit: int) -> wandb.
             table.add_data(
                 sample, image, classes[label], classes[prediction], label == prediction,
                 method, view, drawn,
-                *(area_of.get((sample, method, view, m, f)) for m, f in conditions),
+                *(score_of.get((sample, method, view, name)) for name in columns),
             )  # fmt: skip
     return table
+
+
+def _own_scores(
+    directory: Path, summary: Mapping[str, Any]
+) -> tuple[dict[tuple[str, str, str, str], float], list[str]]:
+    """Main scores by (sample, method, view, column), and the columns: one per condition."""
+    found: dict[tuple[str, str, str, str], float] = {}
+    columns: dict[str, None] = {}
+    for label, evaluator in summary["evaluators"].items():
+        scores, main = read_scores(directory, label), evaluator["scores"][0]["name"]
+        names = ["sample_id", "method", "view", *evaluator["conditions"]]
+        for key, value in zip(
+            scores[names].astype(str).itertuples(index=False, name=None),
+            scores[main].tolist(),
+            strict=True,
+        ):
+            column = " ".join((label, *key[3:]))
+            columns[column] = None
+            found[(key[0], key[1], key[2], column)] = value
+    return found, list(columns)
 
 
 def _picture(image: NDArray[np.uint8]) -> Image.Image:

@@ -11,16 +11,19 @@ from typing import Any
 
 import pandas as pd
 
-from saliency_lab.report.comparing.panels import Panel, build_panels
+from saliency_lab.evaluation.rows.format import EXAMPLES, table_path
+from saliency_lab.report.comparing.panels import build_panels
 from saliency_lab.report.drawing.palette import label_of
 from saliency_lab.report.page.page import ReportFiles
+from saliency_lab.report.page.sections import part_of
+from saliency_lab.report.page.tables import score_table
 from saliency_lab.tracking.tracking import Record
 
 log = logging.getLogger(__name__)
 
 _AXIS = "fraction"
 _SCORES = ("allegiance", "probability", "logit")
-_ROW_FILES = ("rows.parquet", "areas.parquet", "curves.csv", "examples.npz")
+_ROW_SUFFIXES = (".parquet", ".csv", ".npz")
 _EXAMPLES = 50
 _ARTIFACT_NAME_LENGTH = 128
 
@@ -49,41 +52,66 @@ def record_training(record: Record | None, summary: Mapping[str, Any], directory
 
 
 def record_evaluation(record: Record | None, summary: Mapping[str, Any], directory: Path) -> None:
-    """Curves over the fraction, areas, charts, example rows, and the files they come from.
+    """Every evaluator's scores, tables and figures, example rows, and the files they come from.
 
     Args:
-        summary: as in summary.json, with `checkpoint`.
-        directory: where rows, areas, curves, examples and figures have been written already.
+        summary: as in summary.json.
+        directory: where rows, scores, tables, examples and figures have been written already.
     """
     if record is None or record.lost:
         return
-    import wandb
 
-    from saliency_lab.tracking.charts import example_table, line_charts
+    from saliency_lab.tracking.charts import example_table
 
     with record.kept():
         run = record.run
         source = _used_checkpoint(run, summary["checkpoint"])
-        curves = pd.read_csv(directory / "curves.csv", keep_default_na=False)
-        names = zip(curves["method"], curves["view"], strict=True)
-        curves["label"] = [label_of(method, view) for method, view in names]
-        alone = curves["label"].nunique() == 1
         run.summary["accuracy"] = summary["accuracy"]["value"]
-        for row in summary["areas"]:
-            name = _series(row["mode"], row["fill"], row["score"], "" if alone else row["view"])
-            run.summary[f"area/{name}"] = row["area"]
-        _log_curves(run, curves, alone)
-        content: dict[str, Any] = line_charts(curves)
-        content["areas"] = wandb.Table(dataframe=pd.DataFrame(summary["areas"]))
-        content["curves"] = wandb.Table(dataframe=curves)
-        content["figures/curves"] = wandb.Image(str(directory / "figures" / "curves.png"))
-        if (directory / "examples.npz").is_file():
+        content: dict[str, Any] = {}
+        for label, found in summary["evaluators"].items():
+            content |= _recorded_evaluator(run, directory, label, found)
+        if (directory / EXAMPLES).is_file():
             classes = summary["data"]["classes"]
-            content["examples"] = example_table(directory, classes, _EXAMPLES)
+            content["examples"] = example_table(directory, summary, classes, _EXAMPLES)
         run.log(content)
-        files = [directory / name for name in _ROW_FILES if (directory / name).is_file()]
+        files = [path for path in sorted(directory.iterdir()) if path.suffix in _ROW_SUFFIXES]
         facts = {"run": directory.name, "images": summary["data"]["images"], **source}
         _log_files(run, "rows", artifact_name("rows", directory), directory, files, facts)
+
+
+def _recorded_evaluator(
+    run: Any, directory: Path, label: str, found: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Log the means and curves of one evaluator; its charts, tables and figures."""
+    import wandb
+
+    from saliency_lab.tracking.charts import line_charts
+
+    maps = {(mean["method"], mean["view"]) for mean in found["means"]}
+    for mean in found["means"]:
+        # A run of one map leaves the view out: a sweep's runs then share a panel.
+        view = "" if len(maps) == 1 else mean["view"]
+        name = _series(*mean["condition"].values(), mean["score"], view)
+        run.summary[f"{label}/{name}"] = mean["value"]
+    content: dict[str, Any] = {f"{label}/means": wandb.Table(dataframe=_means_table(found))}
+    curves_path = table_path(directory, label, "curves")
+    if curves_path.is_file():
+        curves = pd.read_csv(curves_path, keep_default_na=False)
+        names = zip(curves["method"], curves["view"], strict=True)
+        curves["label"] = [label_of(method, view) for method, view in names]
+        _log_curves(run, curves, len(maps) == 1)
+        content |= line_charts(curves)
+        content[f"{label}/curves"] = wandb.Table(dataframe=curves)
+    for path in sorted((directory / "figures").glob(f"{label}-*.png")):
+        content[f"figures/{path.stem}"] = wandb.Image(str(path))
+    return content
+
+
+def _means_table(found: Mapping[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {**{k: v for k, v in mean.items() if k != "condition"}, **mean["condition"]}
+        for mean in found["means"]
+    )
 
 
 def record_report(record: Record | None, files: ReportFiles) -> str | None:
@@ -105,13 +133,16 @@ def record_report(record: Record | None, files: ReportFiles) -> str | None:
         panels = build_panels(evaluations)
         content: dict[str, Any] = {"page": wandb.Html(str(files.page), inject=False)}
         for panel in panels:
-            labels = {curve.key: curve.label for curve in panel.curves}
-            curves = panel.points.assign(label=panel.points["key"].map(labels))
-            content.update(line_charts(curves, f"{panel.slug}/"))
+            if part_of(panel) is not None:
+                labels = {one.key: one.label for one in panel.maps}
+                points = part_of(panel).points_of(panel)
+                curves = points.assign(label=points["key"].map(labels))
+                content.update(line_charts(curves, f"{panel.slug}/"))
         if panels:
-            content["areas"] = wandb.Table(dataframe=pd.concat(map(_areas, panels)))
+            content["scores"] = wandb.Table(dataframe=score_table(panels))
         run.log(content)
-        rows = [artifact_name("rows", evaluation.path) for evaluation in evaluations]
+        paths = dict.fromkeys(evaluation.path for evaluation in evaluations)
+        rows = [artifact_name("rows", path) for path in paths]
         for name in rows:
             _use(run, name, "latest", "rows")
         listed = [files.page, *files.figures, *files.tables]
@@ -135,15 +166,6 @@ def artifact_name(kind: str, directory: Path) -> str:
 
 def _alias(digest: str) -> str:
     return f"sha256-{digest[:12]}"
-
-
-def _areas(panel: Panel) -> pd.DataFrame:
-    labels = {curve.key: curve.label for curve in panel.curves}
-    rows = [
-        {"panel": panel.title, "map": labels[key], **area.model_dump()}
-        for (key, *_), area in panel.area_of.items()
-    ]
-    return pd.DataFrame(rows)
 
 
 def _used_checkpoint(run: Any, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,15 +211,15 @@ def _log_files(
     run.log_artifact(artifact, aliases=["latest", *aliases])
 
 
-def _series(mode: str, fill: str, score: str, view: str) -> str:
-    """A curve's name. A run of one map leaves the view out: a sweep's runs then share a panel."""
-    return "/".join(part for part in (mode, fill, score, view) if part)
+def _series(*parts: str) -> str:
+    return "/".join(part for part in parts if part)
 
 
 def _log_curves(run: Any, curves: pd.DataFrame, alone: bool) -> None:
     points: dict[float, dict[str, float]] = {}
     for (view, mode, fill), curve in curves.groupby(["view", "mode", "fill"], sort=False):
         for score in _SCORES:
+            # A run of one map leaves the view out: a sweep's runs then share a panel.
             name = _series(str(mode), str(fill), score, "" if alone else str(view))
             # The area is what sums up a run, not the value at the last fraction.
             run.define_metric(name, step_metric=_AXIS, summary="none")

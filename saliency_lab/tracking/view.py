@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from saliency_lab.report.comparing.panels import Panel
+from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.report.reading.records import EvaluationRun
 
 log = logging.getLogger(__name__)
@@ -59,20 +59,22 @@ def view_blocks(entity: str, project: str, panels: Sequence[Panel]) -> list[Any]
             for group in dict.fromkeys(_group(run) for run in panel.runs)
         ]
         shown: list[Any] = []
-        for mode, fill in panel.conditions:
-            title = f"Allegiance, {mode}, {fill}"
-            shown.append(
-                reports.CustomChart(
-                    query={"summaryTable": {"tableKey": f"charts/{mode}/{fill}_table"}},
-                    chart_name="wandb/lineseries/v0",
-                    chart_fields=_LINES,
-                    chart_strings={"title": title, "xname": "fraction"},
+        label = panel.runs[0].label
+        for condition in panel.conditions:
+            place, words = "/".join(condition), panel.condition_text(condition)
+            if panel.found.sections is not None:
+                shown.append(
+                    reports.CustomChart(
+                        query={"summaryTable": {"tableKey": f"charts/{place}_table"}},
+                        chart_name="wandb/lineseries/v0",
+                        chart_fields=_LINES,
+                        chart_strings={"title": words, "xname": "fraction"},
+                    )
                 )
-            )
-            area = f"area/{mode}/{fill}/allegiance"
+            score = "/".join(part for part in (label, place, panel.main) if part)
             # Runs of several maps have a metric per view below the name of a single map's.
-            views = dict.fromkeys(f"{area}/{curve.view}" for curve in panel.curves)
-            shown.append(reports.BarPlot(title=f"Area, {mode}, {fill}", metrics=[area, *views]))
+            views = dict.fromkeys(f"{score}/{one.view}" for one in panel.maps)
+            shown.append(reports.BarPlot(title=f"{panel.main} {words}", metrics=[score, *views]))
         tables = reports.WeavePanelSummaryTable(table_name="examples")
         blocks += [
             reports.H2(text=panel.title),

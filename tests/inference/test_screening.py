@@ -6,9 +6,9 @@ import logging
 
 import pytest
 import torch
-from saliency_lab.engine import screening
 from torch import Tensor, nn
 
+from saliency_lab.inference import screening
 from saliency_lab.inference.screening import Screen, bf16_copy, int8_copy
 
 

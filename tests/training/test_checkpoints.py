@@ -13,7 +13,7 @@ import torch
 
 from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.runs.progress import clock_text, rate_text
-from saliency_lab.tasks import progress
+from saliency_lab.training import progress
 from saliency_lab.training.checkpoints import newest_checkpoint
 
 WORDS = (

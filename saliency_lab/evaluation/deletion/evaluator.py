@@ -51,6 +51,7 @@ class Deletion(Evaluator):
 
     keys = ("mode", "fill", "fraction")
     conditions = ("mode", "fill")
+    selects = ("modes", "fills")
     columns = ("deleted", "prediction", "agrees", "probability", "logit")
     scores = (
         Score("allegiance", "lower", 0.0, 1.0),

@@ -41,6 +41,11 @@ def table_path(directory: Path, label: str, name: str) -> Path:
     return directory / f"{label}-{name}.csv"
 
 
+def figure_path(directory: Path, label: str, name: str) -> Path:
+    """One of an evaluator's figures of this run."""
+    return directory / "figures" / f"{label}-{name}.png"
+
+
 def shards_folder(directory: Path, label: str) -> Path:
     """Where an evaluator's blocks lie until all are done."""
     return directory / _SHARDS / label
@@ -126,6 +131,7 @@ class EvaluatorSummary(BaseModel):
 
     name: str
     settings: dict[str, Any] = {}
+    selects: list[str] = []
     conditions: list[str] = []
     scores: list[ScoreFacts]
     sections: str | None = None

@@ -1,36 +1,31 @@
-"""Paired comparisons of a panel's curves: with the original gradient, and with the controls."""
+"""Paired comparisons of a panel's maps: with the original gradient, and with the controls."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from saliency_lab.evaluation.rows.format import Comparison, Side
 from saliency_lab.evaluation.rows.statistics import PairedDifference, holm, paired_difference
-from saliency_lab.report.reading.summaries import Comparison, Side
-
-if TYPE_CHECKING:
-    from saliency_lab.report.comparing.panels import Curve, Panel
+from saliency_lab.report.comparing.maps import Panel, PanelMap, Place, condition_values
 
 SIGNIFICANT = 0.05
-Place = tuple[str, str, str]
-"""Key of a curve, mode, fill."""
 
 
 def to_reference(panel: Panel) -> dict[Place, Comparison]:
-    """Paired differences to the reference: method minus reference, on the same images.
+    """Paired differences to the reference: map minus reference, on the same images.
 
-    The runs' own comparisons are taken where they cover the panel. Methods measured by runs of
-    their own were never compared by any of them: then all are, from the rows, as one family.
+    The runs' own comparisons are taken where they cover the panel. Maps measured by runs of their
+    own were never compared by any of them: then all are, from the rows, as one family.
     """
     reference = panel.reference
-    measured = {place[:3] for place in panel.area_of if place[3] == "allegiance"}
+    measured = {(key, condition) for key, condition, score in panel.mean_of if score == panel.main}
     wanted = {
-        (key, mode, fill)
-        for key, mode, fill in measured
-        if key != reference.key and (reference.key, mode, fill) in measured
+        (key, condition)
+        for key, condition in measured
+        if key != reference.key and (reference.key, condition) in measured
     }
     recorded = _recorded(panel)
     if not wanted - set(recorded):
@@ -39,95 +34,94 @@ def to_reference(panel: Panel) -> dict[Place, Comparison]:
 
 
 def to_controls(panel: Panel) -> dict[Place, Comparison]:
-    """Every method minus the best control of its mode and fill; Holm over all of the panel.
+    """Every map minus the best control under its condition; Holm over all of the panel.
 
     A control is a map that cannot know the classifier's reasons (noise, edges, the centre). The
-    best one has the smallest area under deletion, the largest under insertion.
+    best one has the best mean of the main score. Scores without a better side have no best.
     """
-    controls = {curve.key for curve in panel.curves if curve.control}
-    best: dict[tuple[str, str], tuple[float, str]] = {}
-    for (key, mode, fill, score), area in panel.area_of.items():
-        if key in controls and score == "allegiance":
-            found = (_towards_better(mode) * area.area, key)
-            best[mode, fill] = max(best.get((mode, fill), found), found)
+    controls = {one.key for one in panel.maps if one.control}
+    best: dict[tuple[str, ...], tuple[float, str]] = {}
+    for (key, condition, score), mean in panel.mean_of.items():
+        if key in controls and score == panel.main and mean.better is not None:
+            found = (_towards_better(mean.better) * mean.value, key)
+            best[condition] = max(best.get(condition, found), found)
     pairs = [
-        ((key, mode, fill), best[mode, fill][1])
-        for key, mode, fill, score in panel.area_of
-        if score == "allegiance" and key not in controls and (mode, fill) in best
+        ((key, condition), best[condition][1])
+        for key, condition, score in panel.mean_of
+        if score == panel.main and key not in controls and condition in best
     ]
     return _compared(panel, pairs)
 
 
 def beats(comparison: Comparison) -> bool:
-    """Whether the first side is significantly more faithful: interval and corrected p agree."""
-    sign = _towards_better(comparison.mode)
+    """Whether the first side is significantly better: interval and corrected p agree."""
+    sign = _towards_better(comparison.better)
     clear = min(sign * comparison.low, sign * comparison.high) > 0
     return clear and comparison.p_holm is not None and comparison.p_holm < SIGNIFICANT
 
 
-def _towards_better(mode: str) -> int:
-    return 1 if mode == "insertion" else -1
+def _towards_better(better: str | None) -> int:
+    return {"higher": 1, "lower": -1}.get(better or "", 0)
 
 
 def _compared(panel: Panel, pairs: Sequence[tuple[Place, str]]) -> dict[Place, Comparison]:
-    """Each place minus the curve of the second key, over the images that both were measured on."""
+    """Each place minus the map of the second key, over the images that both were measured on."""
     if not pairs:
         return {}
-    curves = {curve.key: curve for curve in panel.curves}
-    areas = panel.image_areas.set_index(["key", "mode", "fill", "sample_id"])["area"].sort_index()
-    differences: list[PairedDifference] = []
-    for (key, mode, fill), other in pairs:
-        both = [areas.loc[key, mode, fill], areas.loc[other, mode, fill]]
-        pair = pd.concat(both, axis=1, join="inner")
-        differences.append(paired_difference(pair.iloc[:, 0], pair.iloc[:, 1]))
-    corrected = holm([difference.p for difference in differences])
+    maps = {one.key: one for one in panel.maps}
+    names = panel.found.conditions
+    values = panel.scores.set_index(["key", *names, "sample_id"])[panel.main].sort_index()
+    found: list[tuple[Place, str, PairedDifference]] = []
+    for (key, condition), other in pairs:
+        both = [values.loc[(key, *condition)], values.loc[(other, *condition)]]
+        pair = pd.concat(both, axis=1, join="inner").dropna()
+        if not pair.empty:
+            difference = paired_difference(pair.iloc[:, 0], pair.iloc[:, 1])
+            found.append(((key, condition), other, difference))
+    corrected = holm([difference.p for *_, difference in found])
     return {
         place: Comparison(
-            a=_side(curves[place[0]]),
-            b=_side(curves[other]),
-            mode=place[1],
-            fill=place[2],
+            a=_side(maps[place[0]]),
+            b=_side(maps[other]),
+            condition=dict(zip(names, place[1], strict=True)),
+            score=panel.main,
+            better=panel.mean_of[(*place, panel.main)].better,
             p_holm=p_holm,
             **asdict(difference),
         )
-        for (place, other), difference, p_holm in zip(pairs, differences, corrected, strict=True)
+        for (place, other, difference), p_holm in zip(found, corrected, strict=True)
     }
 
 
-def _side(curve: Curve) -> Side:
-    return Side(method=curve.method, view=curve.view)
+def _side(one: PanelMap) -> Side:
+    return Side(method=one.method, view=one.view)
 
 
 def _recorded(panel: Panel) -> dict[Place, Comparison]:
     reference = panel.reference
     pair = (reference.method, reference.view)
     found: dict[Place, Comparison] = {}
-    for curve in panel.curves:
+    for one in panel.maps:
         # The run's own reference may be of other settings than the panel's.
-        if panel.key_of.get((curve.run.name, *pair)) != reference.key:
+        if panel.key_of.get((one.run.name, *pair)) != reference.key:
             continue
-        wanted = {(curve.method, curve.view), pair}
-        for comparison in curve.run.summary.comparisons:
+        wanted = {(one.method, one.view), pair}
+        for comparison in one.run.found.comparisons:
             sides = {(side.method, side.view) for side in (comparison.a, comparison.b)}
-            if comparison.score == "allegiance" and sides == wanted and len(wanted) == 2:
-                place = (curve.key, comparison.mode, comparison.fill)
-                found[place] = _oriented(panel, curve, comparison)
+            if sides == wanted and len(wanted) == 2:
+                condition = condition_values(comparison.condition, panel.found.conditions)
+                found[one.key, condition] = _oriented(comparison, one)
     return found
 
 
-def _oriented(panel: Panel, curve: Curve, comparison: Comparison) -> Comparison:
-    """The comparison with the sign of (method − reference), whichever way it was written."""
-    where = (comparison.mode, comparison.fill, "allegiance")
-    mine, theirs = (panel.area_of.get((key, *where)) for key in (curve.key, panel.reference.key))
-    if mine is not None and theirs is not None:
-        expected = mine.area - theirs.area
-        turned = abs(expected + comparison.difference) < abs(expected - comparison.difference)
-    else:
-        turned = (comparison.b.method, comparison.b.view) == (curve.method, curve.view)
-    if not turned:
+def _oriented(comparison: Comparison, one: PanelMap) -> Comparison:
+    """The comparison with the sign of (map − reference), whichever way it was written."""
+    if (comparison.a.method, comparison.a.view) == (one.method, one.view):
         return comparison
     return comparison.model_copy(
         update={
+            "a": comparison.b,
+            "b": comparison.a,
             "difference": -comparison.difference,
             "low": -comparison.high,
             "high": -comparison.low,

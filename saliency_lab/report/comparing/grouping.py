@@ -30,8 +30,7 @@ def family_of(run: EvaluationRun) -> Identity:
         summary.data.split,
         str(summary.data.images),
         summary.data.fingerprint,
-        summary.protocol,
-        tuple(summary.fractions),
+        run.measure,
     )
 
 
@@ -53,6 +52,13 @@ def titles_of(runs: Sequence[EvaluationRun], seeds: bool = True) -> list[str]:
     return titles
 
 
+def _measure_text(run: EvaluationRun, same: Sequence[EvaluationRun]) -> str:
+    """ "relevance_gain, protocol=standard": the evaluator, and what tells its settings apart."""
+    alike = [dict(other.measure[1]) for other in same if other.measure[0] == run.measure[0]]
+    told = difference_text(dict(run.measure[1]), alike)
+    return f"{run.measure[0]}, {told}" if told else run.measure[0]
+
+
 def _telling(mine: Sequence[str], same: Sequence[Sequence[str]]) -> list[str]:
     chosen: list[int] = []
     for place in range(len(mine)):
@@ -70,7 +76,7 @@ def _traits(run: EvaluationRun, same: Sequence[EvaluationRun], seeds: bool) -> t
     traits = (
         f"{summary.data.split} split",
         f"{count_text(summary.data.images)} images",
-        f"{summary.protocol} protocol, {len(summary.fractions)} fractions",
+        _measure_text(run, same),
         difference_text(run.recipe, [other.recipe for other in same if other.recipe]),
     )
     if not seeds:

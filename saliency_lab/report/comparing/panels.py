@@ -5,90 +5,30 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 
 import pandas as pd
 
 from saliency_lab.report.comparing.contrasts import to_controls, to_reference
 from saliency_lab.report.comparing.grouping import Identity, identity_of, titles_of
+from saliency_lab.report.comparing.maps import (
+    Condition,
+    Panel,
+    PanelMap,
+    condition_values,
+    under,
+)
 from saliency_lab.report.comparing.variants import (
     Name,
     Signature,
-    curve_names,
     leading_first,
+    map_names,
     signature_of,
 )
-from saliency_lab.report.drawing.figures import ordered_conditions
-from saliency_lab.report.drawing.palette import Style, order_of, style_of, varied
+from saliency_lab.report.drawing.palette import order_of, style_of, varied
 from saliency_lab.report.reading.records import EvaluationRun
-from saliency_lab.report.reading.summaries import Area, Comparison, EvaluationSummary
-from saliency_lab.reproductions.published import Published, published
 
-Condition = tuple[str, str]
-REFERENCE = ("gradient", "original")
 Names = Mapping[tuple[str, str, Signature], Name]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One method and view of a panel; `key` is unique in the report, `run` holds its files."""
-
-    key: str
-    method: str
-    view: str
-    style: Style
-    run: EvaluationRun
-
-    @property
-    def label(self) -> str:
-        return self.style.label
-
-    @property
-    def control(self) -> bool:
-        """Whether this is a map that cannot know the classifier's reasons."""
-        return self.run.summary.control
-
-
-@dataclass
-class Panel:
-    """What one model on one data split gave, over all methods.
-
-    `parts` holds (run, method, view, key): a curve may be black in one run and white in another.
-    `key_of` names the curve of each run's name, method and view, those measured twice included:
-    such a repetition is in no part. `control_of` compares with the best control.
-    """
-
-    slug: str
-    title: str
-    summary: EvaluationSummary
-    runs: list[EvaluationRun]
-    curves: list[Curve] = field(default_factory=list)
-    parts: list[tuple[EvaluationRun, str, str, str]] = field(default_factory=list)
-    points: pd.DataFrame = field(default_factory=pd.DataFrame)
-    image_areas: pd.DataFrame = field(default_factory=pd.DataFrame)
-    area_of: dict[tuple[str, str, str, str], Area] = field(default_factory=dict)
-    key_of: dict[tuple[str, str, str], str] = field(default_factory=dict)
-    comparison_of: dict[tuple[str, str, str], Comparison] = field(default_factory=dict)
-    control_of: dict[tuple[str, str, str], Comparison] = field(default_factory=dict)
-
-    @cached_property
-    def conditions(self) -> list[Condition]:
-        pairs = zip(self.points["mode"], self.points["fill"], strict=True)
-        return ordered_conditions(list(pairs))
-
-    @property
-    def reference(self) -> Curve:
-        """What the others are compared with: the original gradient where it was measured."""
-        hits = [curve for curve in self.curves if (curve.method, curve.view) == REFERENCE]
-        return (hits or self.curves)[0]
-
-    @property
-    def paper(self) -> Published | None:
-        """The published numbers, where this panel follows the paper's protocol on test images."""
-        if self.summary.protocol != "paper" or self.summary.data.split.startswith("train"):
-            return None
-        return published(self.summary.data.name, self.summary.model.name, self.runs[0].pretrained)
 
 
 def build_panels(runs: Sequence[EvaluationRun]) -> list[Panel]:
@@ -96,7 +36,7 @@ def build_panels(runs: Sequence[EvaluationRun]) -> list[Panel]:
     groups: dict[Identity, list[EvaluationRun]] = defaultdict(list)
     for run in runs:
         groups[identity_of(run)].append(run)
-    names = curve_names(runs)
+    names = map_names(runs)
     titles = titles_of([group[0] for group in groups.values()])
     panels = [
         _panel(title, group, names) for title, group in zip(titles, groups.values(), strict=True)
@@ -106,36 +46,39 @@ def build_panels(runs: Sequence[EvaluationRun]) -> list[Panel]:
         slugs[panel.slug] += 1
         if slugs[panel.slug] > 1:
             panel.slug = f"{panel.slug}-{slugs[panel.slug]}"
-    return [panel for panel in panels if panel.curves]
+    return [panel for panel in panels if panel.maps]
 
 
 def _panel(title: str, runs: list[EvaluationRun], names: Names) -> Panel:
-    panel = Panel(slug=_slug(title), title=title, summary=runs[0].summary, runs=runs)
-    taken: set[tuple[str, str, str]] = set()
-    points, image_areas = [], []
+    panel = Panel(slug=_slug(title), title=title, runs=runs)
+    taken: set[tuple[str, Condition]] = set()
+    scores = []
     for run in leading_first(runs):
-        for (method, view), part in run.curves.groupby(["method", "view"], sort=False):
-            measured = set(zip(part["mode"], part["fill"], strict=True))
+        conditions = run.found.conditions
+        by_map: dict[tuple[str, str], set[Condition]] = defaultdict(set)
+        for mean in run.found.means:
+            place = condition_values(mean.condition, conditions)
+            by_map[mean.method, mean.view].add(place)
+        for (method, view), measured in by_map.items():
             name = _name(run, names[method, view, signature_of(run)], measured, taken)
             panel.key_of[run.name, method, view] = name.key
-            new = {pair for pair in measured if (name.key, *pair) not in taken}
+            new = {condition for condition in measured if (name.key, condition) not in taken}
             if not new:
                 continue
-            taken |= {(name.key, *pair) for pair in new}
-            if name.key not in {curve.key for curve in panel.curves}:
+            taken |= {(name.key, condition) for condition in new}
+            if name.key not in {one.key for one in panel.maps}:
                 style = varied(replace(style_of(method, view), label=name.label), name.variant)
-                panel.curves.append(Curve(name.key, method, view, style, run))
+                panel.maps.append(PanelMap(name.key, method, view, style, run))
             panel.parts.append((run, method, view, name.key))
-            points.append(_under(part, new).assign(key=name.key))
-            mine = (run.areas["method"] == method) & (run.areas["view"] == view)
-            image_areas.append(_under(run.areas[mine], new).assign(key=name.key))
-            for area in run.summary.areas:
-                if (area.method, area.view) == (method, view) and (area.mode, area.fill) in new:
-                    panel.area_of[name.key, area.mode, area.fill, area.score] = area
-    panel.curves.sort(key=lambda curve: (order_of(curve.method, curve.view), curve.key))
-    if points:
-        panel.points = pd.concat(points, ignore_index=True)
-        panel.image_areas = pd.concat(image_areas, ignore_index=True)
+            mine = (run.scores["method"] == method) & (run.scores["view"] == view)
+            scores.append(under(run.scores[mine], conditions, new).assign(key=name.key))
+            for mean in run.found.means:
+                place = condition_values(mean.condition, conditions)
+                if (mean.method, mean.view) == (method, view) and place in new:
+                    panel.mean_of[name.key, place, mean.score] = mean
+    panel.maps.sort(key=lambda one: (order_of(one.method, one.view), one.key))
+    if scores:
+        panel.scores = pd.concat(scores, ignore_index=True)
         panel.comparison_of = to_reference(panel)
         panel.control_of = to_controls(panel)
     return panel
@@ -145,22 +88,17 @@ def _name(
     run: EvaluationRun,
     name: Name,
     measured: set[Condition],
-    taken: set[tuple[str, str, str]],
+    taken: set[tuple[str, Condition]],
 ) -> Name:
-    """The curve's name; the run's own is added where it may not be the one measured before.
+    """The map's name; the run's own is added where it may not be the one measured before.
 
-    Equal settings of one checkpoint are one curve. Without a record of either nobody knows.
+    Equal settings of one checkpoint are one map. Without a record of either nobody knows.
     """
     known = bool(run.settings) and bool((run.summary.checkpoint or {}).get("sha256"))
-    if known or not any((name.key, *condition) in taken for condition in measured):
+    if known or not any((name.key, condition) in taken for condition in measured):
         return name
     tail = "/".join(run.name.split("/")[-2:])
     return Name(f"{name.key} ({tail})", f"{name.label} ({tail})", name.variant + 1)
-
-
-def _under(table: pd.DataFrame, conditions: set[Condition]) -> pd.DataFrame:
-    pairs = zip(table["mode"], table["fill"], strict=True)
-    return table[[pair in conditions for pair in pairs]]
 
 
 def _slug(title: str) -> str:

@@ -1,4 +1,4 @@
-"""Classifiers that differ in their seed only, and their areas as one number."""
+"""Classifiers that differ in their seed only, and their scores as one number."""
 
 from __future__ import annotations
 
@@ -11,19 +11,16 @@ import pandas as pd
 
 from saliency_lab.evaluation.rows.statistics import hierarchical_interval
 from saliency_lab.report.comparing.grouping import family_of, titles_of
-from saliency_lab.report.comparing.panels import Curve, Panel
+from saliency_lab.report.comparing.maps import Panel, PanelMap, Place
 from saliency_lab.report.reading.configs import agree
-
-Place = tuple[str, str, str]
-"""Key of a curve, mode, fill."""
 
 
 @dataclass(frozen=True)
 class Combined:
-    """An area over seeds and images: mean, interval of both, and the mean of each seed."""
+    """The main score over seeds and images: mean, interval of both, and the mean of each seed."""
 
-    curve: Curve
-    area: float
+    map: PanelMap
+    value: float
     low: float
     high: float
     by_seed: Mapping[int, float]
@@ -78,18 +75,20 @@ def _started(panel: Panel) -> str:
 
 def _combined(panels: Sequence[Panel]) -> dict[Place, Combined]:
     columns: dict[Place, dict[int, pd.Series]] = defaultdict(dict)
-    curves: dict[str, Curve] = {}
+    maps: dict[str, PanelMap] = {}
     for panel in panels:
-        wide = panel.image_areas.pivot_table(
-            index="sample_id", columns=["key", "mode", "fill"], values="area"
+        names = panel.found.conditions
+        wide = panel.scores.pivot_table(
+            index="sample_id", columns=["key", *names], values=panel.main, observed=True
         )
-        curves = {curve.key: curve for curve in panel.curves} | curves
-        for place in wide.columns:
-            columns[place][panel.summary.seed] = wide[place]
+        maps = {one.key: one for one in panel.maps} | maps
+        for column in wide.columns:
+            key, *condition = column if names else (column,)
+            columns[key, tuple(condition)][panel.summary.seed] = wide[column]
     # Columns with values for the same seeds and images share their resamples: one call for all.
     alike: dict[tuple[tuple[int, bytes], ...], list[Place]] = defaultdict(list)
-    for place, values in columns.items():
-        known = ((seed, column.notna().to_numpy().tobytes()) for seed, column in values.items())
+    for place, by_seed in columns.items():
+        known = ((seed, column.notna().to_numpy().tobytes()) for seed, column in by_seed.items())
         alike[tuple(known)].append(place)
     found = {}
     for pattern, places in alike.items():
@@ -97,17 +96,17 @@ def _combined(panels: Sequence[Panel]) -> dict[Place, Combined]:
             np.stack([columns[place][seed].dropna().to_numpy() for place in places], axis=1)
             for seed, _ in pattern
         ]
-        areas, lows, highs = hierarchical_interval(arrays)
+        values, lows, highs = hierarchical_interval(arrays)
         for at, place in enumerate(places):
             each = {
                 seed: float(a[:, at].mean()) for (seed, _), a in zip(pattern, arrays, strict=True)
             }
-            area, low, high = (float(np.asarray(v)[at]) for v in (areas, lows, highs))
-            found[place] = Combined(curves[place[0]], area, low, high, each)
+            value, low, high = (float(np.asarray(v)[at]) for v in (values, lows, highs))
+            found[place] = Combined(maps[place[0]], value, low, high, each)
     order = {key: at for at, key in enumerate(_ordered(panels))}
-    return dict(sorted(found.items(), key=lambda item: (order[item[0][0]], item[0][1:])))
+    return dict(sorted(found.items(), key=lambda item: (order[item[0][0]], item[0][1])))
 
 
 def _ordered(panels: Sequence[Panel]) -> list[str]:
-    longest = sorted(panels, key=lambda panel: -len(panel.curves))
-    return list(dict.fromkeys(curve.key for panel in longest for curve in panel.curves))
+    longest = sorted(panels, key=lambda panel: -len(panel.maps))
+    return list(dict.fromkeys(one.key for panel in longest for one in panel.maps))

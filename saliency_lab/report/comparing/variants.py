@@ -14,7 +14,7 @@ Signature = tuple[tuple[str, str], ...]
 
 
 class Name(NamedTuple):
-    """What a curve is called: `key` in the page's data, `label` to the reader.
+    """What a map is called: `key` in the page's data, `label` to the reader.
 
     `variant` counts the settings of the same method and view, from 0.
     """
@@ -39,11 +39,11 @@ def leading_first(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
         changes[mine] = min(count, changes.get(mine, count))
     return sorted(
         runs,
-        key=lambda run: (changes[signature_of(run)], -len(_curves(run))),
+        key=lambda run: (changes[signature_of(run)], -len(_maps(run))),
     )
 
 
-def curve_names(runs: Sequence[EvaluationRun]) -> dict[tuple[str, str, Signature], Name]:
+def map_names(runs: Sequence[EvaluationRun]) -> dict[tuple[str, str, Signature], Name]:
     """A name for each method, view and settings; over a whole report, so that it means one thing.
 
     The settings nearest to the defaults keep the plain key, "smoothgrad/original". Where a method
@@ -51,8 +51,8 @@ def curve_names(runs: Sequence[EvaluationRun]) -> dict[tuple[str, str, Signature
     """
     found: dict[tuple[str, str], dict[Signature, None]] = {}
     for run in leading_first(runs):
-        for curve in _curves(run):
-            found.setdefault(curve, {})[signature_of(run)] = None
+        for pair in _maps(run):
+            found.setdefault(pair, {})[signature_of(run)] = None
     names = {}
     for (method, view), signatures in found.items():
         first = next(iter(signatures))
@@ -65,6 +65,5 @@ def curve_names(runs: Sequence[EvaluationRun]) -> dict[tuple[str, str, Signature
     return names
 
 
-def _curves(run: EvaluationRun) -> list[tuple[str, str]]:
-    pairs = zip(run.curves["method"], run.curves["view"], strict=True)
-    return list(dict.fromkeys(pairs))
+def _maps(run: EvaluationRun) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((mean.method, mean.view) for mean in run.found.means))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -23,7 +23,6 @@ _INK = "#222222"
 _MUTED = "#666666"
 _GRID = "#e3e3e3"
 _LINES_PER_ROW = 7
-_FILL_ORDER = ("black", "white")
 
 
 def curves_figure(curves: pd.DataFrame, title: str) -> Figure:
@@ -165,20 +164,32 @@ def condition_name(mode: str, fill: str) -> str:
     return f"{fill}-{mode}" if fill.isalpha() else f"{mode}, {fill}"
 
 
-def ordered_conditions(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """(mode, fill) pairs as they are read: deletion before insertion, black, white, the rest."""
+def condition_text(names: Sequence[str], values: Sequence[str]) -> str:
+    """A condition in words: "black-deletion", "n 3, negative", or nothing where there is none."""
+    if tuple(names) == ("mode", "fill"):
+        return condition_name(*values)
+    words = (
+        value if value.isalpha() else f"{n} {value}" for n, value in zip(names, values, strict=True)
+    )
+    return ", ".join(words)
 
-    def rank(pair: tuple[str, str]) -> tuple[bool, int, str]:
-        known = _FILL_ORDER.index(pair[1]) if pair[1] in _FILL_ORDER else len(_FILL_ORDER)
-        return (pair[0] != "deletion", known, pair[1])
 
-    return sorted(set(pairs), key=rank)
+_READ_FIRST = {"deletion": 0, "insertion": 1, "black": 0, "white": 1}
 
 
-def _conditions(curves: pd.DataFrame) -> list[tuple[str, str]]:
+def ordered_conditions(conditions: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Conditions as they are read: deletion before insertion, black, white, the rest."""
+
+    def rank(condition: tuple[str, ...]) -> list[tuple[int, str]]:
+        return [(_READ_FIRST.get(value, len(_READ_FIRST)), value) for value in condition]
+
+    return sorted(set(conditions), key=rank)
+
+
+def _conditions(curves: pd.DataFrame) -> list[tuple[str, ...]]:
     if curves.empty:
         raise ValueError("Expected `curves` to have rows, but got an empty table.")
-    return ordered_conditions(list(zip(curves["mode"], curves["fill"], strict=True)))
+    return ordered_conditions(zip(curves["mode"], curves["fill"], strict=True))
 
 
 def _rows_of(curves: pd.DataFrame) -> list[list[Key]]:

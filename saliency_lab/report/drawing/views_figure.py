@@ -7,37 +7,38 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from saliency_lab.report.drawing.figures import condition_name, ordered_conditions
 from saliency_lab.report.drawing.palette import VIEWS, style_of
 
 _INK, _GREY = "#1f2328", "#c9ccd1"
 
 
-def views_figure(areas: pd.DataFrame, title: str) -> Figure:
-    """Areas with their intervals: a row per source, a mark per view, a panel per mode and fill.
+def views_figure(areas: pd.DataFrame, title: str, score: str) -> Figure:
+    """A score with its intervals: a row per method, a mark per view, a panel per condition.
 
-    Sources lie in the order of their smallest area, the best at the top; the dashed line is the
-    best control's area, to whose left a map says more than one that has not seen the model.
+    Methods lie in the order of their best view, the best at the top; the dashed line is the best
+    control, on whose better side a map says more than one that has not seen the model.
 
     Args:
-        areas: one row per curve: method, view, mode, fill, area, low, high, control (bool).
+        areas: one row per map and condition: method, view, condition, better ("higher" or
+            "lower"), value, low, high, control (bool).
         title: above the panels.
+        score: what is shown, below each panel.
 
     Raises:
         ValueError: the table is empty.
     """
     if areas.empty:
         raise ValueError("Expected `areas` to have rows, but got an empty table.")
-    conditions = ordered_conditions(list(zip(areas["mode"], areas["fill"], strict=True)))
+    conditions = list(dict.fromkeys(areas["condition"]))
     rows = areas["method"].nunique()
     size = (3.2 + 3.0 * len(conditions), 1.4 + 0.27 * rows)
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(conditions), squeeze=False)[0]
-    for ax, (mode, fill) in zip(axes, conditions, strict=True):
-        shown = areas[(areas["mode"] == mode) & (areas["fill"] == fill)]
-        _draw(ax, shown, smaller_is_better=mode == "deletion")
-        ax.set_title(condition_name(mode, fill), fontsize=10, color=_INK, loc="left")
+    for ax, condition in zip(axes, conditions, strict=True):
+        shown = areas[areas["condition"] == condition]
+        _draw(ax, shown, score, smaller_is_better=shown["better"].iloc[0] == "lower")
+        ax.set_title(condition, fontsize=10, color=_INK, loc="left")
     figure.suptitle(title, fontsize=11, color=_INK, x=0.01, ha="left", fontweight="bold")
     views = [view for view in VIEWS if view in set(areas["view"])]
     marks = [
@@ -50,23 +51,23 @@ def views_figure(areas: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def _draw(ax: Axes, areas: pd.DataFrame, *, smaller_is_better: bool) -> None:
-    grouped = areas.groupby("method")["area"]
+def _draw(ax: Axes, areas: pd.DataFrame, score: str, *, smaller_is_better: bool) -> None:
+    grouped = areas.groupby("method")["value"]
     order = (grouped.min() if smaller_is_better else -grouped.max()).sort_values().index[::-1]
     place = {method: row for row, method in enumerate(order)}
     for row in areas.itertuples():
         style = style_of("gradient", str(row.view))
         at = place[row.method]
         ax.plot([row.low, row.high], [at, at], color=style.colour, lw=1.4, alpha=0.6)
-        ax.plot(row.area, at, marker=style.marker, color=style.colour, ms=5.5, ls="")
+        ax.plot(row.value, at, marker=style.marker, color=style.colour, ms=5.5, ls="")
     controls = areas[areas["control"]]
     if not controls.empty:
-        best = controls["area"].min() if smaller_is_better else controls["area"].max()
+        best = controls["value"].min() if smaller_is_better else controls["value"].max()
         ax.axvline(best, color=_INK, lw=1, ls=(0, (4, 3)))
     known = set(controls["method"])
     names = [f"{m.replace('_', ' ')}{' (control)' if m in known else ''}" for m in order]
     ax.set_yticks(range(len(order)), names, fontsize=8, color=_INK)
-    ax.set_xlabel("area under the allegiance curve", fontsize=8, color=_INK)
+    ax.set_xlabel(score, fontsize=8, color=_INK)
     ax.tick_params(axis="x", labelsize=8)
     ax.grid(axis="x", color=_GREY, lw=0.5)
     ax.set_axisbelow(True)

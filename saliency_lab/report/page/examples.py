@@ -16,15 +16,16 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageFilter
 
-from saliency_lab.report.comparing.panels import Panel
-from saliency_lab.report.reading.records import example_arrays
+from saliency_lab.evaluation.rows.format import read_rows
+from saliency_lab.imputation.fills import BLUR_SHARE
+from saliency_lab.report.comparing.maps import Panel
+from saliency_lab.report.reading.records import EvaluationRun, example_maps
 
 SIDES = (256, 224, 192, 160, 144, 128, 112, 96, 88, 80, 72, 64, 56, 48, 32)
 """Sides in pixels that level maps may be sampled at, the finest that fits is taken."""
 
 _NOT_MEASURED = 65535
 _LARGEST_IMAGE = 256
-_BLUR_SHARE = 10 / 224  # standard deviation of the blur fill, of the shorter side
 _ALWAYS_SHOWN = 6  # of the examples that methods disagree about most
 
 
@@ -66,6 +67,8 @@ def chosen_examples(panel: Panel, count: int) -> Examples | None:
     The images that methods disagree about most are always among them; the others are spread
     evenly over what was kept. They come class by class in turn: folders are sorted by class.
     """
+    if "fractions" not in panel.found.facts:
+        return None  # nothing is deleted that could be drawn
     shown = {part[0].name for part in panel.parts}
     runs = [run for run in panel.runs if run.example_ids and run.name in shown]
     if not runs:
@@ -83,13 +86,14 @@ def chosen_examples(panel: Panel, count: int) -> Examples | None:
         keys = {(part[1], part[2]): part[3] for part in panel.parts if part[0] is run}
         place = {name: row for row, name in enumerate(run.example_ids)}
         order = [place[name] for name in ids]
-        base, arrays = example_arrays(run, keys)
-        for pair, (values, level) in arrays.items():
-            maps[keys[pair]], levels[keys[pair]] = values[order], level[order]
+        base, arrays = example_maps(run, [view for _, view in keys])
+        for (_, view), key in keys.items():
+            if "levels" in arrays.get(view, {}):
+                maps[key], levels[key] = arrays[view]["map"][order], arrays[view]["levels"][order]
+        rows = _rows_of(run, ids)
         for (method, view), key in keys.items():
-            rows = run.traces
             hit = (rows["method"] == method) & (rows["view"] == view)
-            traces.append(rows[hit & rows["sample_id"].isin(ids)].assign(key=key))
+            traces.append(rows[hit].assign(key=key))
         base = {name: values[order] for name, values in base.items()}
     if not levels:
         return None
@@ -103,6 +107,12 @@ def chosen_examples(panel: Panel, count: int) -> Examples | None:
         levels=levels,
         traces=pd.concat(traces, ignore_index=True),
     )
+
+
+def _rows_of(run: EvaluationRun, ids: Sequence[str]) -> pd.DataFrame:
+    """The run's rows of the chosen images, prediction and probability at each fraction."""
+    rows = read_rows(run.path, run.label)
+    return rows[rows["sample_id"].isin(ids)].astype({"sample_id": str})
 
 
 def finest_side(examples: Sequence[Examples], room: int) -> int:
@@ -120,7 +130,7 @@ def levels_bytes(examples: Sequence[Examples], side: int) -> int:
 
 def packed_examples(examples: Examples, side: int) -> list[dict[str, object]]:
     """One JSON-ready object per image; the page's script knows the layout."""
-    curves = [curve.key for curve in examples.panel.curves if curve.key in examples.levels]
+    curves = [curve.key for curve in examples.panel.maps if curve.key in examples.levels]
     traces = _trace_arrays(examples, curves)
     return [
         {
@@ -146,7 +156,7 @@ def _spread(kept: Sequence[str], disputed: Sequence[str], count: int) -> list[st
 
 
 def _mixed(ids: Sequence[str], panel: Panel) -> list[str]:
-    labels = dict(zip(panel.image_areas["sample_id"], panel.image_areas["label"], strict=True))
+    labels = dict(zip(panel.scores["sample_id"], panel.scores["label"], strict=True))
     seen: dict[object, int] = {}
     turns = []
     for name in ids:
@@ -157,11 +167,11 @@ def _mixed(ids: Sequence[str], panel: Panel) -> list[str]:
 
 
 def _disputed(panel: Panel, kept: Sequence[str]) -> list[str]:
-    areas = panel.image_areas
+    areas = panel.scores
     part = areas[areas["sample_id"].isin(kept)]
     if part.empty:
         return []
-    table = part.pivot_table(index=["sample_id", "mode", "fill"], columns="key", values="area")
+    table = part.pivot_table(index=["sample_id", "mode", "fill"], columns="key", values=panel.main)
     gap = (table.max(axis=1) - table.min(axis=1)).groupby("sample_id").max()
     return list(gap.sort_values(ascending=False, kind="stable").index)
 
@@ -191,7 +201,7 @@ def _tones(examples: Examples, curves: Sequence[str], row: int) -> np.ndarray:
 
     The mean of the map over the pixels of that level, relative to the most salient level.
     """
-    count = len(examples.panel.summary.fractions) + 1
+    count = len(examples.panel.found.facts["fractions"]) + 1
     tones = np.zeros((len(curves), count))
     for place, key in enumerate(curves):
         level = examples.levels[key][row].ravel()
@@ -205,7 +215,7 @@ def _tones(examples: Examples, curves: Sequence[str], row: int) -> np.ndarray:
 def _trace_arrays(examples: Examples, curves: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Prediction and probability of each image, (N, curves, conditions, fractions)."""
     panel = examples.panel
-    fractions = np.asarray(panel.summary.fractions)
+    fractions = np.asarray(panel.found.facts["fractions"])
     shape = (len(examples.ids), len(curves), len(panel.conditions), len(fractions))
     predictions = np.full(shape, _NOT_MEASURED, dtype=np.uint16)
     probabilities = np.zeros(shape, dtype=np.uint8)
@@ -232,7 +242,7 @@ def _fill_pictures(image: np.ndarray, panel: Panel) -> Mapping[str, object]:
         if fill == "mean":
             pictures[fill] = [int(value) for value in np.asarray(picture).mean(axis=(0, 1)).round()]
         elif fill == "blur":
-            radius = _BLUR_SHARE * min(picture.size)
+            radius = BLUR_SHARE * min(picture.size)
             pictures[fill] = _picture_uri(picture.filter(ImageFilter.GaussianBlur(radius)))
         elif fill.startswith("shift"):
             shifted = np.asarray(picture, dtype=np.float64) + 255 * float(fill[5:])

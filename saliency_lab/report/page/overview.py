@@ -13,13 +13,12 @@ import numpy as np
 import pandas as pd
 
 from saliency_lab.report.comparing.contrasts import SIGNIFICANT
-from saliency_lab.report.comparing.panels import Panel
+from saliency_lab.report.comparing.maps import Panel, follows_published
 from saliency_lab.report.comparing.seeds import SeedGroup
 from saliency_lab.report.drawing.notation import number, percent, span
-from saliency_lab.report.reading.summaries import Area
-from saliency_lab.reproductions.published import PAPER_VIEWS, Published
+from saliency_lab.reproductions.published import PUBLISHED_VIEWS, Published
 
-_PLACES = [(fill, view) for fill, views in PAPER_VIEWS.items() for view in views]
+_PLACES = [(fill, view) for fill, views in PUBLISHED_VIEWS.items() for view in views]
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class OverviewRow:
 
 def overview_rows(panels: Sequence[Panel], groups: Sequence[SeedGroup]) -> list[OverviewRow]:
     """One row per group of seeds and per panel outside of any, in the order of panels."""
+    panels = [panel for panel in panels if follows_published(panel.found)]
     group_of = {panel.slug: group for group in groups for panel in group.panels}
     rows: list[OverviewRow] = []
     shown: set[str] = set()
@@ -94,10 +94,11 @@ def reference_table(rows: Sequence[OverviewRow]) -> pd.DataFrame:
 
 def findings(panels: Sequence[Panel]) -> list[str]:
     """One sentence per view of the paper: in how many panels it lowers the area."""
+    panels = [panel for panel in panels if follows_published(panel.found)]
     sentences = []
-    for fill, (_, *views) in PAPER_VIEWS.items():
+    for fill, (_, *views) in PUBLISHED_VIEWS.items():
         for view in views:
-            place = (f"gradient/{view}", "deletion", fill)
+            place = (f"gradient/{view}", ("deletion", fill))
             found = [
                 panel.comparison_of[place]
                 for panel in panels
@@ -120,8 +121,8 @@ def findings(panels: Sequence[Panel]) -> list[str]:
 
 
 def _panel_row(panel: Panel) -> OverviewRow:
-    areas: dict[tuple[str, str], Area | None] = {
-        (fill, view): panel.area_of.get((f"gradient/{view}", "deletion", fill, "allegiance"))
+    means = {
+        (fill, view): panel.mean_of.get((f"gradient/{view}", ("deletion", fill), "allegiance"))
         for fill, view in _PLACES
     }
     return OverviewRow(
@@ -129,8 +130,8 @@ def _panel_row(panel: Panel) -> OverviewRow:
         slug=panel.slug,
         seeds=[panel.summary.seed],
         accuracy=panel.summary.accuracy.value if panel.summary.accuracy else None,
-        paper=panel.paper,
-        cells={at: Cell(area.area, area.low, area.high) for at, area in areas.items() if area},
+        paper=panel.published,
+        cells={at: Cell(mean.value, mean.low, mean.high) for at, mean in means.items() if mean},
     )
 
 
@@ -139,15 +140,15 @@ def _group_row(group: SeedGroup) -> OverviewRow:
     values = [accuracy.value for accuracy in measured if accuracy]
     cells = {}
     for fill, view in _PLACES:
-        found = group.combined.get((f"gradient/{view}", "deletion", fill))
+        found = group.combined.get((f"gradient/{view}", ("deletion", fill)))
         if found:
-            cells[fill, view] = Cell(found.area, found.low, found.high, len(found.by_seed))
+            cells[fill, view] = Cell(found.value, found.low, found.high, len(found.by_seed))
     return OverviewRow(
         title=group.title,
         slug="seeds",
         seeds=group.seeds,
         accuracy=float(np.mean(values)) if values else None,
-        paper=group.panels[0].paper,
+        paper=group.panels[0].published,
         cells=cells,
     )
 

@@ -20,12 +20,12 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from saliency_lab.errors import UserError
-from saliency_lab.report.comparing.panels import Panel, build_panels
+from saliency_lab.report.comparing.maps import Panel
+from saliency_lab.report.comparing.panels import build_panels
 from saliency_lab.report.comparing.seeds import SeedGroup, seed_groups
 from saliency_lab.report.drawing.figures import (
     condition_name,
     confusion_figure,
-    curves_figure,
     example_grid,
     figure_bytes,
     training_figure,
@@ -56,8 +56,8 @@ unless the page would be too large."""
 _LEAST_SHOWN = 12
 _FIGURE_EXAMPLES = 6
 _FIGURE_MAPS = 8
-_COMPARED_SOURCES = 3
-"""So many sources and there is a figure of which view helps which."""
+_COMPARED_METHODS = 3
+"""So many methods and there is a figure of which view helps which."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def write_report(outputs: Path, runs: Sequence[str] | None, destination: Path) -
     if not records.evaluations and not records.trainings:
         states = "; ".join(f"{p.name}: {p.state}, {p.reason}" for p in records.problems)
         raise UserError(
-            f"Expected `outputs` to hold a finished run, but got only {states}. "
+            f"Expected '{outputs}' to hold a finished run, but got only {states}. "
             "Run `python -m saliency_lab evaluate model=resnet18 data=cifar10` first."
         )
     panels = build_panels(records.evaluations)
@@ -142,7 +142,9 @@ def _page_data(panels: Sequence[Panel], examples: Sequence[Examples], side: int)
     colours = (mpl.colormaps[MAP_COLOURS](np.arange(256))[:, :3] * 255).round().astype(int)
     return {
         "colours": "".join(f"{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours),
-        "panels": {panel.slug: sections.panel_values(panel) for panel in panels},
+        "panels": {
+            panel.slug: values for panel in panels if (values := sections.panel_values(panel))
+        },
         "examples": {one.panel.slug: _example_data(one, side) for one in examples},
     }
 
@@ -151,9 +153,9 @@ def _example_data(examples: Examples, side: int) -> dict[str, Any]:
     panel = examples.panel
     height, width = next(iter(examples.levels.values())).shape[1:]
     return {
-        "fractions": list(panel.summary.fractions),
+        "fractions": list(panel.found.facts["fractions"]),
         "classes": panel.summary.data.classes,
-        "curves": [curve.key for curve in panel.curves if curve.key in examples.levels],
+        "curves": [curve.key for curve in panel.maps if curve.key in examples.levels],
         "conditions": [
             {"mode": mode, "fill": fill, "name": condition_name(mode, fill)}
             for mode, fill in panel.conditions
@@ -198,7 +200,7 @@ def _tables(
     panels: Sequence[Panel], groups: Sequence[SeedGroup], records: Records
 ) -> dict[str, pd.DataFrame]:
     found = {
-        "areas": tables.area_table(panels),
+        "scores": tables.score_table(panels),
         "reference": overview.reference_table(overview.overview_rows(panels, groups)),
         "seeds": tables.seed_table(groups),
         "disagreement": tables.disagreement_table(panels),
@@ -247,11 +249,15 @@ def _figures(
 ) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """The name of each figure and what draws it."""
     for panel in panels:
-        yield f"curves-{panel.slug}", partial(curves_figure, panel.points, panel.title)
-        if len({curve.method for curve in panel.curves}) >= _COMPARED_SOURCES:
-            yield f"views-{panel.slug}", partial(views_figure, _curve_areas(panel), panel.title)
+        part = sections.part_of(panel)
+        own = part.panel_figures(panel) if part else {}
+        for name, draw in own.items():
+            yield f"{name}-{panel.slug}", draw
+        if len({one.method for one in panel.maps}) >= _COMPARED_METHODS:
+            title, score = panel.title, panel.main.replace("_", " ")
+            yield f"views-{panel.slug}", partial(views_figure, _main_means(panel), title, score)
     for one in examples:
-        curves = [curve for curve in one.panel.curves if curve.key in one.maps][:_FIGURE_MAPS]
+        curves = [curve for curve in one.panel.maps if curve.key in one.maps][:_FIGURE_MAPS]
         maps = {curve.label: one.maps[curve.key][:_FIGURE_EXAMPLES] for curve in curves}
         rows = one.row_labels[:_FIGURE_EXAMPLES]
         draw = partial(example_grid, one.images[:_FIGURE_EXAMPLES], maps, rows)
@@ -265,16 +271,17 @@ def _figures(
             yield f"confusion-{slug}", partial(confusion_figure, confusion, classes, named)
 
 
-def _curve_areas(panel: Panel) -> pd.DataFrame:
-    """The allegiance area of every curve of a panel, for the figure of sources and views."""
+def _main_means(panel: Panel) -> pd.DataFrame:
+    """The main score of every map of a panel, for the figure of methods and views."""
     return pd.DataFrame(
         {
-            "method": curve.method, "view": curve.view, "mode": mode, "fill": fill,
-            "area": area.area, "low": area.low, "high": area.high, "control": curve.control,
+            "method": one.method, "view": one.view, "condition": panel.condition_text(condition),
+            "better": mean.better, "value": mean.value, "low": mean.low, "high": mean.high,
+            "control": one.control,
         }
-        for curve in panel.curves
-        for mode, fill in panel.conditions
-        if (area := panel.area_of.get((curve.key, mode, fill, "allegiance"))) is not None
+        for condition in panel.conditions
+        for one in panel.maps
+        if (mean := panel.main_mean(one.key, condition)) is not None
     )  # fmt: skip
 
 

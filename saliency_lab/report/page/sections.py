@@ -2,64 +2,67 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saliency_lab.report.comparing.contrasts import SIGNIFICANT, beats
-from saliency_lab.report.comparing.panels import Condition, Curve, Panel
+from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
 from saliency_lab.report.comparing.seeds import SeedGroup
-from saliency_lab.report.drawing.figures import condition_name
 from saliency_lab.report.drawing.notation import count_text, duration, number, p_text, percent, span
 from saliency_lab.report.drawing.palette import VIEWS, Style, label_of, order_of
-from saliency_lab.report.drawing.plots import Line, chart_svg, interval_svg, lines_of, swatch_svg
-from saliency_lab.report.page.tables import hardware, paper_area
+from saliency_lab.report.drawing.plots import Line, chart_svg, interval_svg, swatch_svg
+from saliency_lab.report.page.tables import hardware, published_value
 from saliency_lab.report.reading.records import Records, TrainingRun
 from saliency_lab.reproductions.published import title_of
+
+log = logging.getLogger(__name__)
 
 _LARGEST_CONFUSION = 20
 
 
+def part_of(panel: Panel) -> Any:
+    """The module with the evaluator's own part of the page, or None where it has none."""
+    named = panel.found.sections
+    if named is None:
+        return None
+    try:
+        return importlib.import_module(named)
+    except ImportError as error:
+        # A person's own evaluator may not lie where this process looks: the table says the rest.
+        log.warning("%s: its part of the page is left out, %s", panel.title, error)
+        return None
+
+
 def panel_section(panel: Panel) -> dict[str, Any]:
-    """Charts, read-out and area tables of one panel."""
-    summary = panel.summary
-    styles = {curve.key: curve.style for curve in panel.curves}
-    charts = []
-    for mode, fill in panel.conditions:
-        points = panel.points[(panel.points["mode"] == mode) & (panel.points["fill"] == fill)]
-        name = condition_name(mode, fill)
-        word = "inserted" if mode == "insertion" else "deleted"
-        drawn = chart_svg(
-            lines_of(points, styles),
-            name=f"{panel.title}, {name}: allegiance against the share of pixels {word}; "
-            "the values are in the table beside it",
-            x_title=f"most salient pixels {word}",
-        )
-        charts.append({"name": name, "svg": drawn})
+    """Charts, read-out and score tables of one panel."""
+    part = part_of(panel)
+    values = panel_values(panel)
+    score = panel.found.scores[0]
     return {
         "slug": panel.slug,
         "title": panel.title,
         "facts": _facts(panel),
-        "charts": charts,
-        "curves": [legend_entry(curve) for curve in panel.curves],
-        "steps": len(summary.fractions),
-        "areas": [_area_section(panel, condition) for condition in panel.conditions],
+        "charts": part.charts(panel) if part else [],
+        "figure": f"{part.CURVES}-{panel.slug}" if part else "",
+        "maps": [legend_entry(one) for one in panel.maps],
+        "steps": len(values["fractions"]) if values else 0,
+        "tables": [_score_section(panel, condition) for condition in panel.conditions],
+        "score": score.name.replace("_", " "),
         "reference": panel.reference.label,
         "controlled": bool(panel.control_of),
         "better": _better(panel),
+        "warnings": list(dict.fromkeys(w for run in panel.runs for w in run.summary.warnings)),
+        "sparse": _sparse(panel),
     }
 
 
 def panel_values(panel: Panel) -> dict[str, Any]:
-    """What the read-out needs: allegiance, low and high per curve, condition and fraction."""
-    values: dict[str, list[list[list[float]] | None]] = {}
-    for curve in panel.curves:
-        values[curve.key] = []
-        mine = panel.points[panel.points["key"] == curve.key]
-        for mode, fill in panel.conditions:
-            part = mine[(mine["mode"] == mode) & (mine["fill"] == fill)].sort_values("fraction")
-            rows = part[["allegiance", "low", "high"]].round(4).to_numpy().tolist()
-            values[curve.key].append(rows or None)
-    return {"fractions": list(panel.summary.fractions), "values": values}
+    """What the read-out needs: a value with its interval per map, condition and step."""
+    part = part_of(panel)
+    found: dict[str, Any] = part.read_out(panel) if part else {}
+    return found
 
 
 def seed_sections(groups: Sequence[SeedGroup]) -> list[dict[str, Any]]:
@@ -69,23 +72,24 @@ def seed_sections(groups: Sequence[SeedGroup]) -> list[dict[str, Any]]:
         found = [(place, one) for place, one in group.combined.items() if len(one.by_seed) > 1]
         largest = max((max(one.high, *one.by_seed.values()) for _, one in found), default=1.0)
         rows = [
-            legend_entry(one.curve)
+            legend_entry(one.map)
             | {
-                "control": one.curve.control,
-                "condition": condition_name(mode, fill),
-                "area": number(one.area),
+                "control": one.map.control,
+                "condition": group.panels[0].condition_text(condition),
+                "value": number(one.value),
                 "interval": span(one.low, one.high),
                 "glyph": interval_svg(
-                    one.area, one.low, one.high, largest or 1.0, one.curve.style.colour
+                    one.value, one.low, one.high, largest or 1.0, one.map.style.colour
                 ),
                 "lowest": number(min(one.by_seed.values())),
                 "highest": number(max(one.by_seed.values())),
                 "seeds": len(one.by_seed),
             }
-            for (_, mode, fill), one in found
+            for (_, condition), one in found
         ]
         links = [(panel.slug, panel.summary.seed) for panel in group.panels]
-        sections.append({"title": group.title, "rows": rows, "links": links})
+        score = group.panels[0].main.replace("_", " ")
+        sections.append({"title": group.title, "score": score, "rows": rows, "links": links})
     return sections
 
 
@@ -153,34 +157,34 @@ def _facts(panel: Panel) -> list[tuple[str, str]]:
         if interval.low is not None and interval.high is not None:
             text += f" [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
         facts.append(("accuracy", text))
-    if panel.paper:
-        facts.append(("accuracy in the paper", percent(panel.paper.accuracy)))
-    facts += [("protocol", summary.protocol), ("seed", str(summary.seed))]
+    if panel.published:
+        facts.append(("accuracy published", percent(panel.published.accuracy)))
+    facts += [("evaluator", panel.runs[0].label), ("seed", str(summary.seed))]
     facts.append(("time", duration(sum(run.summary.seconds for run in panel.runs))))
     return facts
 
 
-def legend_entry(curve: Curve) -> dict[str, str]:
-    return {"key": curve.key, "label": curve.label, "swatch": swatch_svg(curve.style)}
+def legend_entry(one: PanelMap) -> dict[str, str]:
+    return {"key": one.key, "label": one.label, "swatch": swatch_svg(one.style)}
 
 
 def method_choice(panels: Sequence[Panel]) -> dict[str, Any]:
-    """What the reader may choose: the curves of each source, sources of one curve together."""
-    curves = {curve.key: curve for panel in reversed(panels) for curve in panel.curves}
-    ordered = sorted(curves.values(), key=lambda c: (order_of(c.method, c.view), c.key))
-    sources: dict[str, list[Curve]] = {}
-    for curve in ordered:
-        sources.setdefault(curve.method, []).append(curve)
+    """What the reader may choose: the maps of each method, methods of one map together."""
+    maps = {one.key: one for panel in reversed(panels) for one in panel.maps}
+    ordered = sorted(maps.values(), key=lambda one: (order_of(one.method, one.view), one.key))
+    methods: dict[str, list[PanelMap]] = {}
+    for one in ordered:
+        methods.setdefault(one.method, []).append(one)
     groups: dict[str, list[dict[str, Any]]] = {}
-    several = {method for method, mine in sources.items() if len(mine) > 1}
-    for curve in sorted(ordered, key=lambda curve: (curve.method not in several, curve.control)):
-        name, short = "controls" if curve.control else "other sources", curve.label
-        if curve.method in several:
-            name = "gradient" if curve.method == "gradient" else label_of(curve.method, "")
-            short = _within(name, curve.label)
-        told = {"view": curve.view, "control": curve.control, "short": short}
-        groups.setdefault(name, []).append(legend_entry(curve) | told)
-    views = {curve.view for curve in ordered if curve.method in several}
+    several = {method for method, mine in methods.items() if len(mine) > 1}
+    for one in sorted(ordered, key=lambda one: (one.method not in several, one.control)):
+        name, short = "controls" if one.control else "other methods", one.label
+        if one.method in several:
+            name = "gradient" if one.method == "gradient" else label_of(one.method, "")
+            short = _within(name, one.label)
+        told = {"view": one.view, "control": one.control, "short": short}
+        groups.setdefault(name, []).append(legend_entry(one) | told)
+    views = {one.view for one in ordered if one.method in several}
     return {"groups": groups, "views": [view for view in VIEWS if view in views]}
 
 
@@ -191,70 +195,100 @@ def _within(source: str, label: str) -> str:
     return f"original{label.removeprefix(source)}" if label.startswith(source) else label
 
 
-def _area_section(panel: Panel, condition: Condition) -> dict[str, Any]:
-    mode, fill = condition
-    areas = {
-        curve.key: panel.area_of.get((curve.key, mode, fill, "allegiance"))
-        for curve in panel.curves
-    }
-    largest = max((area.high for area in areas.values() if area), default=1.0) or 1.0
-    # The paper's protocol is about allegiance alone; the files have every score.
-    every = {key[3] for key in panel.area_of} if panel.summary.protocol != "paper" else set()
-    scores = sorted(every - {"allegiance"})
+def _score_section(panel: Panel, condition: Condition) -> dict[str, Any]:
+    means = {one.key: panel.main_mean(one.key, condition) for one in panel.maps}
+    largest = max((mean.high for mean in means.values() if mean), default=1.0) or 1.0
+    others = [score.name for score in panel.found.scores if score.name != panel.main]
+    if panel.published:
+        # Published areas are of prediction agreement; the files have every score.
+        others = [name for name in others if name not in ("probability", "logit")]
     rows = []
-    for curve in panel.curves:
-        area = areas[curve.key]
-        if area is None:
+    for one in panel.maps:
+        mean = means[one.key]
+        if mean is None:
             continue
-        paper = paper_area(panel, curve, mode, fill)
-        others = [panel.area_of.get((curve.key, mode, fill, score)) for score in scores]
+        published = published_value(panel, one, condition)
+        further = [panel.mean_of.get((one.key, condition, name)) for name in others]
         rows.append(
-            legend_entry(curve)
+            legend_entry(one)
             | {
-                "area": number(area.area),
-                "interval": span(area.low, area.high),
-                "glyph": interval_svg(area.area, area.low, area.high, largest, curve.style.colour),
-                "paper": f"{paper:.2f}" if paper is not None else "",
-                "others": [number(other.area if other else None) for other in others],
-                **_difference(panel, curve, condition),
-                **_standing(panel, curve, condition),
+                "value": number(mean.value),
+                "interval": span(mean.low, mean.high),
+                "glyph": interval_svg(mean.value, mean.low, mean.high, largest, one.style.colour),
+                "published": f"{published:.2f}" if published is not None else "",
+                "others": [number(other.value if other else None) for other in further],
+                **_difference(panel, one, condition),
+                **_standing(panel, one, condition),
             }
         )
     return {
-        "name": condition_name(mode, fill),
+        "name": panel.condition_text(condition),
         "rows": rows,
-        "scores": scores,
-        "paper": any(row["paper"] for row in rows),
+        "scores": [name.replace("_", " ") for name in others],
+        "published": any(row["published"] for row in rows),
     }
 
 
-def _difference(panel: Panel, curve: Curve, condition: Condition) -> dict[str, Any]:
-    found = panel.comparison_of.get((curve.key, *condition))
+def _difference(panel: Panel, one: PanelMap, condition: Condition) -> dict[str, Any]:
+    found = panel.comparison_of.get((one.key, condition))
     if found is None:
-        return {"difference": "", "difference_interval": "", "p": "", "sure": False}
+        return {"difference": "", "difference_interval": "", "p": "", "sure": False, "unsure": ""}
     p = found.p_holm if found.p_holm is not None else found.p
+    clear = found.low > 0 or found.high < 0
+    sure = p is not None and p < SIGNIFICANT
     return {
         "difference": number(found.difference),
         "difference_interval": span(found.low, found.high),
         "p": p_text(p),
-        "sure": p is not None and p < SIGNIFICANT,
-    }
+        "sure": sure,
+        # An interval clear of zero beside a large p needs a word.
+        "unsure": "its interval excludes 0, but not after correcting for the number of comparisons "
+        "(or with so few images)" if clear and not sure else "",
+    }  # fmt: skip
 
 
-def _standing(panel: Panel, curve: Curve, condition: Condition) -> dict[str, str]:
-    """Whether the curve is a control, or a method that does no better than the best of them."""
-    found = panel.control_of.get((curve.key, *condition))
-    if curve.control or found is None or beats(found):
-        return {"mark": "control" if curve.control else "", "mark_title": ""}
+def _standing(panel: Panel, one: PanelMap, condition: Condition) -> dict[str, str]:
+    """Whether the map is a control, or one that does no better than the best of them."""
+    found = panel.control_of.get((one.key, condition))
+    if one.control or found is None or beats(found):
+        return {"mark": "control" if one.control else "", "mark_title": ""}
     best = label_of(found.b.method, found.b.view)
     distance = f"{number(found.difference)} {span(found.low, found.high)}"
     title = f"difference to {best}: {distance}, p {p_text(found.p_holm)}"
     return {"mark": "does not beat the controls", "mark_title": title}
 
 
+_APART = 0.1
+
+
+def _sparse(panel: Panel) -> str:
+    """A sentence where maps let the same protocol delete different shares of the pixels."""
+    ends: dict[str, float] = {}
+    for (key, _, score), mean in panel.mean_of.items():
+        if score == "deleted":
+            ends[key] = min(ends.get(key, mean.value), mean.value)
+    if not ends or max(ends.values()) - min(ends.values()) <= _APART:
+        return ""
+    labels = {one.key: one.label for one in panel.maps}
+    least = min(ends, key=lambda key: ends[key])
+    return (
+        f"Maps deleted different shares of the pixels by the last fraction, from "
+        f"{ends[least]:.0%} ({labels[least]}) to {max(ends.values()):.0%}: where a map is 0 the "
+        "protocol deletes nothing, so areas of sparse maps are of fewer pixels."
+    )
+
+
 def _better(panel: Panel) -> str:
-    words = {"larger" if mode == "insertion" else "smaller" for mode, _ in panel.conditions}
-    return "smaller (insertion: larger)" if len(words) > 1 else words.pop()
+    """ "smaller", "larger", or both with the conditions; empty for scores that only describe."""
+    words = {"higher": "larger", "lower": "smaller"}
+    by_word: dict[str, list[str]] = {}
+    for condition in panel.conditions:
+        better = panel.better(condition)
+        if better is not None:
+            by_word.setdefault(words[better], []).append(panel.condition_text(condition))
+    if len(by_word) < 2:
+        return next(iter(by_word), "")
+    return "; ".join(f"{word} for {', '.join(names)}" for word, names in by_word.items())
 
 
 def _confusion_rows(

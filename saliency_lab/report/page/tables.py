@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 from saliency_lab.report.comparing.contrasts import beats
-from saliency_lab.report.comparing.panels import Curve, Panel
+from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
 from saliency_lab.report.comparing.seeds import SeedGroup
-from saliency_lab.report.drawing.figures import condition_name
 from saliency_lab.report.drawing.palette import label_of
 from saliency_lab.report.reading.records import EvaluationRun, Problem, TrainingRun
 
@@ -22,9 +21,9 @@ _QUANTITIES = {
 }
 
 
-def area_table(panels: Sequence[Panel]) -> pd.DataFrame:
-    """One row per panel, method, view, condition and score: area, interval, difference, paper."""
-    return pd.DataFrame(row for panel in panels for row in _area_rows(panel))
+def score_table(panels: Sequence[Panel]) -> pd.DataFrame:
+    """One row per panel, map, condition and score: mean, interval, difference, published."""
+    return pd.DataFrame(row for panel in panels for row in _score_rows(panel))
 
 
 def run_table(panels: Sequence[Panel]) -> pd.DataFrame:
@@ -41,7 +40,7 @@ def run_table(panels: Sequence[Panel]) -> pd.DataFrame:
                     "images": summary.data.images,
                     "model": summary.model.name,
                     "methods": ", ".join(_labels(panel, run)),
-                    "protocol": summary.protocol,
+                    "evaluator": run.label,
                     "seed": summary.seed,
                     "epoch": checkpoint.get("epoch"),
                     "accuracy": accuracy.value if accuracy else None,
@@ -63,9 +62,10 @@ def seed_table(groups: Sequence[SeedGroup]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "panel": group.title,
-            "method": one.curve.label,
-            "condition": condition_name(mode, fill),
-            "area": one.area,
+            "map": one.map.label,
+            "condition": group.panels[0].condition_text(condition),
+            "score": group.panels[0].main,
+            "mean": one.value,
             "low": one.low,
             "high": one.high,
             "lowest seed": min(one.by_seed.values()),
@@ -74,7 +74,7 @@ def seed_table(groups: Sequence[SeedGroup]) -> pd.DataFrame:
             "which": ", ".join(map(str, one.by_seed)),
         }
         for group in groups
-        for (_, mode, fill), one in group.combined.items()
+        for (_, condition), one in group.combined.items()
         if len(one.by_seed) > 1
     )
 
@@ -105,28 +105,22 @@ def training_table(trainings: Sequence[TrainingRun]) -> pd.DataFrame:
 
 
 def cost_table(panels: Sequence[Panel]) -> pd.DataFrame:
-    """One row per measurement of cost: a method with the views that were computed together.
+    """One row per evaluator's run: a method with the views that were computed together.
 
-    Passes and times are per image; a column of zeros is left out.
+    Passes and times are per image, of the maps as far as that command made any, and of the
+    evaluator itself; a column of zeros is left out.
     """
     rows = []
     for panel in panels:
         for run in panel.runs:
-            for name, cost in run.summary.cost.items():
-                method, _, views = name.partition("/")
-                rows.append(
-                    {"panel": panel.title, "method": _measured(method, views)} | _flat(cost)
-                )
+            measured = _measured(run.summary.method, run.summary.views)
+            rows.append({"panel": panel.title, "map": measured} | _named(run.found.cost))
     table = pd.DataFrame(rows)
     return table.loc[:, (table.fillna(0) != 0).any()]
 
 
 def disagreement_table(panels: Sequence[Panel]) -> pd.DataFrame:
-    """Per panel and condition the images whose area differs most between two methods.
-
-    The area is the one under an image's own allegiance; the area under the probability breaks
-    ties, of which a yes-or-no curve has many.
-    """
+    """Per panel and condition the images whose main score differs most between two maps."""
     parts = [part for panel in panels for part in _disagreements(panel)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
@@ -145,31 +139,34 @@ def hardware(environment: Mapping[str, object]) -> str:
     return ", ".join(parts + ([f"{cores} cores"] if cores else []))
 
 
-def _area_rows(panel: Panel) -> Iterator[dict[str, object]]:
-    for (key, mode, fill, score), area in panel.area_of.items():
-        curve = next(curve for curve in panel.curves if curve.key == key)
-        comparison = panel.comparison_of.get((key, mode, fill)) if score == "allegiance" else None
+def _score_rows(panel: Panel) -> Iterator[dict[str, object]]:
+    maps = {one.key: one for one in panel.maps}
+    for (key, condition, score), mean in panel.mean_of.items():
+        main = score == panel.main
+        comparison = panel.comparison_of.get((key, condition)) if main else None
         yield {
             "panel": panel.title,
-            "method": curve.label,
-            "control": curve.control,
-            "condition": condition_name(mode, fill),
+            "map": maps[key].label,
+            "control": maps[key].control,
+            "condition": panel.condition_text(condition),
             "score": score,
-            "area": area.area,
-            "low": area.low,
-            "high": area.high,
+            "better": mean.better,
+            "mean": mean.value,
+            "low": mean.low,
+            "high": mean.high,
+            "images": mean.images,
             "difference": comparison.difference if comparison else None,
             "difference low": comparison.low if comparison else None,
             "difference high": comparison.high if comparison else None,
             "p": comparison.p if comparison else None,
             "p (Holm)": comparison.p_holm if comparison else None,
-            "paper": paper_area(panel, curve, mode, fill) if score == "allegiance" else None,
-            **(_against_controls(panel, key, mode, fill) if score == "allegiance" else {}),
+            "published": published_value(panel, maps[key], condition) if main else None,
+            **(_against_controls(panel, key, condition) if main else {}),
         }
 
 
-def _against_controls(panel: Panel, key: str, mode: str, fill: str) -> dict[str, object]:
-    found = panel.control_of.get((key, mode, fill))
+def _against_controls(panel: Panel, key: str, condition: Condition) -> dict[str, object]:
+    found = panel.control_of.get((key, condition))
     if found is None:
         return {}
     return {
@@ -182,30 +179,36 @@ def _against_controls(panel: Panel, key: str, mode: str, fill: str) -> dict[str,
     }
 
 
-def paper_area(panel: Panel, curve: Curve, mode: str, fill: str) -> float | None:
-    """The published area of this curve, where the paper reports one."""
-    if panel.paper is None or curve.method != "gradient" or mode != "deletion":
+def published_value(panel: Panel, one: PanelMap, condition: Condition) -> float | None:
+    """The published area of this map, where a paper reports one."""
+    if panel.published is None or one.method != "gradient" or condition[0] != "deletion":
         return None
-    return panel.paper.areas.get((fill, curve.view))
+    return panel.published.areas.get((condition[1], one.view))
 
 
 def _disagreements(panel: Panel) -> Iterator[pd.DataFrame]:
-    labels = {curve.key: curve.label for curve in panel.curves}
-    for (mode, fill), part in panel.image_areas.groupby(["mode", "fill"]):
-        areas = part.pivot_table(index="sample_id", columns="key", values="area")
-        ties = part.pivot_table(index="sample_id", columns="key", values="probability")
-        if areas.shape[1] < 2:
+    labels = {one.key: one.label for one in panel.maps}
+    names = panel.found.conditions
+    others = [score.name for score in panel.found.scores if score.name != panel.main]
+    groups = panel.scores.groupby(names, sort=False) if names else [((), panel.scores)]
+    for condition, part in groups:
+        values = part.pivot_table(index="sample_id", columns="key", values=panel.main)
+        if values.shape[1] < 2:
             continue
-        ranked = areas + 1e-3 * ties.reindex(columns=areas.columns)
+        ranked = values
+        if others:
+            # A score of yes and no has many ties, which the next score breaks.
+            ties = part.pivot_table(index="sample_id", columns="key", values=others[0])
+            ranked = values + 1e-3 * ties.reindex(columns=values.columns)
         found = pd.DataFrame(
             {
                 "panel": panel.title,
-                "condition": condition_name(str(mode), str(fill)),
+                "condition": panel.condition_text(tuple(condition)),
                 "image": ranked.index,
                 "lowest": ranked.idxmin(axis=1).map(labels).to_numpy(),
-                "lowest area": areas.min(axis=1).to_numpy(),
+                f"lowest {panel.main}": values.min(axis=1).to_numpy(),
                 "highest": ranked.idxmax(axis=1).map(labels).to_numpy(),
-                "highest area": areas.max(axis=1).to_numpy(),
+                f"highest {panel.main}": values.max(axis=1).to_numpy(),
                 "rank": (ranked.max(axis=1) - ranked.min(axis=1)).to_numpy(),
             }
         )
@@ -213,48 +216,44 @@ def _disagreements(panel: Panel) -> Iterator[pd.DataFrame]:
         yield found.drop(columns="rank").head(SHOWN_DISAGREEMENTS)
 
 
-def _flat(cost: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+def _named(cost: Mapping[str, float]) -> dict[str, object]:
     """ "maps: forward passes" of "maps_forwards"; seconds become milliseconds, bytes MiB."""
-    flat: dict[str, object] = {}
+    named: dict[str, object] = {}
     for name, value in cost.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}_")
-            continue
-        part, _, quantity = f"{prefix}{name}".rpartition("_")
+        part, _, quantity = name.rpartition("_")
         words, factor = _QUANTITIES.get(quantity, (quantity.replace("_", " "), 1.0))
-        scaled = value * factor if isinstance(value, int | float) and factor != 1 else value
-        flat[_column(part, words)] = scaled
-    return flat
+        named[_column(part, words)] = value * factor
+    return named
 
 
-def _measured(method: str, views: str) -> str:
+def _measured(method: str, views: Sequence[str]) -> str:
     """ "active" of one view, "deeplift: original, active" of several measured together."""
-    if "+" not in views:
-        return label_of(method, views)
-    source = "" if method == "gradient" else f"{label_of(method, '')}: "
-    return source + ", ".join(views.split("+"))
+    if len(views) == 1:
+        return label_of(method, views[0])
+    name = "" if method == "gradient" else f"{label_of(method, '')}: "
+    return name + ", ".join(views)
 
 
 def _column(part: str, words: str) -> str:
-    if part == "peak":
-        return f"peak {words}"
-    return f"{part.replace('_', ' ')}: {words}" if part else words
+    if part in ("peak", "maps_peak"):
+        return f"{part.replace('_', ' ')} {words}"
+    return f"{part.replace('_', ' ')}: {words}" if part else f"evaluator: {words}"
 
 
 def _labels(panel: Panel, run: EvaluationRun) -> list[str]:
-    """The curves that the run measured: "active", or "deeplift: original, active" of several."""
+    """The maps that the run measured: "active", or "deeplift: original, active" of several."""
     mine = {key for (name, *_), key in panel.key_of.items() if name == run.name}
-    by_method: dict[str, list[Curve]] = {}
-    for curve in panel.curves:
-        if curve.key in mine:
-            by_method.setdefault(curve.method, []).append(curve)
+    by_method: dict[str, list[PanelMap]] = {}
+    for one in panel.maps:
+        if one.key in mine:
+            by_method.setdefault(one.method, []).append(one)
     labels = []
-    for method, curves in by_method.items():
-        if method == "gradient" or len(curves) == 1:
-            labels += [curve.label for curve in curves]
+    for method, maps in by_method.items():
+        if method == "gradient" or len(maps) == 1:
+            labels += [one.label for one in maps]
         else:
-            source = curves[0].label.replace(f" · {curves[0].view}", "")
-            labels.append(f"{source}: {', '.join(curve.view for curve in curves)}")
+            source = maps[0].label.replace(f" · {maps[0].view}", "")
+            labels.append(f"{source}: {', '.join(one.view for one in maps)}")
     return labels
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saliency_lab.config.identity import NOT_IDENTITY, TRAINING
+from saliency_lab.config.identity import NOT_IDENTITY, TRAINING, is_below, leaves
 
 # Seeds, and what the number of images tells already.
 _NOT_RECIPE = ("seed", "data.seed", "data.limit", "data.classes")
@@ -22,7 +22,12 @@ def recipe_of(config: Mapping[str, Any]) -> dict[str, str]:
     """How the classifier was trained, but for the seed: flat, "trainer.max_epochs": "30"."""
     recipe = _flat({name: config[name] for name in TRAINING if name in config})
     ignored = (*NOT_IDENTITY, *_NOT_RECIPE)
-    return {name: value for name, value in recipe.items() if not _belongs(name, ignored)}
+    return {name: value for name, value in recipe.items() if not is_below(name, ignored)}
+
+
+def evaluator_settings(settings: Mapping[str, Any], selects: Sequence[str]) -> dict[str, str]:
+    """What decides an evaluator's numbers: its settings but for those that choose conditions."""
+    return {name: value for name, value in _flat(settings).items() if name not in selects}
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
@@ -60,22 +65,12 @@ def difference_text(mine: Mapping[str, str], others: Sequence[Mapping[str, str]]
 
 def _said(name: str, value: str) -> str:
     """ "samples=20" of "method.samples", "base=lrp" of "method.base._target_"."""
-    short = name.partition(".")[2]
+    short = name.partition(".")[2] or name
     if short.endswith("_target_"):
         short = short.removesuffix("_target_").strip(".") or "function"
         value = value.rpartition(".")[2]
     return f"{short}={value}"
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = "none" if value is None else str(value)
-    return flat
-
-
-def _belongs(name: str, prefixes: Sequence[str]) -> bool:
-    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+def _flat(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: "none" if value is None else str(value) for name, value in leaves(values).items()}

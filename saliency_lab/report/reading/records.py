@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import zipfile
 import zlib
@@ -14,13 +15,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 from pydantic import ValidationError
 
-from saliency_lab.errors import UserError, unknown_choice
-from saliency_lab.report.reading.configs import is_pretrained, recipe_of, settings_of
-from saliency_lab.report.reading.summaries import EvaluationSummary, TrainingSummary
+from saliency_lab.errors import UserError
+from saliency_lab.evaluation.rows.format import (
+    EXAMPLES,
+    EvaluationSummary,
+    EvaluatorSummary,
+    TrainingSummary,
+    older_format,
+    read_scores,
+    table_path,
+)
+from saliency_lab.report.reading.configs import (
+    evaluator_settings,
+    is_pretrained,
+    recipe_of,
+    settings_of,
+)
 
 _MARKERS = ("config.yaml", "summary.json", "error.txt")
 _TASKS = ("train", "evaluate")
@@ -40,7 +53,8 @@ class Problem:
 
 @dataclass(frozen=True)
 class EvaluationRun:
-    """A finished evaluation. `areas` has one row per image, method, view, mode and fill.
+    """What one evaluator measured in a finished evaluation; `scores` has one row per image, method,
+    view and condition.
 
     `recipe` is how the classifier was trained but for the seed, `settings` what shapes the maps
     beside classifier and images ("method.samples": "20"); empty where the config does not say.
@@ -48,15 +62,29 @@ class EvaluationRun:
 
     name: str
     path: Path
+    label: str
     summary: EvaluationSummary
     environment: Mapping[str, Any]
     pretrained: bool
     recipe: Mapping[str, str]
     settings: Mapping[str, str]
-    curves: pd.DataFrame
-    areas: pd.DataFrame
-    traces: pd.DataFrame
+    scores: pd.DataFrame
     example_ids: tuple[str, ...]
+
+    @property
+    def found(self) -> EvaluatorSummary:
+        """The evaluator's part of the summary."""
+        return self.summary.evaluators[self.label]
+
+    @property
+    def measure(self) -> tuple[str, tuple[tuple[str, str], ...]]:
+        """Equal for runs whose scores can be compared: the evaluator, and what decides them."""
+        found = evaluator_settings(self.found.settings, self.found.selects)
+        return self.found.name, tuple(sorted(found.items()))
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of the evaluator's further tables, texts as they are written."""
+        return pd.read_csv(table_path(self.path, self.label, name), keep_default_na=False)
 
 
 @dataclass(frozen=True)
@@ -99,18 +127,23 @@ def read_records(outputs: Path, runs: Sequence[str] | None = None) -> Records:
     return records
 
 
-def example_arrays(
-    run: EvaluationRun, keys: Iterable[tuple[str, str]]
-) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]]:
-    """The kept examples of a run: base arrays, and (map, levels) of each method and view."""
-    with np.load(run.path / "examples.npz", allow_pickle=False) as stored:
+def example_maps(
+    run: EvaluationRun, views: Iterable[str]
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
+    """The kept examples of a run: base arrays, and by view the map and what the evaluator kept."""
+    method = run.summary.method
+    with np.load(run.path / EXAMPLES, allow_pickle=False) as stored:
         base = {name: stored[name] for name in _EXAMPLE_ARRAYS}
-        maps = {
-            (method, view): (stored[f"map:{method}/{view}"], stored[f"levels:{method}/{view}"])
-            for method, view in keys
-            if f"levels:{method}/{view}" in stored
-        }
-    return base, maps
+        own: dict[str, dict[str, np.ndarray]] = {}
+        for view in views:
+            if f"map:{method}/{view}" in stored:
+                own[view] = {"map": stored[f"map:{method}/{view}"]}
+                for name in stored.files:
+                    label, _, kept = name.partition("|")
+                    what, _, of = kept.partition(":")
+                    if label == run.label and of == view:
+                        own[view][what] = stored[name]
+    return base, own
 
 
 def _run_directories(outputs: Path) -> Iterator[Path]:
@@ -138,9 +171,17 @@ def _chosen(found: Sequence[Path], outputs: Path, runs: Sequence[str]) -> list[P
             or (outputs / run) in path.parents
         ]
         if not hits:
-            raise unknown_choice("runs", run, names)
+            raise _no_such_run(run, outputs, names)
         chosen += [path for path in hits if path not in chosen]
     return chosen
+
+
+def _no_such_run(run: str, outputs: Path, names: Mapping[str, Path]) -> UserError:
+    close = difflib.get_close_matches(run, list(names), n=3, cutoff=0.4) or sorted(names)[:3]
+    return UserError(
+        f"Expected `runs` to name runs or patterns of runs below '{outputs}', but '{run}' is none "
+        f"of its {len(names)}; for example {', '.join(close)}"
+    )
 
 
 def _read_run(path: Path, name: str, records: Records) -> None:
@@ -158,7 +199,7 @@ def _read_run(path: Path, name: str, records: Records) -> None:
             )
         )
     else:
-        records.evaluations.append(_evaluation(path, name, summary))
+        _read_evaluation(path, name, summary, records)
 
 
 def _unfinished(path: Path, name: str) -> Problem:
@@ -173,28 +214,37 @@ def _unfinished(path: Path, name: str) -> Problem:
     return Problem(name, "unfinished", "the same command goes on where it stopped")
 
 
-def _evaluation(path: Path, name: str, raw: Mapping[str, Any]) -> EvaluationRun:
+def _read_evaluation(path: Path, name: str, raw: Mapping[str, Any], records: Records) -> None:
+    if older := older_format(path):
+        records.problems.append(Problem(name, "older", f"{older}; the same command measures anew"))
+        return
     summary = EvaluationSummary.model_validate(raw)
-    ids = _example_ids(path / "examples.npz")
-    rows = _rows(path / "rows.parquet")
     config = _config(path)
-    traces = rows[rows["sample_id"].isin(ids)].copy()
-    traces["sample_id"] = traces["sample_id"].astype(str)
-    return EvaluationRun(
-        name=name,
-        path=path,
-        summary=summary,
-        environment=_environment(path),
-        pretrained=is_pretrained(config),
-        recipe=recipe_of(config),
-        settings=settings_of(config),
-        curves=pd.read_csv(path / "curves.csv", keep_default_na=False).astype(
-            {"fraction": float, "allegiance": float, "low": float, "high": float}
-        ),
-        areas=_areas_per_image(rows),
-        traces=traces,
-        example_ids=ids,
-    )
+    for label in summary.running:
+        reason = f"{label} is not finished; the same command resumes it"
+        records.problems.append(Problem(name, "unfinished", reason))
+    for label in summary.evaluators:
+        records.evaluations.append(
+            EvaluationRun(
+                name=name,
+                path=path,
+                label=label,
+                summary=summary,
+                environment=_environment(path),
+                pretrained=is_pretrained(config),
+                recipe=recipe_of(config),
+                settings=settings_of(config),
+                scores=_scores(path, label, summary.evaluators[label]),
+                example_ids=_example_ids(path / EXAMPLES),
+            )
+        )
+
+
+def _scores(path: Path, label: str, found: EvaluatorSummary) -> pd.DataFrame:
+    scores = read_scores(path, label)
+    names = ["sample_id", "method", "view", *found.conditions]
+    columns = [*names, "label", *(score.name for score in found.scores)]
+    return scores[columns].astype(dict.fromkeys(names, str))
 
 
 def _example_ids(path: Path) -> tuple[str, ...]:
@@ -208,33 +258,6 @@ def _example_ids(path: Path) -> tuple[str, ...]:
         if missing := set(_EXAMPLE_ARRAYS) - set(stored.files):
             raise ValueError(f"{path.name} lacks {', '.join(sorted(missing))}")
         return tuple(str(name) for name in stored["ids"])
-
-
-def _rows(path: Path) -> pd.DataFrame:
-    columns = ["sample_id", "label", "method", "view", "mode", "fill", "fraction"]
-    columns += ["prediction", "agrees", "probability"]
-    names = ["sample_id", "method", "view", "mode", "fill"]
-    table = pq.read_table(path, columns=columns, read_dictionary=names)
-    return table.to_pandas()
-
-
-def _areas_per_image(rows: pd.DataFrame) -> pd.DataFrame:
-    """Area under each image's own allegiance and probability, by the trapezoid."""
-    fractions = np.unique(rows["fraction"])
-    steps = np.diff(fractions)
-    weights = np.append(steps, 0.0) / 2 + np.append(0.0, steps) / 2
-    weight = weights[np.searchsorted(fractions, rows["fraction"])]
-    keys = ["sample_id", "method", "view", "mode", "fill"]
-    parts = rows[[*keys, "label"]].assign(
-        area=rows["agrees"].to_numpy() * weight,
-        probability=rows["probability"].to_numpy() * weight,
-    )
-    return (
-        parts.groupby(keys, observed=True, sort=True)
-        .agg(label=("label", "first"), area=("area", "sum"), probability=("probability", "sum"))
-        .reset_index()
-        .astype(dict.fromkeys(keys, str))
-    )
 
 
 def _environment(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from saliency_lab.reproductions.llorente2023.workload import (
     SUSTAINED_TFLOPS,
     WORKLOADS,
 )
-from saliency_lab.reproductions.published import PAPER_VIEWS
+from saliency_lab.reproductions.published import PUBLISHED_VIEWS
 
 CLOSE = 0.03
 """A difference up to this is called the same; the paper prints two digits of one training."""
@@ -63,7 +63,7 @@ def page_text(records: Sequence[Mapping[str, Any]], remarks: Mapping[str, str]) 
 
 def _overview(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield from ("## All columns, test images", "", "Ours, and the paper's in parentheses.", "")
-    quantities = [(fill, view) for fill, names in PAPER_VIEWS.items() for view in names]
+    quantities = [(fill, view) for fill, names in PUBLISHED_VIEWS.items() for view in names]
     rows = [["accuracy", *(_accuracy_cell(record) for record in records)]]
     for fill, view in quantities:
         cells = [_area_cell(record, fill, view) for record in records]
@@ -207,7 +207,7 @@ def _comparison_table(record: Mapping[str, Any]) -> Iterator[str]:
         known = record["paper"]["accuracy"] if record["paper"] else None
         rows.append(_cells("accuracy", known, mean, low, high, len(accuracies)))
     found = record["evaluations"]["test"]
-    for fill, pair in PAPER_VIEWS.items():
+    for fill, pair in PUBLISHED_VIEWS.items():
         for view in pair:
             row = _area(found, "deletion", fill, view)
             if row is not None:
@@ -268,7 +268,7 @@ def _readings(evaluation: Mapping[str, Any]) -> Iterator[str]:
     """Whether signed maps fall faster than the original, how surely, and where they flatten."""
     for pair in evaluation["comparisons"]:
         a, b = pair["a"]["view"], pair["b"]["view"]
-        if "original" in (a, b) and pair["fill"] in PAPER_VIEWS:
+        if "original" in (a, b) and pair["fill"] in PUBLISHED_VIEWS:
             sign = 1 if a == "original" else -1
             other = b if a == "original" else a
             sure = "significant" if pair["p_holm"] < SIGNIFICANT else "not significant"

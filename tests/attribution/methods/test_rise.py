@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from saliency_lab.attribution import perturbation
+from saliency_lab.attribution.core import perturbation
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.methods.rise import rise, shifted_masks
 

@@ -57,7 +57,8 @@
 
   // ---- reading values off the curves
   for (const panel of all("[data-panel]")) {
-    const { fractions, values } = data.panels[panel.dataset.panel];
+    const { fractions, values } = data.panels[panel.dataset.panel] ?? {};
+    if (!fractions) continue; // an evaluator without curves
     const slider = panel.querySelector("input[data-read]");
     const charts = all(".chart", panel);
     const read = (step) => {
@@ -75,7 +76,10 @@
         all("[data-value]", row).forEach((cell, condition) => {
           const found = values[row.dataset.key][condition]?.[step];
           cell.textContent = found ? percent(found[0], 1) : "–";
-          if (found) cell.append(element("span", { className: "ci" }, `[${(100 * found[1]).toFixed(0)}, ${(100 * found[2]).toFixed(0)}]`));
+          if (found) {
+            cell.append(element("span", { className: "ci" }, `[${(100 * found[1]).toFixed(0)}, ${(100 * found[2]).toFixed(0)}]`));
+            cell.title = `${percent(found[3], 1)} of the pixels replaced`;
+          }
         });
       }
     };

@@ -1,0 +1,72 @@
+"""Deletion's part of the page and of a run's figures: curves over the share of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from saliency_lab.report.drawing.figures import condition_name, curves_figure
+from saliency_lab.report.drawing.plots import chart_svg, lines_of
+
+CURVES = "curves"
+
+
+def run_figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Figure]:
+    """The figures of one run, from the tables that the evaluator wrote."""
+    return {CURVES: curves_figure(tables[CURVES], title)}
+
+
+def panel_figures(panel: Any) -> dict[str, Callable[[], Figure]]:
+    """What draws the figures of a panel."""
+    return {CURVES: partial(curves_figure, points_of(panel), panel.title)}
+
+
+def charts(panel: Any) -> list[dict[str, str]]:
+    """A chart of every map's prediction agreement for each mode and fill, as inline SVG."""
+    styles = {one.key: one.style for one in panel.maps}
+    points = points_of(panel)
+    drawn = []
+    for mode, fill in panel.conditions:
+        part = points[(points["mode"] == mode) & (points["fill"] == fill)]
+        name = condition_name(mode, fill)
+        word = "inserted" if mode == "insertion" else "deleted"
+        svg = chart_svg(
+            lines_of(part, styles),
+            name=f"{panel.title}, {name}: allegiance against the share of pixels {word}; "
+            "the values are in the table beside it",
+            x_title=f"most salient pixels {word}",
+        )
+        drawn.append({"name": name, "score": "allegiance", "svg": svg})
+    return drawn
+
+
+def read_out(panel: Any) -> dict[str, Any]:
+    """What the page's read-out needs: value, low, high per map, condition and fraction."""
+    values: dict[str, list[list[list[float]] | None]] = {}
+    points = points_of(panel)
+    for one in panel.maps:
+        values[one.key] = []
+        mine = points[points["key"] == one.key]
+        for mode, fill in panel.conditions:
+            part = mine[(mine["mode"] == mode) & (mine["fill"] == fill)].sort_values("fraction")
+            rows = part[["allegiance", "low", "high", "deleted"]].round(4).to_numpy().tolist()
+            values[one.key].append(rows or None)
+    return {"fractions": list(panel.found.facts["fractions"]), "values": values}
+
+
+def points_of(panel: Any) -> pd.DataFrame:
+    """The mean curves of all maps of a panel, each condition from the run that it is shown of."""
+    taken: set[tuple[str, ...]] = set()
+    parts = []
+    for run, method, view, key in panel.parts:
+        curves = run.table(CURVES)
+        curves = curves[(curves["method"] == method) & (curves["view"] == view)]
+        for (mode, fill), part in curves.groupby(["mode", "fill"], sort=False):
+            if (key, mode, fill) not in taken:
+                taken.add((key, mode, fill))
+                parts.append(part.assign(key=key))
+    return pd.concat(parts, ignore_index=True)

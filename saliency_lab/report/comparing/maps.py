@@ -1,0 +1,131 @@
+"""The maps of a panel, and where its numbers are found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pandas as pd
+
+from saliency_lab.evaluation.rows.format import (
+    Comparison,
+    EvaluationSummary,
+    EvaluatorSummary,
+    Mean,
+)
+from saliency_lab.report.drawing.figures import condition_text, ordered_conditions
+from saliency_lab.report.drawing.palette import Style
+from saliency_lab.report.reading.records import EvaluationRun
+from saliency_lab.reproductions.published import Published, published
+
+Condition = tuple[str, ...]
+"""A value for each of the evaluator's conditions, in its order."""
+Place = tuple[str, Condition]
+"""Key of a map, condition."""
+
+REFERENCE = ("gradient", "original")
+
+
+@dataclass(frozen=True)
+class PanelMap:
+    """One method and view of a panel; `key` is unique in the report, `run` holds its files."""
+
+    key: str
+    method: str
+    view: str
+    style: Style
+    run: EvaluationRun
+
+    @property
+    def label(self) -> str:
+        return self.style.label
+
+    @property
+    def control(self) -> bool:
+        """Whether this is a map that cannot know the classifier's reasons."""
+        return self.run.summary.control
+
+
+@dataclass
+class Panel:
+    """What one evaluator says of one classifier's maps on one data split, over all methods.
+
+    `parts` holds (run, method, view, key): a map may be black in one run and white in another.
+    `key_of` names the map of each run's name, method and view, those measured twice included: such
+    a repetition is in no part. `scores` has one row per image, map (`key`) and condition.
+    `control_of` compares with the best control.
+    """
+
+    slug: str
+    title: str
+    runs: list[EvaluationRun]
+    maps: list[PanelMap] = field(default_factory=list)
+    parts: list[tuple[EvaluationRun, str, str, str]] = field(default_factory=list)
+    scores: pd.DataFrame = field(default_factory=pd.DataFrame)
+    mean_of: dict[tuple[str, Condition, str], Mean] = field(default_factory=dict)
+    key_of: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    comparison_of: dict[Place, Comparison] = field(default_factory=dict)
+    control_of: dict[Place, Comparison] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> EvaluationSummary:
+        return self.runs[0].summary
+
+    @property
+    def found(self) -> EvaluatorSummary:
+        """What the evaluator declares, and its facts of the first run."""
+        return self.runs[0].found
+
+    @property
+    def main(self) -> str:
+        """The score that maps are compared by."""
+        return self.found.scores[0].name
+
+    @cached_property
+    def conditions(self) -> list[Condition]:
+        return ordered_conditions(condition for _, condition, _ in self.mean_of)
+
+    def condition_text(self, condition: Condition) -> str:
+        """The condition in words."""
+        return condition_text(self.found.conditions, condition)
+
+    def main_mean(self, key: str, condition: Condition) -> Mean | None:
+        """The mean of the main score of a map under a condition."""
+        return self.mean_of.get((key, condition, self.main))
+
+    def better(self, condition: Condition) -> str | None:
+        """Which way the main score is better under a condition."""
+        return next((m.better for (_, c, s), m in self.mean_of.items()
+                     if (c, s) == (condition, self.main)), None)  # fmt: skip
+
+    @property
+    def reference(self) -> PanelMap:
+        """What the others are compared with: the original gradient where it was measured."""
+        hits = [one for one in self.maps if (one.method, one.view) == REFERENCE]
+        return (hits or self.maps)[0]
+
+    @property
+    def published(self) -> Published | None:
+        """The published numbers, where this panel follows their protocol on test images."""
+        if not follows_published(self.found) or self.summary.data.split.startswith("train"):
+            return None
+        return published(self.summary.data.name, self.summary.model.name, self.runs[0].pretrained)
+
+
+def follows_published(found: EvaluatorSummary) -> bool:
+    """Whether an evaluator measured what Llorente et al. did: deletion by thresholds."""
+    return found.name == "deletion" and found.facts.get("protocol") == "threshold"
+
+
+def under(table: pd.DataFrame, names: Sequence[str], conditions: set[Condition]) -> pd.DataFrame:
+    """The rows of these conditions."""
+    if not names:
+        return table
+    values = table[list(names)].astype(str).itertuples(index=False, name=None)
+    return table[[condition in conditions for condition in values]]
+
+
+def condition_values(condition: Mapping[str, str], names: Sequence[str]) -> Condition:
+    """A condition of the summary as values in the evaluator's order."""
+    return tuple(condition[name] for name in names)
