@@ -4,13 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 from annotated_types import Gt, Lt
 
 from saliency_lab.data.decoding import Resize
-from saliency_lab.data.listing import class_folders, existing_root, file_source, same_classes
+from saliency_lab.data.listing import (
+    class_folders,
+    divided,
+    existing_root,
+    file_source,
+    same_classes,
+)
 from saliency_lab.data.module import ImageData
-from saliency_lab.data.selection import held_out
 from saliency_lab.data.source import Source
 from saliency_lab.errors import UserError
 
@@ -44,13 +48,7 @@ class Folder(ImageData):
         whole = file_source(
             {name: root / name for name in names}, base=root, size=self.size, resize=self.resize
         )
-        kept, held = held_out(whole.labels, self.test_share, (self.seed, 3))
-        if not len(held):
-            raise UserError(
-                f"Expected `data.test_share` to give at least one test image of {len(whole)} in "
-                f"{root}, but got {self.test_share}."
-            )
-        return whole.part(np.asarray(kept if split == "train" else held))
+        return divided(whole, split, self.test_share, self.seed)
 
     def _of_split(self, root: Path, split: Literal["train", "test"]) -> Source:
         found = [root / name for name in _TEST_NAMES if (root / name).is_dir()]

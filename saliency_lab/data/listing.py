@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from saliency_lab.data.decoding import DECODING, SUFFIXES, Resize, file_reader
+from saliency_lab.data.selection import held_out
 from saliency_lab.data.source import Source
 from saliency_lab.errors import UserError
 
@@ -56,30 +57,53 @@ def file_source(folders: Mapping[str, Path], *, base: Path, size: int, resize: R
     Raises:
         UserError: a class folder is missing or holds no image.
     """
-    paths: list[Path] = []
-    stamps: list[str] = []
-    labels: list[int] = []
-    for label, (name, folder) in enumerate(folders.items()):
-        files = sorted(_image_files(folder)) if folder.is_dir() else []
-        if not files:
+    files: dict[str, list[tuple[str, str]]] = {}
+    for name, folder in folders.items():
+        files[name] = sorted(image_files(folder)) if folder.is_dir() else []
+        if not files[name]:
             state = "holds no image" if folder.is_dir() else "is not there"
             raise UserError(
                 f"Expected `data.root` to hold images of class '{name}', but {folder} {state}."
             )
-        for path, stamp in files:
-            paths.append(Path(path))
-            stamps.append(stamp)
-            labels.append(label)
+    return listed_source(files, base=base, size=size, resize=resize)
+
+
+def listed_source(
+    files: Mapping[str, Sequence[tuple[str, str]]], *, base: Path, size: int, resize: Resize
+) -> Source:
+    """Image files by class, in the order given.
+
+    Args:
+        files: class name to paths below `base` with their stamps, in label order.
+        base, size, resize: see `file_source`.
+    """
+    paths = [Path(path) for found in files.values() for path, _ in found]
+    labels = [label for label, found in enumerate(files.values()) for _ in found]
     return Source(
-        class_names=tuple(folders),
+        class_names=tuple(files),
         ids=[path.relative_to(base).as_posix() for path in paths],
         labels=np.asarray(labels, dtype=np.int64),
         shape=(3, size, size),
         settings=f"{DECODING},{resize},{size}",
         read=file_reader(paths, size, resize),
         place=str(base),
-        stamps=stamps,
+        stamps=[stamp for found in files.values() for _, stamp in found],
     )
+
+
+def divided(whole: Source, split: str, test_share: float, seed: int) -> Source:
+    """The test split is a seeded share of every class, the training split the rest.
+
+    Raises:
+        UserError: the share is not one image of any class.
+    """
+    kept, held = held_out(whole.labels, test_share, (seed, 3))
+    if not len(held):
+        raise UserError(
+            f"Expected `data.test_share` to give at least one test image of {len(whole)} in "
+            f"{whole.place}, but got {test_share}."
+        )
+    return whole.part(np.asarray(kept if split == "train" else held))
 
 
 def same_classes(train: Path, test: Path) -> list[str]:
@@ -99,14 +123,14 @@ def same_classes(train: Path, test: Path) -> list[str]:
     return names
 
 
-def _image_files(folder: Path | str) -> Iterator[tuple[str, str]]:
+def image_files(folder: Path | str) -> Iterator[tuple[str, str]]:
     """Every image file below `folder` with its size and time of change."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from _image_files(entry.path)
+                yield from image_files(entry.path)
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
                 state = entry.stat()
                 yield entry.path, f"{state.st_size}:{state.st_mtime_ns}"
