@@ -13,13 +13,19 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from omegaconf.errors import InterpolationResolutionError
 
 from saliency_lab.config.identity import decides
 from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.report.drawing.terminal import print_table
-from saliency_lab.reproductions.llorente2023.results import Column, kind_of, write_reproduction
-from saliency_lab.runs.directory import held, is_finished
+from saliency_lab.reproductions.llorente2023.results import (
+    Column,
+    Place,
+    kind_of,
+    write_reproduction,
+)
+from saliency_lab.runs.directory import held, is_finished, read_summary
 from saliency_lab.runs.processes import process_count, started_by_launcher
 
 log = logging.getLogger(__name__)
@@ -27,13 +33,13 @@ log = logging.getLogger(__name__)
 # What the paper did not ask. A thousand images settle an area to about ±0.01.
 BEYOND = {
     "standard": (
-        "evaluator.protocol=standard",
-        "evaluator.modes=[deletion,insertion]",
-        "evaluator.fills=[black,white,mean,blur,noise]",
+        "evaluator.deletion.protocol=standard",
+        "evaluator.deletion.modes=[deletion,insertion]",
+        "evaluator.deletion.fills=[black,white,mean,blur,noise]",
         "data.limit=1000",
     ),
     "shifts": (
-        "evaluator.fills=[shift+0.1,shift-0.1,shift+0.3,shift-0.3]",
+        "evaluator.deletion.fills=[shift+0.1,shift-0.1,shift+0.3,shift-0.3]",
         "data.limit=1000",
     ),
 }
@@ -47,7 +53,30 @@ class Job:
     kind: str
     seed: int
     words: tuple[str, ...]
-    directory: Path
+
+    def place(self) -> Place | None:
+        """Where its results lie; None as long as the classifier that it is about is not trained."""
+        loader = GlobalHydra.instance().config_loader()
+        composed = loader.load_configuration(
+            config_name=self.words[0], overrides=list(self.words[1:]), run_mode=RunMode.RUN
+        )
+        try:
+            directory = Path(composed.hydra.run.dir)
+        except InterpolationResolutionError as error:
+            if isinstance(error.__cause__, UserError):
+                return None
+            raise
+        labels = composed.labels if "labels" in composed else {}
+        return Place(directory, next(iter(labels.values()), None))
+
+    @property
+    def finished(self) -> Place | None:
+        """Where its finished results lie, or None."""
+        place = self.place()
+        if place is None or not is_finished(place.directory):
+            return None
+        known = read_summary(place.directory).get("evaluators", {})
+        return place if place.label is None or place.label in known else None
 
     @property
     def command(self) -> str:
@@ -90,7 +119,9 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
 
 
 def _columns(wanted: Sequence[str]) -> list[str]:
-    known = sorted(path.stem for path in (config_directory() / "experiment/paper").glob("*.yaml"))
+    known = sorted(
+        path.stem for path in (config_directory() / "experiment/llorente2023").glob("*.yaml")
+    )
     for name in wanted:
         if name not in known:
             raise unknown_choice("columns", name, known)
@@ -100,35 +131,27 @@ def _columns(wanted: Sequence[str]) -> list[str]:
 def _jobs(config: Mapping[str, Any], columns: Sequence[str]) -> Iterator[Job]:
     for column in columns:
         for seed in config["seeds"]:
-            common = (f"experiment=paper/{column}", f"seed={seed}", *config["overrides"])
+            common = (f"experiment=llorente2023/{column}", f"seed={seed}", *config["overrides"])
             if config["root"] is not None:
                 common += (f"data.root={config['root']}",)
             if config["output_root"] != "outputs":
                 common += (f"output_root={config['output_root']}",)
-            yield _job(column, "train", seed, ("train", *common))
+            yield Job(column, "train", seed, ("train", *common))
             if config["grids"]:
-                yield _job(column, "grids", seed, ("explain", *common, "method=paper"))
-            evaluate = ("evaluate", *common, "method=paper", *config["evaluation"])
+                yield Job(column, "grids", seed, ("explain", *common, "method=five_views"))
+            evaluate = ("evaluate", *common, "method=five_views", *config["evaluation"])
             for split in config["splits"]:
-                words = (*evaluate, f"evaluator.split={split}")
-                yield _job(column, kind_of(split), seed, words)
+                words = (*evaluate, f"split={split}")
+                yield Job(column, kind_of(split), seed, words)
             if config["beyond"]:
                 for kind, words in BEYOND.items():
-                    yield _job(column, kind, seed, (*evaluate, *words))
-
-
-def _job(column: str, kind: str, seed: int, words: tuple[str, ...]) -> Job:
-    loader = GlobalHydra.instance().config_loader()
-    composed = loader.load_configuration(
-        config_name=words[0], overrides=list(words[1:]), run_mode=RunMode.RUN
-    )
-    return Job(column, kind, seed, words, Path(composed.hydra.run.dir))
+                    yield Job(column, kind, seed, (*evaluate, *words))
 
 
 def _ran(job: Job) -> bool:
     """Run a job in a process of its own, so that none can harm the next; True if it finished."""
-    if is_finished(job.directory):
-        log.info("finished already: %s", job.command)
+    if job.finished:
+        log.info("already finished: %s", job.command)
         return True
     log.info("running: %s", job.command)
     done = subprocess.run([sys.executable, "-m", "saliency_lab", *job.words], check=False)
@@ -138,8 +161,8 @@ def _ran(job: Job) -> bool:
 
 
 def _column(name: str, jobs: Sequence[Job], departures: Sequence[str]) -> Column:
-    mine = [job for job in jobs if job.column == name and is_finished(job.directory)]
-    runs = {(job.kind, job.seed): job.directory for job in mine}
+    mine = [job for job in jobs if job.column == name]
+    runs = {(job.kind, job.seed): place for job in mine if (place := job.finished)}
     commands = tuple(job.command for job in jobs if job.column == name)
     return Column(name, runs, commands, tuple(word for word in departures if decides(word)))
 

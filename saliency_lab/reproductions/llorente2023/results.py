@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from saliency_lab.evaluation.rows.format import read_scores, table_path
 from saliency_lab.evaluation.rows.statistics import Interval, hierarchical_interval
 from saliency_lab.report.drawing.figures import curves_figure, figure_bytes
 from saliency_lab.reproductions.llorente2023.page import page_text
@@ -42,6 +43,14 @@ FLAT = 0.01
 
 
 @dataclass(frozen=True)
+class Place:
+    """The directory of a run and, of an evaluation, the evaluator's label in it."""
+
+    directory: Path
+    label: str | None = None
+
+
+@dataclass(frozen=True)
 class Column:
     """One column of the paper: its finished runs by (kind, seed), and every command of it.
 
@@ -50,7 +59,7 @@ class Column:
     """
 
     name: str
-    runs: Mapping[tuple[str, int], Path]
+    runs: Mapping[tuple[str, int], Place]
     commands: tuple[str, ...]
     departures: tuple[str, ...] = ()
     """Settings that are not the experiment's own, as they were given."""
@@ -58,7 +67,7 @@ class Column:
     @cached_property
     def summaries(self) -> dict[tuple[str, int], dict[str, Any]]:
         """The summary of every run."""
-        return {key: read_summary(path) for key, path in self.runs.items()}
+        return {key: read_summary(place.directory) for key, place in self.runs.items()}
 
     def seeds(self, kind: str) -> list[int]:
         """The seeds that a kind was run with."""
@@ -80,9 +89,8 @@ class Column:
 
     def areas(self, kind: str) -> dict[tuple[str, str, str], Interval]:
         """Allegiance area of each (view, mode, fill) over all seeds and images."""
-        tables = [
-            pd.read_parquet(self.runs[kind, seed] / "areas.parquet") for seed in self.seeds(kind)
-        ]
+        places = [self.runs[kind, seed] for seed in self.seeds(kind)]
+        tables = [read_scores(place.directory, str(place.label)) for place in places]
         found: dict[tuple[str, str, str], Interval] = {}
         if not tables:
             return found
@@ -93,7 +101,14 @@ class Column:
 
     def curves(self, kind: str) -> pd.DataFrame:
         """The mean curves of a kind, of the first seed, with their bands."""
-        return pd.read_csv(self.runs[kind, self.seeds(kind)[0]] / "curves.csv")
+        place = self.runs[kind, self.seeds(kind)[0]]
+        return pd.read_csv(table_path(place.directory, str(place.label), "curves"))
+
+    def measured(self, kind: str, seed: int) -> dict[str, Any]:
+        """What the evaluator said in the summary of a run."""
+        place = self.runs[kind, seed]
+        found: dict[str, Any] = self.summaries[kind, seed]["evaluators"][place.label]
+        return found
 
     def accuracy(self) -> Interval | None:
         """Test accuracy: Wilson's interval of one seed, or the mean and range of several."""
@@ -175,16 +190,17 @@ def _record(column: Column) -> dict[str, Any]:
     evaluations = {}
     for kind in dict.fromkeys(kind for kind, _ in column.runs if kind not in NOT_MEASURED):
         summaries = [column.summaries[kind, seed] for seed in column.seeds(kind)]
+        measured = [column.measured(kind, seed) for seed in column.seeds(kind)]
         evaluations[kind] = {
             "seeds": column.seeds(kind),
             "images": summaries[0]["data"]["images"],
-            "protocol": summaries[0]["protocol"],
+            "protocol": measured[0]["facts"]["protocol"],
             "areas": [
                 {"view": v, "mode": m, "fill": f, "area": float(a.value), "low": float(a.low),
-                 "high": float(a.high), "by_seed": _by_seed(summaries, v, m, f)}
+                 "high": float(a.high), "by_seed": _by_seed(measured, v, m, f)}
                 for (v, m, f), a in column.areas(kind).items()
             ],
-            "comparisons": summaries[0]["comparisons"],
+            "comparisons": [_flat_comparison(row) for row in measured[0]["comparisons"]],
             "ends": _ends(column.curves(kind)),
             "seconds": [round(summary["seconds"], 1) for summary in summaries],
         }  # fmt: skip
@@ -197,13 +213,13 @@ def _record(column: Column) -> dict[str, Any]:
             "areas": [{"fill": f, "view": v, "area": a} for (f, v), a in paper.areas.items()],
         },
         "trainings": [
-            {"seed": seed, "environment": _environment(column.runs["train", seed]),
+            {"seed": seed, "environment": _environment(column.runs["train", seed].directory),
              **{k: column.summaries["train", seed][k] for k in (
                 "epochs", "test", "train", "training_seconds")}}
             for seed in column.seeds("train")
         ],
         "evaluations": evaluations,
-        "environment": _environment(next(iter(column.runs.values()))),
+        "environment": _environment(next(iter(column.runs.values())).directory),
         "departures": list(column.departures),
         "commands": list(column.commands),
     }  # fmt: skip
@@ -227,12 +243,21 @@ def _ends(curves: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
-def _by_seed(summaries: Sequence[Mapping[str, Any]], *key: str) -> list[float]:
+def _flat_comparison(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A comparison with its condition among its own keys, as published files have it."""
+    kept = ("a", "b", "difference", "low", "high", "p", "p_holm")
+    found = {name: row[name] for name in kept}
+    return {"a": found.pop("a"), "b": found.pop("b"), **row["condition"], **found}
+
+
+def _by_seed(measured: Sequence[Mapping[str, Any]], view: str, mode: str, fill: str) -> list[float]:
     return [
-        row["area"]
-        for summary in summaries
-        for row in summary["areas"]
-        if (row["view"], row["mode"], row["fill"]) == key and row["score"] == "allegiance"
+        row["value"]
+        for found in measured
+        for row in found["means"]
+        if row["view"] == view
+        and row["condition"] == {"mode": mode, "fill": fill}
+        and row["score"] == "allegiance"
     ]
 
 
