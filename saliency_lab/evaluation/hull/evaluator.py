@@ -18,6 +18,7 @@ from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Evaluator, Measured, Score
 from saliency_lab.evaluation.context import Context, Found, Method, Need
 from saliency_lab.evaluation.hull.controls import random_hulls, random_subsets, top_pixels
+from saliency_lab.evaluation.hull.finding import finding
 from saliency_lab.evaluation.hull.hulls import Hulls, convex_hulls
 from saliency_lab.evaluation.hull.sensitivity import relative_sensitivity
 from saliency_lab.evaluation.hull.tables import comparison_table, left_out, mask_table, records
@@ -130,12 +131,15 @@ class Hull(Evaluator):
 
     def facts(self, rows: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any]:
         """Counts, means and paired differences from GAD's mask, by class and together."""
+        masks = records(mask_table(rows, RESAMPLES))
+        comparisons = records(comparison_table(rows, RESAMPLES))
         return {
+            "finding": finding(masks, comparisons),
             "level": self.level,
             "rule": self.rule,
             "left_out": len(left_out(rows)),
-            "masks": records(mask_table(rows, RESAMPLES)),
-            "comparisons": records(comparison_table(rows, RESAMPLES)),
+            "masks": masks,
+            "comparisons": comparisons,
         }
 
     def tables(self, rows: pd.DataFrame, resamples: int) -> dict[str, pd.DataFrame]:

@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-BOTH = -1
-SIGNIFICANT = 0.05
+from saliency_lab.evaluation.hull.finding import SIGNIFICANT
+from saliency_lab.evaluation.hull.tables import BOTH
+
 COMPLEXITY, SENSITIVITY = "relative_complexity", "relative_sensitivity"
-_NAMED = {
-    "supplementary": "the supplementary mask",
-    "retraining": "retraining alone",
-    "random_subset": "a random subset of as many pixels",
-    "top": "the top of the original map",
-    "random_hull": "random hulls of equal area",
-    "original": "the original's mask",
-}
 
 
 def conclusion(record: Mapping[str, Any]) -> str:
@@ -36,32 +29,11 @@ def conclusion(record: Mapping[str, Any]) -> str:
 
 
 def sentences(record: Mapping[str, Any]) -> Iterator[str]:
-    """For each source: RC and RS of GAD against each control, with paired differences."""
+    """For each source what the evaluator found: RC and RS of GAD against each control."""
     for source, found in record["sources"].items():
-        masks = _masks(found)
-        gad = masks["gad"]
-        if COMPLEXITY not in gad:
-            yield f"{source}: every image has a mask without a pixel; nothing can be compared."
-            continue
-        yield (
-            f"{source}: RC < 1 on {gad['share_smaller']:.1%} of the images (retraining alone "
-            f"{masks['retraining']['share_smaller']:.1%}, random subset "
-            f"{masks['random_subset']['share_smaller']:.1%}, top "
-            f"{masks['top']['share_smaller']:.1%}). " + _differences(found)
-        )
-
-
-def _differences(found: Mapping[str, Any]) -> str:
-    parts = []
-    for score, times, name in ((COMPLEXITY, 1, "RC"), (SENSITIVITY, 1000, "RS × 1,000")):
-        told = [
-            f"{_NAMED[pair['against']]} {times * pair['difference']:+.3f}"
-            f"{'' if pair['p_holm'] < SIGNIFICANT else ' (not significant)'}"
-            for pair in _pairs(found, score)
-            if pair["against"] != "original"
-        ]
-        parts.append(f"{name} of GAD minus that of " + ", ".join(told))
-    return "; ".join(parts) + f". {found['facts']['left_out']} images left out."
+        left = found["facts"]["left_out"]
+        gone = f" {left} images with an empty mask are left out." if left else ""
+        yield f"**{source}.** {found['facts']['finding']}{gone}"
 
 
 def _beating(

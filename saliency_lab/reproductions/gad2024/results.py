@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from saliency_lab.evaluation.hull.tables import BOTH
 from saliency_lab.report.drawing.figures import figure_bytes
 from saliency_lab.reproductions.gad2024.figures import attribution_figure, hull_figure
 from saliency_lab.reproductions.gad2024.grid import (
@@ -39,6 +40,33 @@ class Column:
     commands: tuple[str, ...]
     departures: tuple[str, ...] = ()
     """Settings that are not the experiment's own, as they were given."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether any source was."""
+        return any(source in self.runs for source in SOURCES)
+
+
+TABLE = ("column", "source", "RC < 1", "RC gad", "RC retraining", "RC random", "RC top",
+         "RS gad / supplementary", "/ retraining", "/ random", "/ top")  # fmt: skip
+
+
+def table_rows(column: Column) -> Iterator[list[object]]:
+    """A line per source, both classes together, with the names of TABLE."""
+    for source, found in record(column)["sources"].items():
+        masks = {row["mask"]: row for row in found["facts"]["masks"] if row["label"] == BOTH}
+        gad = masks["gad"]
+        if "relative_complexity" not in gad:
+            continue
+        others = [masks[name] for name in ("supplementary", "retraining", "random_subset", "top")]
+        yield [
+            column.name,
+            source,
+            gad["share_smaller"],
+            gad["relative_complexity"],
+            *(other["relative_complexity"] for other in others[1:]),
+            *(gad["relative_sensitivity"] / other["relative_sensitivity"] for other in others),
+        ]
 
 
 def record(column: Column) -> dict[str, Any]:
@@ -86,8 +114,7 @@ def write_reproduction(columns: Sequence[Column], place: Path) -> Path:
     """
     results = place / "results" / PAPER
     for column in columns:
-        if any(source in column.runs for source in SOURCES):
-            write_json(results / f"{column.name}.json", record(column))
+        write_json(results / f"{column.name}.json", record(column))
         if KEPT in column.runs and WHOLE in column.runs:
             _write_figures(column, results)
     records, remarks, figures = [], {}, {}
