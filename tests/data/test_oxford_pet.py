@@ -48,7 +48,7 @@ def test_the_labels_are_torchvisions(root: Path) -> None:
 def test_breeds(root: Path) -> None:
     module = OxfordPet(
         root=str(root), size=8, classes_are="breed", classes=["Abyssinian", "american_bulldog"]
-    )  # noqa: E501
+    )
     assert module.labels("test").tolist() == [0, 1]
     assert module.sizes == {"train": 3, "test": 2}
 
