@@ -1,4 +1,4 @@
-"""Support networks for the method that wants them: found or trained before its first map."""
+"""Support models for the method that wants them: found or trained before its first map."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 
 from saliency_lab.attribution.maps import Source
-from saliency_lab.attribution.methods.gad import SupportTraining, needs_networks
+from saliency_lab.attribution.methods.gad import SupportTraining, needs_support
 from saliency_lab.config.identity import decides
 from saliency_lab.data.module import ImageData
 from saliency_lab.evaluation.context import Method
@@ -28,7 +28,7 @@ from saliency_lab.training.support import SupportPlace
 def pair_classifier(
     config: Mapping[str, Any], method: Method, model: Classifier
 ) -> tuple[Mapping[str, Any], Classifier]:
-    """The configuration and classifier as a method with support networks sees them.
+    """The configuration and classifier as a method with support models sees them.
 
     Such a method tells two classes apart. The data are the images of these two, and the
     classifier answers with their two logits alone, so its prediction is always one of them. Any
@@ -37,7 +37,7 @@ def pair_classifier(
     Raises:
         UserError: `method.classes` is no pair of the classifier's classes.
     """
-    if not needs_networks(method.source):
+    if not needs_support(method.source):
         return config, model
     names = list(model.facts["classes"])
     first, second = class_pair(names, config["method"].get("classes"))
@@ -56,18 +56,18 @@ def supported(
     *,
     controls: bool,
 ) -> Method:
-    """The method with its support networks, if it wants any; they are trained where missing.
+    """The method with its support models, if it wants any; they are trained where missing.
 
     Args:
-        config, model: what `pair_classifier` gave; the networks are kept beside the checkpoint
+        config, model: what `pair_classifier` gave; the models are kept beside the checkpoint
             that the configuration's `classifier` names.
         device: where maps are computed.
-        controls: also the networks that an evaluator of `needs` "support" compares with.
+        controls: also the models that an evaluator of `needs` "support" compares with.
 
     Raises:
         UserError: another process is training them, or what the data raise.
     """
-    if not needs_networks(method.source):
+    if not needs_support(method.source):
         return method
     settings = _settings(method.source)
     data = _training_data(config["data"], settings)
@@ -79,10 +79,10 @@ def supported(
         int(config["seed"]),
         functools.partial(_trainer, config),
     )
-    networks = place.networks(model.network, lambda: _loaded(config, data), controls=controls)
-    for network in (*networks.distanced, *networks.retrained):
+    models = place.models(model.network, lambda: _loaded(config, data), controls=controls)
+    for network in (*models.distanced, *models.retrained):
         network.to(device)
-    return dataclasses.replace(method, source=functools.partial(method.source, networks=networks))
+    return dataclasses.replace(method, source=functools.partial(method.source, support=models))
 
 
 def support_directory(
@@ -92,7 +92,7 @@ def support_directory(
     settings: SupportTraining,
     seed: int,
 ) -> Path:
-    """Where support networks lie: `support/A-B/DIGEST` in the run directory of the checkpoint.
+    """Where support models lie: `support/A-B/DIGEST` in the run directory of the checkpoint.
 
     The digest is of the classifier's weights and of all that decides the training but α, which
     names the folders inside.

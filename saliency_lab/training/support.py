@@ -1,4 +1,4 @@
-"""Training of support networks: a classifier's logits, the wrong class's lowered by α.
+"""Training of support models: a classifier's logits, the wrong class's lowered by α.
 
 Source: Rodrigues, Boutry, Najman, "Transforming gradient-based techniques into interpretable
 methods", 2024.
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saliency_lab.attribution.methods.gad import SupportNetworks, SupportTraining
+from saliency_lab.attribution.methods.gad import SupportModels, SupportTraining
 from saliency_lab.data.batch import Batch
 from saliency_lab.data.module import ImageData
 from saliency_lab.models.classifier import Classifier
@@ -87,7 +87,7 @@ def distanced_logits(logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
 
 @dataclass(frozen=True)
 class SupportPlace:
-    """Where support networks of a classifier and pair are kept, and how they are made.
+    """Where support models of a classifier and pair are kept, and how they are made.
 
     Attributes:
         directory: of this classifier, pair and settings alone.
@@ -101,10 +101,10 @@ class SupportPlace:
     seed: int
     make_trainer: MakeTrainer
 
-    def networks(
+    def models(
         self, network: nn.Module, data: Callable[[], ImageData], *, controls: bool
-    ) -> SupportNetworks:
-        """The support networks, read where they are kept and trained where they are not.
+    ) -> SupportModels:
+        """The support models, read where they are kept and trained where they are not.
 
         Every process of a job calls this alike. A killed training goes on from its last epoch.
 
@@ -129,7 +129,7 @@ class SupportPlace:
                 distanced[order] if alpha == 0 else self._network(explained, loaded, 0.0, order)
                 for order, alpha in enumerate(alphas)
             ]
-        return SupportNetworks(tuple(distanced), tuple(retrained))
+        return SupportModels(tuple(distanced), tuple(retrained))
 
     def _network(
         self, explained: nn.Module, data: Callable[[], ImageData], alpha: float, order: int
@@ -158,7 +158,7 @@ class SupportPlace:
     ) -> None:
         resume = agreed(trainer, lambda: newest_checkpoint(place))
         said = "training" if resume is None else f"resuming from {resume.name}:"
-        log.info("%s support network, α = %g, order %d", said, alpha, order)
+        log.info("%s support model, α = %g, order %d", said, alpha, order)
         # Lightning's fit leaves every module's mode as it finds it.
         network.requires_grad_(True).train()
         seed = self.seed + 1000 * order
@@ -177,7 +177,7 @@ class SupportPlace:
 
 
 def _is_kept(place: Path, network: nn.Module, stack: contextlib.ExitStack) -> bool:
-    """Whether a support network lies there whole; if not, the place is held to train it."""
+    """Whether a support model lies there whole; if not, the place is held to train it."""
     if _fits(place, network):
         return True
     stack.enter_context(held(place))

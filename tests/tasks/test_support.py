@@ -1,4 +1,4 @@
-"""GAD from the command line: a pair of classes of a model of ten, its networks, its tables."""
+"""GAD from the command line: a pair of classes of a model of ten, its support models, tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WORDS = (
 )  # fmt: skip
 
 
-def test_gad_is_evaluated_and_its_networks_are_shared(command, classifier_file, tmp_path):
+def test_gad_is_evaluated_and_its_support_models_are_shared(command, classifier_file, tmp_path):
     checkpoint = tmp_path / "c.ckpt"
     checkpoint.write_bytes(classifier_file.read_bytes())
     words = (*WORDS, f"ckpt={checkpoint}", "data.limit=12")
@@ -63,7 +63,7 @@ def test_mistakes_end_with_one_line(command, classifier_file):
         assert "Traceback" not in outcome.err
 
 
-def test_the_place_is_named_by_all_that_decides_the_networks(tmp_path):
+def test_the_place_is_named_by_all_that_decides_the_models(tmp_path):
     from saliency_lab.attribution.methods.gad import SupportTraining
     from saliency_lab.tasks.support import support_directory
 

@@ -1,4 +1,4 @@
-"""Support networks: what they aim at, that they are made once, and that a kill loses one epoch."""
+"""Support models: what they aim at, that they are made once, and that a kill loses one epoch."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def data():
 
 
 def untouched():
-    pytest.fail("networks that are kept need no data")
+    pytest.fail("models that are kept need no data")
 
 
 def test_the_wrong_class_is_lowered():
@@ -70,9 +70,9 @@ def test_the_wrong_class_is_lowered():
     assert found.tolist() == [[1.0, -4.0], [-3.0, 4.0]]
 
 
-def test_networks_are_made_once_and_lie_where_they_are_named(place, network, tmp_path):
+def test_models_are_made_once_and_lie_where_they_are_named(place, network, tmp_path):
     before = copy.deepcopy(network.state_dict())
-    made = place("once").networks(network, data, controls=True)
+    made = place("once").models(network, data, controls=True)
     assert all(torch.equal(before[name], now) for name, now in network.state_dict().items())
     names = sorted(path.parent.name for path in (tmp_path / "once").glob(f"*/{NETWORK}"))
     assert names == ["alpha-0-order-0", "alpha-0-order-1", "alpha-3-order-1"]
@@ -81,7 +81,7 @@ def test_networks_are_made_once_and_lie_where_they_are_named(place, network, tmp
     for support in (*made.distanced, made.retrained[1]):
         assert not support.training
         assert not any(parameter.requires_grad for parameter in support.parameters())
-    again = place("once").networks(network, untouched, controls=True)
+    again = place("once").models(network, untouched, controls=True)
     for one, other in zip(made.distanced, again.distanced, strict=True):
         same(one, other)
 
@@ -93,7 +93,7 @@ def same(one: nn.Module, other: nn.Module) -> None:
 
 def test_alpha_moves_the_wrong_logit_and_retraining_alone_hardly(place, network):
     images = data()
-    made = place("moved").networks(network, data, controls=True)
+    made = place("moved").models(network, data, controls=True)
     pixels = torch.from_numpy(images.images("train", range(len(images.split("train"))))) / 255
     wrong = 1 - torch.from_numpy(images.labels("train"))
     with torch.no_grad():
@@ -107,23 +107,23 @@ def test_alpha_moves_the_wrong_logit_and_retraining_alone_hardly(place, network)
 
 
 def test_a_killed_training_ends_as_one_that_was_never_killed(place, network, caplog):
-    whole = place("whole").networks(network, data, controls=False)
+    whole = place("whole").models(network, data, controls=False)
     with pytest.raises(KilledError):
-        place("killed", Kill()).networks(network, data, controls=False)
+        place("killed", Kill()).models(network, data, controls=False)
     killed = place("killed").directory / "alpha-0-order-0"
     assert (killed / "checkpoints" / "last.ckpt").is_file()
     assert not (killed / NETWORK).exists()
     caplog.set_level(logging.INFO)
-    resumed = place("killed").networks(network, data, controls=False)
-    assert "resuming from last.ckpt: support network, α = 0, order 0" in caplog.text
+    resumed = place("killed").models(network, data, controls=False)
+    assert "resuming from last.ckpt: support model, α = 0, order 0" in caplog.text
     for one, other in zip(whole.distanced, resumed.distanced, strict=True):
         same(one, other)
 
 
 def test_a_damaged_file_is_made_anew(place, network, caplog):
-    made = place("damaged").networks(network, data, controls=False)
+    made = place("damaged").models(network, data, controls=False)
     file: Path = place("damaged").directory / "alpha-3-order-1" / NETWORK
     file.write_bytes(file.read_bytes()[:200])
-    again = place("damaged").networks(network, data, controls=False)
+    again = place("damaged").models(network, data, controls=False)
     assert "training it anew" in caplog.text
     same(made.distanced[1], again.distanced[1])

@@ -21,10 +21,10 @@ from saliency_lab.errors import UserError
 
 @dataclass(frozen=True)
 class SupportTraining:
-    """How support networks are trained; the defaults are the paper's where it states them.
+    """How support models are trained; the defaults are the paper's where it states them.
 
     Args:
-        alphas: what is subtracted from the wrong class's logit; one support network each.
+        alphas: what is subtracted from the wrong class's logit; one support model each.
         epochs: passes over the training images of the two classes.
         learning_rate: of Adam.
         batch_size: images per step over all processes; not stated by the paper.
@@ -39,8 +39,8 @@ class SupportTraining:
 
 
 @dataclass(frozen=True)
-class SupportNetworks:
-    """Trained support networks, each from images (B, C, H, W) to the explained model's logits.
+class SupportModels:
+    """Trained support models, each from images (B, C, H, W) to the explained model's logits.
 
     Attributes:
         distanced: one per α.
@@ -51,15 +51,15 @@ class SupportNetworks:
     distanced: Sequence[nn.Module]
     retrained: Sequence[nn.Module] = ()
 
-    def as_control(self) -> SupportNetworks:
-        """The retrained networks in place of the distanced ones."""
-        return SupportNetworks(self.retrained)
+    def as_control(self) -> SupportModels:
+        """The retrained models in place of the distanced ones."""
+        return SupportModels(self.retrained)
 
 
-def needs_networks(source: Callable[..., object]) -> bool:
-    """Whether a source wants support networks, which nobody has given it yet."""
-    wanted = "networks" in inspect.signature(getattr(source, "func", source)).parameters
-    return wanted and getattr(source, "keywords", {}).get("networks") is None
+def needs_support(source: Callable[..., object]) -> bool:
+    """Whether a source wants support models, which nobody has given it yet."""
+    wanted = "support" in inspect.signature(getattr(source, "func", source)).parameters
+    return wanted and getattr(source, "keywords", {}).get("support") is None
 
 
 @input_gradients_only
@@ -68,7 +68,7 @@ def gad(
     images: Tensor,
     targets: Tensor,
     *,
-    networks: SupportNetworks | None = None,
+    support: SupportModels | None = None,
     base: Callable[..., ClassField] = gradient,
     classes: tuple[str, str] | None = None,
     level: Annotated[float, Gt(0), Le(1)] = 0.5,
@@ -76,22 +76,22 @@ def gad(
     training: SupportTraining | None = None,
     generator: SampleGenerator | None = None,
 ) -> Tensor:
-    """The base's original map, kept where it is important to the model and all support networks.
+    """The base's original map, kept where it is important to the model and all support models.
 
-    A support network starts from the model's weights and is trained to give the model's logits
+    A support model starts from the model's weights and is trained to give the model's logits
     with α subtracted from the wrong class's. What stays important whatever α is kept.
 
     Args:
         model: any module from images to logits (B, K).
         images: shape (B, C, H, W), in [0, 1].
-        targets: the explained classes, int64 (B,); for support networks of a pair, of that pair.
-        networks: the support networks; `evaluate` and `explain` train them (see
+        targets: the explained classes, int64 (B,); for support models of a pair, of that pair.
+        support: the support models; `evaluate` and `explain` train them (see
             `saliency_lab.training.support`) and give them.
         base: the class-field source; random ones draw the same numbers for every network.
         classes: the pair of classes by name, in a model of more; read by the tasks, which ask
-            the model and its support networks for the logits of this pair alone.
+            the model and its support models for the logits of this pair alone.
         level, rule: which pixels of a map are important, see `important_pixels`.
-        training: read by the tasks: how the support networks are trained.
+        training: read by the tasks: how the support models are trained.
         generator: one stream per image.
 
     Returns:
@@ -99,14 +99,14 @@ def gad(
         is 0 under the default rule.
 
     Raises:
-        UserError: no support network is given, or the base is no source of a class field.
+        UserError: no support model is given, or the base is no source of a class field.
 
     Source: Rodrigues, Boutry, Najman, "Transforming gradient-based techniques into interpretable
     methods", 2024.
     """
-    if networks is None or not networks.distanced:
+    if support is None or not support.distanced:
         raise UserError(
-            "Expected `networks` to hold the support networks of the model, but got none; "
+            "Expected `support` to hold the support models of the model, but got none; "
             "`evaluate method=gad` and `explain method=gad` train them"
         )
     if "targets" in inspect.signature(base).parameters:
@@ -121,6 +121,6 @@ def gad(
 
     original = original_map(model)
     kept = important_pixels(original, level, rule)
-    for network in networks.distanced:
+    for network in support.distanced:
         kept &= important_pixels(original_map(network), level, rule)
     return torch.where(kept, original, 0).float()

@@ -13,6 +13,7 @@ from annotated_types import Gt, Le
 from torch import Tensor
 
 from saliency_lab.attribution.core.importance import Rule, important_pixels
+from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.data.batch import Batch
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Evaluator, Measured, Score
@@ -37,7 +38,7 @@ MASKS = (
 )
 """
 gad: the important pixels of the GAD map. supplementary: those of the original map without them.
-retraining: the same intersection with support networks of α = 0 alone. random_subset: as many
+retraining: the same intersection with support models of α = 0 alone. random_subset: as many
 pixels as gad, drawn from the original's. top: as many, the original map's largest. gad_hull: the
 filled hull of gad. random_hull: a random convex set of as many pixels as gad_hull. original: the
 important pixels of the original map.
@@ -75,10 +76,10 @@ class Hull(Evaluator):
 
     def check(self, context: Context, name: str) -> None:
         super().check(context, name)
-        if not _networks(context).retrained:
+        if not _support(context).retrained:
             raise UserError(
-                f"Expected `method` to come with retrained networks for evaluator={name}, "
-                "but got support networks alone"
+                f"Expected `method` to come with retrained models for evaluator={name}, "
+                "but got support models alone"
             )
 
     def measure(self, context: Context, batch: Batch, maps: Found) -> Iterator[Measured]:
@@ -101,8 +102,8 @@ class Hull(Evaluator):
     def _masks(self, context: Context, batch: Batch, maps: Found) -> dict[str, Tensor]:
         """A mask (B, H, W) of each of MASKS, on the images' device."""
         keywords = context.method.source.keywords  # type: ignore[attr-defined]
-        original = _map(context, batch, maps.targets, keywords["base"])
-        control = functools.partial(context.method.source, networks=_networks(context).as_control())
+        original = _map(context, batch, maps.targets, keywords.get("base", gradient))
+        control = functools.partial(context.method.source, support=_support(context).as_control())
         retrained = _map(context, batch, maps.targets, control)
         important = functools.partial(important_pixels, level=self.level, rule=self.rule)
         whole = important(original)
@@ -149,8 +150,8 @@ class Hull(Evaluator):
         }
 
 
-def _networks(context: Context) -> Any:
-    return context.method.source.keywords["networks"]  # type: ignore[attr-defined]
+def _support(context: Context) -> Any:
+    return context.method.source.keywords["support"]  # type: ignore[attr-defined]
 
 
 def _size(masks: Tensor) -> tuple[int, int]:

@@ -50,7 +50,7 @@ def job_words(
         words = (*method_words(source), "evaluator=[hull]", f"data.limit={IMAGES}")
         yield source, ("evaluate", *common, *words, *evaluation)
     if figures:
-        # What decides the support networks, so that the figures are of the same ones.
+        # What decides the support models, so that the figures are of the same ones.
         same = [word for word in evaluation if word.startswith("method.")]
         words = (*method_words(FIGURE_SOURCE), *same, f"per_class={_PER_CLASS}")
         yield KEPT, ("explain", *common, *words)

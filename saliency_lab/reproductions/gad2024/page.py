@@ -26,9 +26,9 @@ difference from masks that shrink alike without GAD:
 
 | mask | what it is |
 |---|---|
-| gad | pixels important in the original and in every support network |
+| gad | pixels important in the original and in every support model |
 | supplementary | the original's important pixels without GAD's |
-| retraining | as gad, but all support networks trained with α = 0, in other orders of the images |
+| retraining | as gad, but all support models trained with α = 0, in other orders of the images |
 | random subset | as many pixels as gad, drawn from the original's important ones |
 | top | as many pixels as gad, the largest of the original map |
 | gad hull, random hull | the filled hull of gad; a random convex set of as many pixels |

@@ -9,7 +9,7 @@ from torch import nn
 import saliency_lab as sl
 from saliency_lab.attribution.core.importance import important_pixels
 from saliency_lab.attribution.core.random_streams import SampleGenerator
-from saliency_lab.attribution.methods.gad import SupportNetworks, gad, needs_networks
+from saliency_lab.attribution.methods.gad import SupportModels, gad, needs_support
 from saliency_lab.attribution.methods.smoothgrad import smoothgrad, vargrad
 from saliency_lab.errors import UserError
 
@@ -28,16 +28,16 @@ IMAGE = torch.rand(1, 1, 2, 2)
 
 def test_pixels_important_to_all_are_kept_with_the_originals_values():
     # Upper halves: {0, 1}, {1, 2}, {1, 3}.
-    networks = SupportNetworks([linear(0.0, 5.0, -9.0, 1.0), linear(0.0, 8.0, 1.0, 9.0)])
-    found = gad(MODEL, IMAGE, torch.tensor([0]), networks=networks)
+    networks = SupportModels([linear(0.0, 5.0, -9.0, 1.0), linear(0.0, 8.0, 1.0, 9.0)])
+    found = gad(MODEL, IMAGE, torch.tensor([0]), support=networks)
     assert found.tolist() == [[[0.0, 3.0], [0.0, 0.0]]]
     assert found.dtype == torch.float32
 
 
 def test_with_networks_like_the_model_all_that_is_important_stays():
-    found = gad(MODEL, IMAGE, torch.tensor([1]), networks=SupportNetworks([MODEL]))
+    found = gad(MODEL, IMAGE, torch.tensor([1]), support=SupportModels([MODEL]))
     assert found.tolist() == [[[4.0, 3.0], [0.0, 0.0]]]
-    most = gad(MODEL, IMAGE, torch.tensor([1]), networks=SupportNetworks([MODEL]), level=0.4,
+    most = gad(MODEL, IMAGE, torch.tensor([1]), support=SupportModels([MODEL]), level=0.4,
                rule="above")  # fmt: skip
     assert most.tolist() == [[[4.0, 3.0], [2.0, 0.0]]]
 
@@ -49,24 +49,24 @@ def test_a_random_base_draws_the_same_for_every_network():
     base = partial(smoothgrad, samples=2)
     targets, generator = torch.tensor([0, 1]), SampleGenerator(5, ["a", "b"])
     # Against itself, whatever the noise, all that is important stays.
-    found = gad(model, images, targets, networks=SupportNetworks([model, model]), base=base,
+    found = gad(model, images, targets, support=SupportModels([model, model]), base=base,
                 generator=generator)  # fmt: skip
     assert ((found > 0).sum((1, 2)) == 18).all()
 
 
 def test_it_is_a_method_of_the_python_face():
-    method = partial(gad, networks=SupportNetworks([MODEL]))
+    method = partial(gad, support=SupportModels([MODEL]))
     assert sl.explain(MODEL, IMAGE, method)["gad"].shape == (1, 2, 2)
-    with pytest.raises(UserError, match="`networks` to hold the support networks"):
+    with pytest.raises(UserError, match="`support` to hold the support models"):
         sl.explain(MODEL, IMAGE, "gad")
 
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(UserError, match="`base` to be a source of a signed field"):
-        gad(MODEL, IMAGE, torch.tensor([0]), networks=SupportNetworks([MODEL]), base=vargrad)
-    assert needs_networks(partial(gad, level=0.5))
-    assert not needs_networks(partial(gad, networks=SupportNetworks([MODEL])))
-    assert not needs_networks(smoothgrad)
+        gad(MODEL, IMAGE, torch.tensor([0]), support=SupportModels([MODEL]), base=vargrad)
+    assert needs_support(partial(gad, level=0.5))
+    assert not needs_support(partial(gad, support=SupportModels([MODEL])))
+    assert not needs_support(smoothgrad)
 
 
 def test_importance_takes_ties_by_index_and_never_a_zero():

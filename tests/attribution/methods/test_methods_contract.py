@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import saliency_lab.models.basic_cnn  # noqa: F401  (registers basic_cnn with timm)
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.maps import reads_layers
-from saliency_lab.attribution.methods.gad import SupportNetworks, needs_networks
+from saliency_lab.attribution.methods.gad import SupportModels, needs_support
 from saliency_lab.attribution.methods.smoothgrad import smoothgrad
 from saliency_lab.config.binding import bound_arguments
 from saliency_lab.errors import UserError
@@ -93,8 +93,8 @@ def _attribution(source: partial[Any], model: nn.Module, images: Tensor, ids: An
 
 
 def _supported(source: partial[Any], model: nn.Module) -> partial[Any]:
-    """With support networks, where the source wants some: the model, each weight a little off."""
-    if not needs_networks(source):
+    """With support models, where the source wants some: the model, each weight a little off."""
+    if not needs_support(source):
         return source
     networks = []
     with torch.inference_mode(False):
@@ -105,7 +105,7 @@ def _supported(source: partial[Any], model: nn.Module) -> partial[Any]:
                 noise = torch.randn(parameter.shape, generator=drawn, dtype=torch.float64)
                 parameter.mul_(1 + 0.02 * noise)
             networks.append(network)
-    return partial(source, networks=SupportNetworks(networks))
+    return partial(source, support=SupportModels(networks))
 
 
 def _network(kind: str) -> nn.Module:
@@ -200,7 +200,7 @@ def test_the_python_face_knows_it(name):
     # Nested components have been built, and what is left open is what every source is given.
     assert not any(isinstance(value, dict) for value in settings.values())
     given = {key for key in inspect.signature(source).parameters if key not in settings}
-    given -= {"networks"}  # by the tasks, which train them
+    given -= {"support"}  # by the tasks, which train them
     assert given in ({"model", "images", "generator"}, set(GIVEN))
 
 

@@ -1,4 +1,4 @@
-"""A two-class network and its support networks, small enough to be followed."""
+"""A two-class network and its support models, small enough to be followed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from saliency_lab.attribution.methods.gad import SupportNetworks, gad
+from saliency_lab.attribution.methods.gad import SupportModels, gad
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.data.batch import Batch
 from saliency_lab.data.shapes import Shapes
@@ -48,8 +48,8 @@ def measured(network, altered):
     """From a batch size to context, batch and maps of GAD."""
 
     def make(count: int = 4, **settings):
-        networks = SupportNetworks([altered(1), altered(2)], [altered(1), altered(7)])
-        source = partial(gad, base=gradient, networks=networks, **settings)
+        networks = SupportModels([altered(1), altered(2)], [altered(1), altered(7)])
+        source = partial(gad, base=gradient, support=networks, **settings)
         drawn = torch.Generator().manual_seed(0)
         images = torch.rand(count, 3, 16, 16, generator=drawn)
         numbers = torch.arange(count)

@@ -42,7 +42,7 @@ def test_masks_and_scores_are_those_of_the_definition(measured, network):
     context, batch, maps = measured()
     rows = rows_of(Hull(), context, batch, maps)
     assert len(rows) == 4 * len(MASKS)
-    networks = context.method.source.keywords["networks"]
+    networks = context.method.source.keywords["support"]
     for place, image in enumerate(batch.image):
         target = int(maps.targets[place])
         original = upper_half(gradient_map(network, image, target))
@@ -98,7 +98,7 @@ def test_a_threshold_of_its_own(measured):
     assert (gad["pixels"] > 0).all()
 
 
-def test_methods_without_support_networks_are_refused(measured):
+def test_methods_without_support_models_are_refused(measured):
     context, _, _ = measured()
     other = dataclasses.replace(context, method=Method("gradient", gradient, ("original",)))
     with pytest.raises(UserError, match="Expected `method` to be gad"):
