@@ -19,6 +19,8 @@ from saliency_lab.errors import UserError, unknown_choice
 
 Method = str | Callable[..., Any]
 
+_OLDER_NAMES = {"paper": "five_views"}
+
 
 @dataclass(frozen=True)
 class _Request:
@@ -46,8 +48,8 @@ def explain(
         model: from images (B, C, H, W) to logits (B, K); left as it was, its mode included.
         images: floating (B, C, H, W), pixels in [0, 1].
         methods: names, as on the command line ("active", "smoothgrad"), a view of a source
-            ("smoothgrad/active"), or functions that are sources themselves. "paper" stands for
-            the five gradient maps, each under its own name.
+            ("smoothgrad/active"), or functions that are sources themselves. "five_views" stands
+            for the five gradient maps, each under its own name.
         targets: the classes to explain, int64 (B,); None: the predicted ones.
         channels, competitors: see `saliency_lab.attribution.core.views.views`.
         seed, sample_ids: what the random numbers of an image depend on; ids are 0 ... B − 1
@@ -96,6 +98,7 @@ def _requests(method: Method, sources: dict[object, Source]) -> list[_Request]:
         sources.setdefault(method, method)
         return [_Request(source_name(method), method, ("original",))]
     name, slash, view = method.partition("/")
+    name = _OLDER_NAMES.get(name, name)
     source, views = named_method(name)
     sources.setdefault(source, source_function(source))
     if slash:

@@ -53,7 +53,7 @@ def test_the_three_lines_of_the_design() -> None:
 
 def test_views_of_one_source_share_its_forward() -> None:
     model = CountedNet().train()
-    maps = sl.explain(model, torch.rand(2, 3, 8, 6), ["inactive", "paper", "gradient/active"])
+    maps = sl.explain(model, torch.rand(2, 3, 8, 6), ["inactive", "five_views", "gradient/active"])
     expected = ["inactive", "original", "positive", "negative", "active", "gradient/active"]
     assert list(maps) == expected
     assert torch.equal(maps["gradient/active"], maps["active"])
@@ -65,7 +65,7 @@ def test_values_are_those_of_the_views() -> None:
     model, images = CountedNet(), torch.rand(2, 3, 8, 6)
     targets = torch.tensor([4, 0])
     expected = sl.views(sl.gradient(model, images), targets, VIEWS, channels="sum", competitors=2)
-    found = sl.explain(model, images, "paper", targets, channels="sum", competitors=2)
+    found = sl.explain(model, images, "five_views", targets, channels="sum", competitors=2)
     for view in VIEWS:
         assert torch.equal(found[view], expected[view])
 

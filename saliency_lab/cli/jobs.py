@@ -153,6 +153,9 @@ def _start(task: str, settings: dict[str, Any], directory: Path) -> None:
     if is_finished(directory) and importlib.import_module(module).is_done(settings, directory):
         importlib.import_module(module).say_done(directory)
         return
+    missing = settings.get("classifier", {}).get("error")
+    if missing is not None:
+        raise UserError(missing)
     trainer = settings["trainer"]
     run_ranks(sys.argv[1:], count, trainer.get("num_nodes", 1), trainer.get("threads"))
 

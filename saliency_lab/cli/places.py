@@ -19,6 +19,7 @@ from saliency_lab.config.identity import (
     evaluator_label,
     run_directory,
 )
+from saliency_lab.errors import UserError
 from saliency_lab.training.lookup import classifier_of
 
 # Choices that say how a run happens, or that are no more than a bundle of other choices: a value
@@ -59,8 +60,15 @@ def _run_directory(root: DictConfig) -> str:
 
 
 def _classifier(root: DictConfig) -> dict[str, Any]:
-    """The checkpoint that an evaluation is about."""
-    return classifier_of(_plain(root), given_keys(_hydra(root)))
+    """The checkpoint that an evaluation is about, or why there is none: the task refuses then.
+
+    A configuration can be looked at before its classifier is trained.
+    """
+    plain = _plain(root)
+    try:
+        return classifier_of(plain, given_keys(_hydra(root)))
+    except UserError as error:
+        return {"error": str(error), "sha256": "none", "model": plain["model"]}
 
 
 def given_keys(hydra: Any) -> frozenset[str]:

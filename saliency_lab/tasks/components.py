@@ -18,11 +18,14 @@ def checked(config: Mapping[str, Any]) -> None:
     """Hold every component's arguments against its signature, before anything heavy starts.
 
     Raises:
-        UserError: an unknown key or an impossible value.
+        UserError: an unknown key or an impossible value, or there is no classifier to look at.
     """
     for group, given in {**GIVEN, **dict.fromkeys(_COMPLETE, ())}.items():
         if group in config:
             bound_arguments(config[group], group, given)
+    missing = config.get("classifier", {}).get("error")
+    if missing is not None:
+        raise UserError(missing)
 
 
 def tracker(config: Mapping[str, Any]) -> Tracking:

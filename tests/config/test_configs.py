@@ -58,6 +58,9 @@ def test_arguments_fit_the_signature(path):
     group, _, choice = path.partition("/")
     task = "train" if group in SCHEMAS["train"].__annotations__ or group == "data" else "evaluate"
     config = composed(task, f"{group}={choice}", *OPEN.get(path, ()))
+    if group == "evaluator":  # several may be chosen, each in a section of its own
+        config = config["evaluator"]
+        group = choice
     bound_arguments(config[group], group, GIVEN.get(group, ()))
 
 

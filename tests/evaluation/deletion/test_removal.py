@@ -113,14 +113,14 @@ def test_the_whole_image_by_the_paper_is_all_above_the_minimum() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("protocol", ["paper", "standard"])
+@pytest.mark.parametrize("protocol", ["threshold", "standard"])
 def test_dtype_does_not_matter(dtype: torch.dtype, protocol: str) -> None:
     maps = torch.randint(0, 50, (2, 6, 5)).float()
     expected = deletion_levels(maps, protocol=protocol)
     assert torch.equal(deletion_levels(maps.to(dtype), protocol=protocol), expected)
 
 
-@pytest.mark.parametrize("protocol", ["paper", "standard"])
+@pytest.mark.parametrize("protocol", ["threshold", "standard"])
 def test_a_map_does_not_depend_on_its_batch(protocol: str) -> None:
     maps = torch.rand(4, 8, 5)
     together = deletion_levels(maps, protocol=protocol)

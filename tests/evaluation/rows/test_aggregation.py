@@ -6,14 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from saliency_lab.evaluation.rows.results import (
-    area_table,
+from saliency_lab.evaluation.base import Evaluator, Score
+from saliency_lab.evaluation.deletion.evaluator import Deletion, mean_curves
+from saliency_lab.evaluation.rows.aggregation import (
     comparisons,
     completeness_table,
-    curve_table,
-    image_areas,
     mean_cost,
+    score_means,
 )
+
+DELETION = Deletion()
 
 FRACTIONS = (0.0, 0.1, 0.5)
 
@@ -35,7 +37,7 @@ def rows(agreement: dict[str, list[list[bool]]], fill: str = "black") -> pd.Data
 
 
 def test_image_areas_are_the_trapezoids_of_each_image() -> None:
-    found = image_areas(rows({"original": [[True, True, True], [True, False, True]]}))
+    found = DELETION.image_scores(rows({"original": [[True, True, True], [True, False, True]]}))
     # 0.1·(1+1)/2 + 0.4·(1+1)/2 = 0.5 and 0.1·(1+0)/2 + 0.4·(0+1)/2 = 0.25.
     assert found["allegiance"].tolist() == pytest.approx([0.5, 0.25])
     assert found["probability"].tolist() == pytest.approx([0.25, 0.125])
@@ -46,28 +48,51 @@ def test_image_areas_are_the_trapezoids_of_each_image() -> None:
 def test_area_of_the_mean_curve_is_the_mean_of_the_areas() -> None:
     agreement = np.random.default_rng(0).random((40, 3)) < 0.6
     table = rows({"active": agreement.tolist()})
-    area = next(r for r in area_table(image_areas(table), 200) if r["score"] == "allegiance")
-    curve = curve_table(table, 200)
-    assert area["area"] == pytest.approx(np.trapezoid(curve["allegiance"], FRACTIONS))
+    means = score_means(DELETION, DELETION.image_scores(table), 200)
+    area = next(row for row in means if row["score"] == "allegiance")
+    curve = mean_curves(table, 200)
+    assert area["value"] == pytest.approx(np.trapezoid(curve["allegiance"], FRACTIONS))
     assert curve["allegiance"].tolist() == pytest.approx(agreement.mean(0).tolist())
     assert (curve["low"] <= curve["allegiance"]).all()
     assert (curve["high"] >= curve["allegiance"]).all()
-    assert area["low"] < area["area"] < area["high"]
+    assert area["low"] < area["value"] < area["high"]
+    assert area["condition"] == {"mode": "deletion", "fill": "black"}
+    assert (area["better"], area["images"]) == ("lower", 40)
+    deleted = next(row for row in means if row["score"] == "deleted")
+    assert (deleted["value"], deleted["better"]) == (0.5, None)
+
+
+def test_a_score_that_is_undefined_for_some_images_is_averaged_over_the_others() -> None:
+    class Half(Evaluator):
+        scores = (Score("half", "higher"), Score("whole", "lower"))
+
+        def measure(self, context, batch, maps):
+            return ()
+
+    scores = pd.DataFrame(
+        {"sample_id": ["a", "b", "c"], "method": "m", "view": "v",
+         "half": [1.0, np.nan, 3.0], "whole": [1.0, 2.0, 6.0]}
+    )  # fmt: skip
+    half, whole = score_means(Half(), scores, 50)
+    assert (half["score"], half["value"], half["images"]) == ("half", 2.0, 2)
+    assert (whole["score"], whole["value"], whole["images"]) == ("whole", 3.0, 3)
+    assert half["condition"] == {}
 
 
 def test_comparisons_pair_images_and_keep_fills_apart() -> None:
     up, down = [True, True, True], [True, False, False]
     black = rows({"original": [up] * 12, "active": [down] * 12})
     white = rows({"original": [up] * 12, "inactive": [up] * 12}, fill="white")
-    found = comparisons(image_areas(pd.concat([black, white])), 100)
-    assert [(c["a"]["view"], c["b"]["view"], c["fill"]) for c in found] == [
+    found = comparisons(DELETION, DELETION.image_scores(pd.concat([black, white])), 100)
+    assert [(c["a"]["view"], c["b"]["view"], c["condition"]["fill"]) for c in found] == [
         ("original", "active", "black"),
         ("original", "inactive", "white"),
     ]
-    # Every image differs by 0.5 − 0.05: the exact signed-rank p of 12 equal signs is 2/2^12.
+    # Every image differs by 0.5 − 0.05: the exact signed-rank p of 12 equal signs is 2/2^12, and
+    # Holm takes the smaller of two p-values twice.
     assert found[0]["difference"] == pytest.approx(0.45)
-    assert found[0]["p_holm"] <= 2 * found[0]["p"] + 1e-12
-    assert found[0]["p_holm"] < 0.01
+    assert found[0]["p"] == pytest.approx(2 / 2**12)
+    assert found[0]["p_holm"] == pytest.approx(2 * 2 / 2**12)
     assert found[1]["difference"] == 0
     assert found[1]["p_holm"] == 1
 
@@ -75,12 +100,10 @@ def test_comparisons_pair_images_and_keep_fills_apart() -> None:
 def test_mean_cost_is_per_image() -> None:
     def meta(images: int, forwards: float, peak: int) -> dict[str, object]:
         stage = {"forwards": forwards, "backwards": 10.0, "seconds": 1.0}
-        return {"images": images, "cost": {"maps": stage, "curves": stage, "peak_bytes": peak}}
+        return {"images": images, "cost": {"maps": stage, "peak_bytes": peak}}
 
-    found = mean_cost([meta(3, 3.0, 5), meta(1, 5.0, 9)])
-    assert found["maps_forwards"] == 2
-    assert found["curves_backwards"] == 5
-    assert found["peak_bytes"] == 9
+    found = mean_cost([meta(3, 3.0, 5), meta(1, 5.0, 9)], "maps")
+    assert found == {"forwards": 2, "backwards": 5, "seconds": 0.5, "peak_bytes": 9}
 
 
 def test_completeness_is_told_per_image_and_only_where_it_is_claimed() -> None:
