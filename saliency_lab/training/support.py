@@ -72,6 +72,13 @@ class SupportClassifier(Classifier):
     def on_fit_start(self) -> None:
         self._explained[0].to(self.device)
 
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        # A network without batch norm and dropout that is trained to be itself (α = 0) has no
+        # gradient at all: no further epoch could change it.
+        if self.epoch_metrics["train/loss"] == 0:
+            self.trainer.should_stop = True
+
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Mean squared error of both raw logits."""
         with torch.no_grad():
