@@ -39,6 +39,11 @@ _HOMES = {
     "confidence_sequence": "saliency_lab.evaluation.rows.sequences",
     "bootstrap_interval": "saliency_lab.evaluation.rows.statistics",
     "paired_difference": "saliency_lab.evaluation.rows.statistics",
+    "relative_complexity": "saliency_lab.evaluation.hull.hulls",
+    "relative_sensitivity": "saliency_lab.evaluation.hull.sensitivity",
+    "convex_hulls": "saliency_lab.evaluation.hull.hulls",
+    "important_pixels": "saliency_lab.attribution.core.importance",
+    "gad": "saliency_lab.attribution.methods.gad",
     "UserError": "saliency_lab.errors",
 }
 

@@ -126,8 +126,9 @@ class ReportConfig(RunConfig):
 
 @dataclass
 class ReproduceConfig(RunConfig):
-    """Which part of the reference experiment is run, and where its results go."""
+    """Which part of a paper's experiment is run, and where its results go."""
 
+    paper: str = "llorente2023"
     columns: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [42])
     splits: list[str] = field(default_factory=lambda: ["test", "train"])

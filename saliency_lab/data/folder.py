@@ -14,6 +14,7 @@ from saliency_lab.data.decoding import Resize
 from saliency_lab.data.listing import (
     MASKS,
     class_folders,
+    divided,
     existing_root,
     file_source,
     has_images,
@@ -22,7 +23,6 @@ from saliency_lab.data.listing import (
 )
 from saliency_lab.data.masks import decoded_mask
 from saliency_lab.data.module import ImageData, SplitName
-from saliency_lab.data.selection import held_out
 from saliency_lab.data.source import Source
 from saliency_lab.errors import UserError
 
@@ -67,13 +67,7 @@ class Folder(ImageData):
             return self._of_split(root, split)
         names = self._with_images(root, class_folders(root), say=split == "train")
         whole = self._files({name: root / name for name in names}, root)
-        kept, held = held_out(whole.labels, whole.ids, self.test_share, (self.seed, 3))
-        if not len(held):
-            raise UserError(
-                f"Expected `data.root` to hold a class of two or more images, one of them to test "
-                f"on, but got {len(whole)} in {len(names)} classes in {root}."
-            )
-        return whole.part(np.asarray(kept if split == "train" else held))
+        return divided(whole, split, self.test_share, self.seed)
 
     def has_masks(self, split: SplitName) -> bool:
         folder = self._classes_of(split)

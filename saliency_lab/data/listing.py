@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from saliency_lab.data.decoding import DECODING, SUFFIXES, Resize, file_reader
+from saliency_lab.data.selection import held_out
 from saliency_lab.data.source import Source
 from saliency_lab.errors import UserError
 
@@ -52,7 +53,7 @@ def class_folders(split_folder: Path) -> list[str]:
 
 def has_images(folder: Path) -> bool:
     """Whether there is an image file in a folder or below it."""
-    return next(_image_files(folder), None) is not None
+    return next(image_files(folder), None) is not None
 
 
 def holds_masks(split_folder: Path, names: Collection[str]) -> bool:
@@ -83,32 +84,55 @@ def file_source(
     Raises:
         UserError: a class folder is missing or holds no image.
     """
-    paths: list[Path] = []
-    stamps: list[str] = []
-    labels: list[int] = []
-    for label, (name, folder) in enumerate(folders.items()):
-        files = sorted(_image_files(folder)) if folder.is_dir() else []
-        if not files and not (empty == "skip" and folder.is_dir()):
+    files: dict[str, list[tuple[str, str]]] = {}
+    for name, folder in folders.items():
+        files[name] = sorted(image_files(folder)) if folder.is_dir() else []
+        if not files[name] and not (empty == "skip" and folder.is_dir()):
             state = "holds no image" if folder.is_dir() else "is not there"
             raise UserError(
                 f"Expected `data.root` to hold images of class '{name}', but {folder} {state}."
             )
-        for path, stamp in files:
-            paths.append(Path(path))
-            stamps.append(stamp)
-            labels.append(label)
-    if not paths:
+    if not any(files.values()):
         raise UserError(f"Expected `data.root` to hold images, but {base} holds none.")
+    return listed_source(files, base=base, size=size, resize=resize)
+
+
+def listed_source(
+    files: Mapping[str, Sequence[tuple[str, str]]], *, base: Path, size: int, resize: Resize
+) -> Source:
+    """Image files by class, in the order given.
+
+    Args:
+        files: class name to paths below `base` with their stamps, in label order.
+        base, size, resize: see `file_source`.
+    """
+    paths = [Path(path) for found in files.values() for path, _ in found]
+    labels = [label for label, found in enumerate(files.values()) for _ in found]
     return Source(
-        class_names=tuple(folders),
+        class_names=tuple(files),
         ids=[path.relative_to(base).as_posix() for path in paths],
         labels=np.asarray(labels, dtype=np.int64),
         shape=(3, size, size),
         settings=f"{DECODING},{resize},{size}",
         read=file_reader(paths, size, resize),
         place=str(base),
-        stamps=stamps,
+        stamps=[stamp for found in files.values() for _, stamp in found],
     )
+
+
+def divided(whole: Source, split: str, test_share: float, seed: int) -> Source:
+    """The test split is about this share of every class, the training split the rest.
+
+    Raises:
+        UserError: no class has two images, one of them to test on.
+    """
+    kept, held = held_out(whole.labels, whole.ids, test_share, (seed, 3))
+    if not len(held):
+        raise UserError(
+            f"Expected `data.root` to hold a class of two or more images, one of them to test "
+            f"on, but got {len(whole)} in {len(whole.class_names)} classes in {whole.place}."
+        )
+    return whole.part(np.asarray(kept if split == "train" else held))
 
 
 def same_classes(train: Path, test: Path) -> list[str]:
@@ -128,14 +152,14 @@ def same_classes(train: Path, test: Path) -> list[str]:
     return names
 
 
-def _image_files(folder: Path | str) -> Iterator[tuple[str, str]]:
+def image_files(folder: Path | str) -> Iterator[tuple[str, str]]:
     """Every image file below `folder` with its size and time of change."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from _image_files(entry.path)
+                yield from image_files(entry.path)
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
                 state = entry.stat()
                 yield entry.path, f"{state.st_size}:{state.st_mtime_ns}"

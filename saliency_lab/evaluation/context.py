@@ -28,9 +28,10 @@ from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError
 from saliency_lab.inference.engine import PreparedModel
 
-Need = Literal["masks", "fields", "source"]
+Need = Literal["masks", "fields", "source", "support"]
 """`masks`: ground-truth evidence of every image. `fields`: a signed field of any class. `source`:
-the method can be asked for maps of other images and models."""
+the method can be asked for maps of other images and models. `support`: the method comes with
+support models and those that they are compared with."""
 
 Cached = TypeVar("Cached")
 
@@ -169,6 +170,12 @@ class Context:
             raise UserError(
                 f"Expected `method` to be one that can explain other images and models for "
                 f"evaluator={evaluator}, but {self.method.name} only has the maps in its file"
+            )
+        support = getattr(self.method.source, "keywords", {}).get("support")
+        if "support" in needs and support is None:
+            raise UserError(
+                f"Expected `method` to be gad for evaluator={evaluator}, but got "
+                f"{self.method.name}, which has no support models"
             )
 
 

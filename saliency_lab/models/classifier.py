@@ -83,7 +83,7 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch.image)
-        loss = F.cross_entropy(logits, batch.label)
+        loss = self.loss(logits, batch)
         count = len(batch.label)
         with torch.no_grad():
             correct = (logits.argmax(1) == batch.label).sum()
@@ -95,6 +95,10 @@ class Classifier(pl.LightningModule):
         total = torch.tensor(float(count), device=self.device)
         torch.distributed.all_reduce(total)
         return loss * (count * self.trainer.world_size / float(total))
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """What is minimised, a mean over the batch: cross-entropy with the labels."""
+        return F.cross_entropy(logits, batch.label)
 
     def running_metrics(self) -> dict[str, float]:
         """This process's loss and accuracy since the epoch's start; waits for the device."""

@@ -44,6 +44,7 @@ from saliency_lab.runs.processes import process_rank
 from saliency_lab.runs.progress import rate_text
 from saliency_lab.tasks.components import checked, tracker
 from saliency_lab.tasks.results import begin_evaluation, write_results
+from saliency_lab.tasks.support import pair_classifier, supported
 from saliency_lab.tracking.records import record_evaluation
 from saliency_lab.tracking.tracking import Record
 from saliency_lab.training.components import (
@@ -177,13 +178,17 @@ def _evaluated(
     began = time.monotonic()
     classifier = config["classifier"]
     model = load_classifier(Path(classifier["path"]))
-    data = data_module(config)
+    asked, model = pair_classifier(config, method, model)
+    data = data_module(asked)
     _require_same_classes(model, data)
     block = block_size(config["block_size"], data.input_shape, trainer.strategy.root_device)
     data.eval_split, data.eval_batch_size = config["split"], block
     data.download()
     data.setup("test")
     _require_unseen(model, data, config["split"])
+    controls = any("support" in evaluator.needs for evaluator in evaluators.values())
+    device = trainer.strategy.root_device
+    method = supported(asked, method, model, device, controls=controls)
     plan = _plan(config, directory, data, method, evaluators, block)
     finished = agreed(trainer, lambda: _done_blocks(plan))
     data.done_blocks = lambda: finished

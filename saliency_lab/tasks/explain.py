@@ -33,6 +33,7 @@ from saliency_lab.runs.files import atomic_path
 from saliency_lab.runs.processes import process_rank
 from saliency_lab.tasks.components import checked
 from saliency_lab.tasks.evaluate import configured_method
+from saliency_lab.tasks.support import pair_classifier, supported
 from saliency_lab.training.components import data_module
 
 log = logging.getLogger(__name__)
@@ -67,13 +68,15 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     checkpoint = Path(config["classifier"]["path"])
     with held(directory):
         # All that may be refused comes before anything of an earlier run is cleared away.
-        model = load_classifier(checkpoint).to(_device(config))
+        asked, model = pair_classifier(config, method, load_classifier(checkpoint))
+        method = supported(asked, method, model, _device(config), controls=False)
+        model = model.to(_device(config))
         classes = list(model.facts["classes"])
         target = None if config["target"] is None else _class_index(config["target"], classes)
         if config["images"]:
             examples = _own_files(image_files(config["images"]), model)
         else:
-            data = data_module(config)
+            data = data_module(asked)
             data.download()
             examples = _correct_ones(data, model, int(config["per_class"]), int(config["seed"]))
         if target is not None:

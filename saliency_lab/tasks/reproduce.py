@@ -1,4 +1,4 @@
-"""The reference experiment as one resumable sweep: `python -m saliency_lab reproduce`."""
+"""A paper's experiment as one resumable sweep: `python -m saliency_lab reproduce paper=…`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from saliency_lab.config.identity import decides
 from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.report.drawing.terminal import print_table
+from saliency_lab.reproductions.gad2024 import results as gad2024
+from saliency_lab.reproductions.gad2024.grid import job_words
 from saliency_lab.reproductions.llorente2023.results import (
     Column,
     Place,
@@ -28,6 +30,8 @@ from saliency_lab.runs.directory import held, is_finished, read_summary
 from saliency_lab.runs.processes import process_count, started_by_launcher
 
 log = logging.getLogger(__name__)
+
+LLORENTE, GAD = PAPERS = ("llorente2023", "gad2024")
 
 # What the paper did not ask. A thousand images settle an area to about ±0.01.
 BEYOND = {
@@ -84,8 +88,8 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     """Run every job of the grid that is not finished, then compare with the paper.
 
     Raises:
-        UserError: an unknown column or split; several processes; or jobs failed, which are
-            listed, while all others were run.
+        UserError: an unknown paper, column or split; several processes; or jobs failed, which
+            are listed, while all others were run.
     """
     if started_by_launcher():
         raise UserError(
@@ -93,7 +97,10 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
             f"{process_count()} of it; its jobs start processes of their own: "
             '\'overrides=["trainer=ddp","trainer.devices=4"]\''
         )
-    columns = _columns(config["columns"])
+    paper = config["paper"]
+    if paper not in PAPERS:
+        raise unknown_choice("paper", paper, PAPERS)
+    columns = _columns(paper, config["columns"])
     for split in config["splits"]:
         if split not in ("test", "train"):
             raise unknown_choice("splits", split, ("test", "train"))
@@ -101,22 +108,19 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         jobs = list(_jobs(config, columns))
         failed = [job for job in jobs if config["run"] and not _ran(job)]
         departures = tuple(config["overrides"]) + tuple(config["evaluation"])
-        results = [column for name in columns if (column := _column(name, jobs, departures)).runs]
-        if not results and not failed:
-            raise UserError("Expected finished runs to compare, but there are none; run=true")
         place = Path(config["publish"]) if config["publish"] else directory
-        page = write_reproduction(results, place)
-    _show(results, page)
+        written = _gad_written if paper == GAD else _llorente_written
+        if not written(columns, jobs, departures, place) and not failed:
+            raise UserError("Expected finished runs to compare, but there are none; run=true")
     if failed:
         raise UserError(
             f"{len(failed)} of {len(jobs)} jobs failed: " + "; ".join(j.command for j in failed)
         )
 
 
-def _columns(wanted: Sequence[str]) -> list[str]:
-    known = sorted(
-        path.stem for path in (config_directory() / "experiment/llorente2023").glob("*.yaml")
-    )
+def _columns(paper: str, wanted: Sequence[str]) -> list[str]:
+    folder = config_directory() / "experiment" / paper
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
     for name in wanted:
         if name not in known:
             raise unknown_choice("columns", name, known)
@@ -126,21 +130,35 @@ def _columns(wanted: Sequence[str]) -> list[str]:
 def _jobs(config: Mapping[str, Any], columns: Sequence[str]) -> Iterator[Job]:
     for column in columns:
         for seed in config["seeds"]:
-            common = (f"experiment=llorente2023/{column}", f"seed={seed}", *config["overrides"])
+            common = (
+                f"experiment={config['paper']}/{column}",
+                f"seed={seed}",
+                *config["overrides"],
+            )
             if config["root"] is not None:
                 common += (f"data.root={config['root']}",)
             if config["output_root"] != "outputs":
                 common += (f"output_root={config['output_root']}",)
-            yield Job(column, "train", seed, ("train", *common))
-            if config["grids"]:
-                yield Job(column, "grids", seed, ("explain", *common, "method=five_views"))
-            evaluate = ("evaluate", *common, "method=five_views", *config["evaluation"])
-            for split in config["splits"]:
-                words = (*evaluate, f"split={split}")
-                yield Job(column, kind_of(split), seed, words)
-            if config["beyond"]:
-                for kind, words in BEYOND.items():
-                    yield Job(column, kind, seed, (*evaluate, *words))
+            if config["paper"] == GAD:
+                found = job_words(common, config["evaluation"], figures=config["grids"])
+            else:
+                found = _llorente_words(config, common)
+            for kind, words in found:
+                yield Job(column, kind, seed, words)
+
+
+def _llorente_words(
+    config: Mapping[str, Any], common: tuple[str, ...]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield "train", ("train", *common)
+    if config["grids"]:
+        yield "grids", ("explain", *common, "method=five_views")
+    evaluate = ("evaluate", *common, "method=five_views", *config["evaluation"])
+    for split in config["splits"]:
+        yield kind_of(split), (*evaluate, f"split={split}")
+    if config["beyond"]:
+        for kind, words in BEYOND.items():
+            yield kind, (*evaluate, *words)
 
 
 def _ran(job: Job) -> bool:
@@ -155,16 +173,15 @@ def _ran(job: Job) -> bool:
     return done.returncode == 0
 
 
-def _column(name: str, jobs: Sequence[Job], departures: Sequence[str]) -> Column:
-    mine = [job for job in jobs if job.column == name]
-    runs = {(job.kind, job.seed): place for job in mine if (place := job.finished)}
-    commands = tuple(job.command for job in jobs if job.column == name)
-    return Column(name, runs, commands, tuple(word for word in departures if decides(word)))
-
-
-def _show(columns: Sequence[Column], page: Path) -> None:
+def _llorente_written(
+    columns: Sequence[str], jobs: Sequence[Job], departures: Sequence[str], place: Path
+) -> bool:
+    results = [column for name in columns if (column := _column(name, jobs, departures)).runs]
+    if not results:
+        return False
+    page = write_reproduction(results, place)
     rows: list[list[object]] = []
-    for column in columns:
+    for column in results:
         rows += [[column.name, *cells] for cells in column.comparison("test")]
     print_table(
         "The paper and this run, test images",
@@ -172,3 +189,32 @@ def _show(columns: Sequence[Column], page: Path) -> None:
         rows,
         wrote=page,
     )
+    return True
+
+
+def _column(name: str, jobs: Sequence[Job], departures: Sequence[str]) -> Column:
+    mine = [job for job in jobs if job.column == name]
+    runs = {(job.kind, job.seed): place for job in mine if (place := job.finished)}
+    commands = tuple(job.command for job in mine)
+    return Column(name, runs, commands, tuple(word for word in departures if decides(word)))
+
+
+def _gad_written(
+    columns: Sequence[str], jobs: Sequence[Job], departures: Sequence[str], place: Path
+) -> bool:
+    results = []
+    for name in columns:
+        mine = [job for job in jobs if job.column == name]
+        # The tables are of one training; the first seed that was asked for.
+        mine = [job for job in mine if job.seed == mine[0].seed]
+        runs = {job.kind: at.directory for job in mine if (at := job.finished)}
+        changed = tuple(word for word in departures if decides(word))
+        column = gad2024.Column(name, runs, tuple(job.command for job in mine), changed)
+        if column.measured:
+            results.append(column)
+    if not results:
+        return False
+    page = gad2024.write_reproduction(results, place)
+    rows = [row for column in results for row in gad2024.table_rows(column)]
+    print_table("GAD and its controls, test images", gad2024.TABLE, rows, wrote=page)
+    return True

@@ -165,7 +165,9 @@ def _facts(panel: Panel) -> list[tuple[str, str]]:
         facts.append(("accuracy published", percent(panel.published.accuracy)))
     facts += [("evaluator", panel.runs[0].label), ("seed", str(summary.seed))]
     facts.append(("time", duration(sum(run.summary.seconds for run in panel.runs))))
-    return facts
+    # What an evaluator says in words of a run's method.
+    found = [(run.summary.method, run.found.facts.get("finding")) for run in panel.runs]
+    return facts + [(label_of(method, ""), str(said)) for method, said in found if said]
 
 
 def legend_entry(one: PanelMap) -> dict[str, str]:

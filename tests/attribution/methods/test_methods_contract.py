@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import saliency_lab.models.basic_cnn  # noqa: F401  (registers basic_cnn with timm)
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.maps import reads_layers
+from saliency_lab.attribution.methods.gad import SupportModels, needs_support
 from saliency_lab.attribution.methods.smoothgrad import smoothgrad
 from saliency_lab.config.binding import bound_arguments
 from saliency_lab.errors import UserError
@@ -95,12 +96,29 @@ def _attribution(source: partial[Any], model: nn.Module, images: Tensor, ids: An
     """The map, or the fields of two classes per image, one after the other."""
     targets = torch.tensor([IDS.index(sample_id) for sample_id in ids])
     generator = SampleGenerator(42, ids)
+    source = _supported(source, model)
     if "targets" in inspect.signature(source).parameters:
         return source(model, images, targets, generator=generator)
     field = source(model, images, generator=generator)
     assert field.logits.shape == (len(images), 3)
     assert not field.logits.requires_grad
     return torch.cat([field.of(targets), field.of((targets + 1) % 3)], 1)
+
+
+def _supported(source: partial[Any], model: nn.Module) -> partial[Any]:
+    """With support models, where the source wants some: the model, each weight a little off."""
+    if not needs_support(source):
+        return source
+    networks = []
+    with torch.inference_mode(False):
+        for seed in range(2):
+            drawn = torch.Generator().manual_seed(seed)
+            network = copy.deepcopy(model).requires_grad_(False).eval()
+            for parameter in network.parameters():
+                noise = torch.randn(parameter.shape, generator=drawn, dtype=torch.float64)
+                parameter.mul_(1 + 0.02 * noise)
+            networks.append(network)
+    return partial(source, support=SupportModels(networks))
 
 
 def _network(kind: str) -> nn.Module:
@@ -195,6 +213,7 @@ def test_the_python_face_knows_it(name):
     # Nested components have been built, and what is left open is what every source is given.
     assert not any(isinstance(value, dict) for value in settings.values())
     given = {key for key in inspect.signature(source).parameters if key not in settings}
+    given -= {"support"}  # by the tasks, which train them
     assert given in ({"model", "images", "generator"}, set(GIVEN))
 
 
@@ -268,6 +287,8 @@ def test_a_seed_changes_what_is_random_alone(name, networks):
     source, images = _source(name), _images(SIDE)
     targets = torch.tensor([0, 1, 2])
 
+    source = _supported(source, model)
+
     def of(seed: int) -> Tensor:
         generator = SampleGenerator(seed, IDS)
         if "targets" in inspect.signature(source).parameters:
@@ -284,6 +305,7 @@ def test_what_may_run_on_the_folded_copy_gives_the_same_there(name, kind, networ
     model = networks.setdefault(kind, _network(kind))
     source, images = _source(name), _images(SIDE)
     assert not reads_layers(source)
+    source = _supported(source, model)
     found = _attribution(source, folded_copy(model), images, IDS)
     _require_close(found, _attribution(source, model, images, IDS))
 

@@ -1,0 +1,46 @@
+"""What the hull evaluator found of one run, in a sentence or two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from saliency_lab.evaluation.hull.tables import BOTH
+
+SIGNIFICANT = 0.05
+_SCORES = {"relative_complexity": ("RC", 1), "relative_sensitivity": ("RS × 1,000", 1000)}
+_NAMED = {
+    "supplementary": "the supplementary mask",
+    "retraining": "retraining alone",
+    "random_subset": "a random subset",
+    "top": "the top of the original map",
+    "random_hull": "random hulls of equal area (from GAD's filled hull)",
+}
+
+
+def finding(masks: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]]) -> str:
+    """RC and RS of GAD's mask beside those of every control, with paired differences.
+
+    Args:
+        masks, comparisons: rows of the evaluator's two tables, of both classes together or more.
+    """
+    of_mask = {row["mask"]: row for row in masks if row["label"] == BOTH}
+    if "share_smaller" not in of_mask["gad"]:
+        return "Every image has a mask without a pixel; nothing can be compared."
+    shares = [
+        f"{_NAMED[name]} {of_mask[name]['share_smaller']:.1%}"
+        for name in ("retraining", "random_subset", "top")
+    ]
+    said = f"RC < 1 on {of_mask['gad']['share_smaller']:.1%} of the images ({', '.join(shares)})"
+    return "; ".join([said, *_differences(comparisons)]) + "."
+
+
+def _differences(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for score, (name, times) in _SCORES.items():
+        told = []
+        for pair in comparisons:
+            if (pair["label"], pair["score"]) == (BOTH, score) and pair["against"] in _NAMED:
+                unsure = "" if pair["p_holm"] < SIGNIFICANT else " (not significant)"
+                told.append(f"{_NAMED[pair['against']]} {times * pair['difference']:+.3f}{unsure}")
+        if told:
+            yield f"{name} of GAD minus that of " + ", ".join(told)

@@ -1,0 +1,157 @@
+"""The evaluator's rows against masks and scores that are made here step by step."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from saliency_lab.attribution.methods.gradient import gradient
+from saliency_lab.errors import UserError
+from saliency_lab.evaluation.base import measured_rows
+from saliency_lab.evaluation.context import Method
+from saliency_lab.evaluation.hull.evaluator import MASKS, Hull
+from saliency_lab.evaluation.hull.hulls import SHAPES
+from saliency_lab.evaluation.hull.tables import comparison_table, mask_table
+
+
+def rows_of(evaluator, context, batch, maps):
+    evaluator.check(context, "hull")
+    return measured_rows(evaluator, batch, "gad", evaluator.measure(context, batch, maps))
+
+
+def gradient_map(network, image, target):
+    image = image[None].clone().requires_grad_(True)
+    network(image)[0, target].backward()
+    return image.grad[0].abs().amax(0)
+
+
+def upper_half(values):
+    """By sorting in Python: the half of the pixels with the largest values."""
+    flat = values.flatten().tolist()
+    first = sorted(range(len(flat)), key=lambda place: (-flat[place], place))[: len(flat) // 2]
+    mask = torch.zeros(len(flat), dtype=torch.bool)
+    mask[first] = True
+    return mask.view(values.shape) & (values > 0)
+
+
+def test_masks_and_scores_are_those_of_the_definition(measured, network):
+    context, batch, maps = measured()
+    rows = rows_of(Hull(), context, batch, maps)
+    assert len(rows) == 4 * len(MASKS)
+    networks = context.method.source.keywords["support"]
+    for place, image in enumerate(batch.image):
+        target = int(maps.targets[place])
+        original = upper_half(gradient_map(network, image, target))
+        gad, retrained = original.clone(), original.clone()
+        for support in networks.distanced:
+            gad &= upper_half(gradient_map(support, image, target))
+        for support in networks.retrained:
+            retrained &= upper_half(gradient_map(support, image, target))
+        expected = {"gad": gad, "supplementary": original & ~gad, "retraining": retrained,
+                    "original": original}  # fmt: skip
+        assert 0 < gad.sum() < original.sum()
+        own = rows[rows["sample_id"] == batch.ids[place]].set_index("mask")
+        assert torch.equal(maps.maps["original"][place] > 0, gad)
+        for name, mask in expected.items():
+            with torch.no_grad():
+                intact, blackened = network(torch.stack([image, image * ~mask]))[:, target]
+            assert own.loc[name, "pixels"] == mask.sum()
+            assert own.loc[name, "relative_sensitivity"] == pytest.approx(
+                float((intact - blackened).abs() / mask.sum()), rel=1e-3
+            )
+        for name in ("random_subset", "top"):
+            assert own.loc[name, "pixels"] == gad.sum()
+        assert own.loc["random_hull", "pixels"] == own.loc["gad", "hull_pixels"]
+        assert own.loc["gad_hull", "pixels"] == own.loc["gad", "hull_pixels"]
+        ratio = own["hull_pixels"] / own.loc["original", "hull_pixels"]
+        assert np.allclose(own["relative_complexity"], ratio)
+
+
+def test_rows_do_not_depend_on_the_batch(measured):
+    context, batch, maps = measured(3)
+    whole = rows_of(Hull(), context, batch, maps)
+    alone = batch._replace(
+        image=batch.image[2:], label=batch.label[2:], index=batch.index[2:], ids=batch.ids[2:]
+    )
+    only = dataclasses.replace(
+        maps,
+        maps={"original": maps.maps["original"][2:]},
+        targets=maps.targets[2:],
+        logits=maps.logits[2:],
+    )
+    found = rows_of(Hull(), context, alone, only).reset_index(drop=True)
+    expected = whole[whole["sample_id"] == "image-2"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-4)
+
+
+def test_a_threshold_of_its_own(measured):
+    context, batch, maps = measured()
+    rows = rows_of(Hull(level=0.1, rule="above"), context, batch, maps)
+    original = maps.maps["original"]
+    above = original > 0.1 * original.amax((1, 2), keepdim=True)
+    gad = rows[rows["mask"] == "gad"]
+    assert (gad["pixels"].to_numpy() <= above.sum((1, 2)).numpy()).all()
+    assert (gad["pixels"] > 0).all()
+
+
+def test_methods_without_support_models_are_refused(measured):
+    context, _, _ = measured()
+    other = dataclasses.replace(context, method=Method("gradient", gradient, ("original",)))
+    with pytest.raises(UserError, match="Expected `method` to be gad"):
+        Hull().check(other, "hull")
+
+
+def table_rows():
+    """Three images of one class and one of another, one of them without a GAD pixel."""
+    found = []
+    for image, (label, complexity, pixels, shape) in enumerate(
+        [(0, 0.5, 6, "whole"), (0, 1.0, 9, "whole"), (0, 0.0, 0, "empty"), (1, 0.25, 3, "line")]
+    ):
+        for mask in MASKS:
+            gad = mask == "gad"
+            found.append({
+                "sample_id": f"i{image}", "index": image, "label": label, "method": "gad",
+                "view": "original", "mask": mask,
+                "relative_complexity": complexity if gad else 1.0,
+                "relative_sensitivity": (np.nan if pixels == 0 else 2.0) if gad else 1.5,
+                "pixels": pixels if gad else 10, "hull_pixels": 10,
+                "hull_shape": SHAPES.index(shape if gad else "whole"),
+            })  # fmt: skip
+    return pd.DataFrame(found)
+
+
+def test_degenerate_hulls_and_empty_masks_are_counted():
+    table = mask_table(table_rows(), 50).set_index(["label", "mask"])
+    first = table.loc[(0, "gad")]
+    assert (first["images"], first["measured"]) == (3, 2)
+    assert (first["empty"], first["few"], first["line"]) == (1, 0, 0)
+    assert (first["smaller"], first["equal"]) == (1, 1)
+    assert first["share_smaller"] == 0.5
+    assert first["relative_complexity"] == 0.75
+    assert table.loc[(1, "gad"), "line"] == 1
+    assert table.loc[(-1, "gad"), "images"] == 4
+    scores = Hull().image_scores(table_rows())
+    assert set(scores["sample_id"]) == {"i0", "i1", "i3"}
+    assert np.isfinite(scores["relative_sensitivity"]).all()
+
+
+def test_pairs_are_compared_on_the_same_images():
+    table = comparison_table(table_rows(), 50).set_index(["label", "score", "mask", "against"])
+    pair = table.loc[(0, "relative_sensitivity", "gad", "random_subset")]
+    assert (pair["images"], pair["difference"], pair["share_larger"]) == (2, 0.5, 1.0)
+    pair = table.loc[(-1, "relative_complexity", "gad", "top")]
+    assert pair["images"] == 3
+    assert pair["difference"] == pytest.approx((0.5 + 1.0 + 0.25) / 3 - 1)
+
+
+def test_the_summary_is_plain_json():
+    import json
+
+    rows = table_rows()
+    facts = Hull().facts(rows, Hull().image_scores(rows))
+    assert facts["left_out"] == 1
+    assert json.loads(json.dumps(facts, allow_nan=False)) == facts
