@@ -7,11 +7,14 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from saliency_lab.errors import UserError
+
+M = TypeVar("M", bound=nn.Module)
 
 _HOOKS = (
     "_forward_hooks",
@@ -46,7 +49,7 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
-def bare_copy(model: nn.Module) -> nn.Module:
+def bare_copy(model: M) -> M:
     """A copy of the model without the hooks of its modules.
 
     Hooks belong to whoever watches the model itself; they may hold what cannot be copied, and

@@ -66,13 +66,13 @@ class Cue:
         size = (images.shape[2], images.shape[3])
         if self.kind == "colour":
             tint = np.array(_TINT, dtype=np.float64)[: images.shape[1], None, None]
-            return self._blended(images, tint, np.ones((1, 1, *size)))
+            return self._blended(images, tint, np.ones((1, 1, *size), dtype=np.bool))
         mark = _mark(self.kind, size)
         colours = np.zeros((len(ids), 1, *size))
         for at, sample in enumerate(ids):
             top, left = self._corner(sample, mark.shape, size)
             colours[at, 0, top : top + mark.shape[0], left : left + mark.shape[1]] = mark
-        return self._blended(images, 255.0 * (colours > 0), np.abs(colours) > 0)
+        return self._blended(images, np.where(colours > 0, 255.0, 0.0), np.abs(colours) > 0)
 
     def _blended(self, images: Pixels, colour: NDArray[np.float64], where: Mask) -> Pixels:
         opacity = self.strength * where

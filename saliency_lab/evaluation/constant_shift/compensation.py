@@ -43,7 +43,7 @@ class ShiftedConv2d(nn.Conv2d):
         self._sides = tuple(convolution._reversed_padding_repeated_twice)
         self._mode = convolution.padding_mode
         self.register_buffer("offset", offset.view(1, -1, 1, 1).to(convolution.weight))
-        constant = offset.view(1, -1, 1, 1).expand(1, -1, *convolution.kernel_size)  # type: ignore[misc]
+        constant = offset.view(1, -1, 1, 1).expand(1, -1, *convolution.kernel_size)
         with torch.no_grad():
             response = F.conv2d(
                 constant.to(convolution.weight),
@@ -62,7 +62,7 @@ class ShiftedConv2d(nn.Conv2d):
                 x = F.pad(x - self.offset, self._sides) + self.offset
             else:
                 x = F.pad(x, self._sides, mode=self._mode)
-        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)  # type: ignore[arg-type]
+        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
 def compensated(model: nn.Module, images: Tensor, shift: float) -> nn.Module:

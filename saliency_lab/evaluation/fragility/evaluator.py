@@ -85,8 +85,8 @@ class Fragility(Evaluator):
                         name: torch.where(better, tried[name], value)
                         for name, value in best[view].items()
                     }
-            for view, values in best.items():
-                shown = {name: value for name, value in values.items() if name != "worse"}
+            for view, ratings in best.items():
+                shown = {name: value for name, value in ratings.items() if name != "worse"}
                 yield Measured(view, {"attack": attack}, {**shown, "kept": kept})
 
     def _images(

@@ -114,7 +114,7 @@ def _means(kept: pd.DataFrame, resamples: int) -> dict[str, float]:
 
 def _by_label(rows: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
     for label, part in rows.groupby("label", sort=True):
-        yield int(label), part  # type: ignore[arg-type]
+        yield int(label), part
     yield BOTH, rows
 
 

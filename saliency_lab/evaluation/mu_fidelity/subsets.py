@@ -107,7 +107,7 @@ def subset_drops(
     targets: Tensor,
 ) -> Tensor:
     """By how much the targets' logits drop as each subset becomes the baseline, float64 (B, S)."""
-    cells = grid_cells(*images.shape[2:], _side(subsets)).to(images.device)
+    cells = grid_cells(images.shape[2], images.shape[3], _side(subsets)).to(images.device)
 
     def altered(places: Tensor, numbers: Tensor) -> Tensor:
         gone = subsets[places, numbers][:, cells]

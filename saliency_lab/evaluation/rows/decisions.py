@@ -137,11 +137,11 @@ def stops(
         ]
     against = [evidence(values, population=population, alpha=rule.alpha) for values in scaled]
     found = e_benjamini_hochberg(np.stack(against, 1), rule.alpha)
-    met = (found | np.stack(close, 1)).all(1)
+    met = np.asarray((found | np.stack(close, 1)).all(1))
     # A discovery has the sign of the mean so far.
     means = np.stack([np.cumsum(values) for values in scaled], 1)
-    signs = np.where(found, np.sign(means), 0).astype(np.int64)
-    return [_stop(met, sign, population, rule.least) for sign in signs.T]
+    discovered = np.where(found, np.sign(means), 0).astype(np.int64)
+    return [_stop(met, sign, population, rule.least) for sign in discovered.T]
 
 
 def permutation(size: int, seed: int) -> list[int]:
