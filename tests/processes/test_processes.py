@@ -43,7 +43,7 @@ def smoothgrad(tmp_path: Path, classifier_file: Path) -> tuple[str, ...]:
 
 
 def rows_below(root: Path) -> pd.DataFrame:
-    (path,) = root.glob("evaluate/*/*/*/*/deletion.parquet")
+    (path,) = root.glob("evaluate/*/*/*/*/deletion*.parquet")
     found = pd.read_parquet(path).sort_values(KEYS, ignore_index=True)
     assert not found.duplicated(KEYS).any()
     return found.astype({"view": str, "fill": str})

@@ -62,13 +62,13 @@ def test_accuracy_is_that_of_the_intact_images(
 
 
 def test_two_precisions_are_two_runs(tmp_path: Path, own_accuracy: float, command) -> None:
-    for words in ((), ("engine.precision=bf16",), ("engine.scores_batch=7",)):
+    for words in ((), ("engine.precision=tf32",), ("engine.scores_batch=7",)):
         outcome = command(*WORDS, *words)
         assert outcome.code == 0, outcome.err
     found = sorted(path.parent.name for path in tmp_path.glob("outputs/**/summary.json"))
     # How many images go at once decides no number; in which precision they go does.
     assert len(found) == 2
-    assert sum("engine.precision-bf16" in name for name in found) == 1
+    assert sum("engine.precision-tf32" in name for name in found) == 1
 
 
 def test_an_interrupted_training_is_not_evaluated(tmp_path: Path, command, monkeypatch) -> None:
