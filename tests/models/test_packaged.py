@@ -53,7 +53,7 @@ def test_a_new_head_stays_as_it_is(monkeypatch, tmp_path, resnet):
 def test_another_architecture_is_refused(monkeypatch, tmp_path, resnet):
     _renamed(timm.create_model("resnet18", num_classes=7), tmp_path / "weights.pth")
     _packaged(monkeypatch, tmp_path / "weights.pth")
-    with pytest.raises(UserError, match=r"to fit ResNet, but of 62 tensors"):
+    with pytest.raises(UserError, match=r"to fit ResNet, but of 102 tensors"):
         load_packaged(resnet(7), "any", new_head=False)
 
 

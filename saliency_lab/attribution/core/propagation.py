@@ -25,6 +25,7 @@ LINEAR = frozenset({
     "transpose", "movedim", "squeeze", "unsqueeze", "expand", "contiguous", "clone", "to",
     "float", "double", "type_as", "__getitem__", "mean", "sum", "pad", "interpolate",
     "pixel_shuffle", "pixel_unshuffle", "roll", "flip",
+    "__get__",  # .T, .mT and their kind
 })
 # Linear only while all factors but one are constants.
 PRODUCTS = frozenset({

@@ -33,7 +33,7 @@ REARRANGING = frozenset({
     "split", "unbind", "flatten", "unflatten", "reshape", "view", "view_as", "permute",
     "transpose", "movedim", "squeeze", "unsqueeze", "expand", "contiguous", "clone", "to",
     "float", "double", "type_as", "__getitem__", "pad", "pixel_shuffle", "pixel_unshuffle",
-    "roll", "flip",
+    "roll", "flip", "__get__",
 })  # fmt: skip
 POOLS = ("avg_pool1d", "avg_pool2d", "adaptive_avg_pool2d", "mean", "sum", "interpolate")
 MAXIMA = ("max_pool1d", "max_pool2d", "adaptive_max_pool2d")

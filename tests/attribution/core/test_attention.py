@@ -24,10 +24,10 @@ TINY = {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 24, "num_heads
 )
 def test_the_weights_that_timm_extracts(name):
     torch.manual_seed(0)
-    model = timm.create_model(name, num_classes=3, **TINY).eval()
+    model = timm.create_model(name, num_classes=3, **TINY).double().eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, 0.1, 0.3)
-    images = torch.rand(2, 3, 32, 32)
+    images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
     with recorded_attention(model) as calls:
         logits = model(images)
     assert [call.name for call in calls] == ["blocks.0.attn", "blocks.1.attn"]
