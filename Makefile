@@ -9,7 +9,7 @@ OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline WANDB_SILENT=true
 RUN := $(OFFLINE) $(BIN)/python -m saliency_lab
 DEMO := data=shapes data.batch_size=64 scheduler=cosine trainer.max_epochs=14 trainer.threads=1
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format mutants bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -18,7 +18,7 @@ help: ## this list
 demo: $(INSTALLED) ## train on the embedded data set, compute maps, measure them, show the page
 	$(RUN) train $(DEMO)
 	$(RUN) explain $(DEMO)
-	$(RUN) evaluate $(DEMO) method=paper data.limit=500
+	$(RUN) evaluate $(DEMO) method=five_views data.limit=500
 	$(RUN) report
 
 test: $(INSTALLED) ## all tests
@@ -33,6 +33,9 @@ check: $(INSTALLED) ## format, lint, types, direction of imports
 format: $(INSTALLED) ## rewrite the sources in the one format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+mutants: $(INSTALLED) ## make small wrong changes in a copy, see that the tests notice each (docs/testing.md)
+	$(BIN)/python -m tests.mutants --workers $(WORKERS) $(MUTANTS)
 
 bench: $(INSTALLED) ## speed: training, processes and, with SALIENCY_LAB_DATA=DIR, attribution against peers
 	-$(BIN)/python -m benchmarks.start

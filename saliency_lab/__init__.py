@@ -10,6 +10,8 @@ from typing import Any
 
 _HOMES = {
     "explain": "saliency_lab.explanation",
+    "prepared": "saliency_lab.inference.engine",
+    "measure": "saliency_lab.measurement",
     "maps": "saliency_lab.attribution.maps",
     "views": "saliency_lab.attribution.core.views",
     "VIEWS": "saliency_lab.attribution.core.views",
@@ -21,8 +23,10 @@ _HOMES = {
     "area_under_curve": "saliency_lab.evaluation.deletion.removal",
     "PAPER_FRACTIONS": "saliency_lab.evaluation.deletion.removal",
     "STANDARD_FRACTIONS": "saliency_lab.evaluation.deletion.removal",
+    "normalized": "saliency_lab.inputs",
     "localisation": "saliency_lab.evaluation.localisation.scores",
     "fill_images": "saliency_lab.imputation.fills",
+    "road": "saliency_lab.imputation.linear",
     "bootstrap_interval": "saliency_lab.evaluation.rows.statistics",
     "paired_difference": "saliency_lab.evaluation.rows.statistics",
     "UserError": "saliency_lab.errors",
@@ -40,4 +44,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    """The public names; what this file imports and its submodules are none of them."""
+    return sorted({*_HOMES, *(name for name in globals() if name.startswith("__"))})

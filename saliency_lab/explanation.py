@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 from torch import Tensor, nn
 
 from saliency_lab.attribution.core.random_streams import SampleGenerator
+from saliency_lab.attribution.core.sources import source_name
 from saliency_lab.attribution.core.views import Channels, View
-from saliency_lab.attribution.maps import Source, maps, require_finite, source_name, view_names
+from saliency_lab.attribution.maps import (
+    BatchMaps,
+    Source,
+    maps,
+    reads_layers,
+    require_finite,
+    view_names,
+)
 from saliency_lab.config.binding import bound_arguments
 from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError, unknown_choice
+from saliency_lab.inference.engine import PreparedModel
+from saliency_lab.inputs import UNIT, PixelRange, given_images, given_model, require_taken
 
 Method = str | Callable[..., Any]
+
+_OLDER_NAMES = {"paper": "five_views"}
 
 
 @dataclass(frozen=True)
@@ -30,11 +42,12 @@ class _Request:
 
 
 def explain(
-    model: nn.Module,
+    model: nn.Module | PreparedModel,
     images: Tensor,
     methods: Sequence[Method] | Method = ("original", "active"),
     targets: Tensor | None = None,
     *,
+    pixel_range: PixelRange | None = UNIT,
     channels: Channels = "max",
     competitors: int | None = None,
     seed: int = 42,
@@ -43,48 +56,89 @@ def explain(
     """Saliency maps of a batch by several methods; views of one source share its computation.
 
     Args:
-        model: from images (B, C, H, W) to logits (B, K); left as it was, its mode included.
-        images: floating (B, C, H, W), pixels in [0, 1].
+        model: from images (B, C, H, W) to logits (B, K); left as it was, its mode included. What
+            `sl.prepared` gives is several times as fast.
+        images: floating (B, C, H, W), pixels in [0, 1]; a tensor or a NumPy array. For a model of
+            normalised images see `saliency_lab.inputs.normalized`.
         methods: names, as on the command line ("active", "smoothgrad"), a view of a source
-            ("smoothgrad/active"), or functions that are sources themselves. "paper" stands for
-            the five gradient maps, each under its own name.
+            ("smoothgrad/active"), or functions that are sources themselves. "five_views" stands
+            for the five gradient maps, each under its own name.
         targets: the classes to explain, int64 (B,); None: the predicted ones.
+        pixel_range: what the pixels must be in, where another range than [0, 1] is meant; None
+            for no check.
         channels, competitors: see `saliency_lab.attribution.core.views.views`.
         seed, sample_ids: what the random numbers of an image depend on; ids are 0 ... B − 1
             unless given.
 
     Returns:
         One map (B, H, W) float32 per name, detached, unscaled, on the images' device (float64
-        for float64 views). A function is listed under its own name.
+        for float64 views). A function is listed under its own name, a further one of the same
+        name as NAME-2 and so on.
 
     Raises:
-        UserError: an unknown method or view, images, targets or logits that do not fit.
+        UserError: an unknown method or view, images, targets or logits that do not fit, pixels
+            out of range.
         NonFiniteError: NaN or infinity in the logits or maps; it names the samples.
     """
+    ready = model if isinstance(model, PreparedModel) else None
+    network = given_model(model) if ready is None else ready.original
+    images = given_images(images, pixel_range)
     listed = [methods] if isinstance(methods, str) or callable(methods) else methods
     ids = range(len(images)) if sample_ids is None else sample_ids
     sources: dict[object, Source] = {}
-    requests = [request for method in listed for request in _requests(method, sources)]
+    requests = _distinct([r for method in listed for r in _requests(method, sources)])
     found: dict[str, Tensor] = {}
     for key, source in sources.items():
         own = [request for request in requests if request.key == key]
         names = tuple(dict.fromkeys(view for request in own for view in request.views))
-        batch = maps(
-            model,
-            images,
-            source,
-            names,
-            targets,
-            channels=channels,
-            competitors=competitors,
-            generator=SampleGenerator(seed, list(ids)),
-        )
+
+        def compute(rows: slice, source: Source = source, names: Any = names) -> BatchMaps:
+            asked = network if ready is None or reads_layers(source) else ready.model
+            return maps(
+                asked,
+                images[rows],
+                source,
+                names,
+                None if targets is None else targets[rows],
+                channels=channels,
+                competitors=competitors,
+                generator=SampleGenerator(seed, list(ids)[rows]),
+            )
+
+        try:
+            whole = slice(0, len(images))
+            parts = [compute(whole)] if ready is None else ready.maps(compute, len(images))
+        except Exception:
+            # Where the model itself refuses an image, that is the mistake to tell.
+            require_taken(network, images)
+            raise
+        batch = BatchMaps.joined(parts)
         require_finite(batch.finite, list(ids))
         for request in own:
             for view in request.views:
                 label = request.label if len(request.views) == 1 else view
                 found[label] = batch.maps[view]
     return {label: found[label] for request in requests for label in _labels(request)}
+
+
+def _distinct(requests: list[_Request]) -> list[_Request]:
+    """The requests with a label of its own for every function: NAME, NAME-2 and so on."""
+    owners: dict[str, object] = {
+        label: request.key
+        for request in requests
+        if isinstance(request.key, str)
+        for label in _labels(request)
+    }
+    distinct = []
+    for request in requests:
+        label, number = request.label, 1
+        while not isinstance(request.key, str) and owners.setdefault(label, request.key) is not (
+            request.key
+        ):
+            number += 1
+            label = f"{request.label}-{number}"
+        distinct.append(replace(request, label=label))
+    return distinct
 
 
 def _labels(request: _Request) -> tuple[str, ...]:
@@ -96,6 +150,7 @@ def _requests(method: Method, sources: dict[object, Source]) -> list[_Request]:
         sources.setdefault(method, method)
         return [_Request(source_name(method), method, ("original",))]
     name, slash, view = method.partition("/")
+    name = _OLDER_NAMES.get(name, name)
     source, views = named_method(name)
     sources.setdefault(source, source_function(source))
     if slash:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 
@@ -57,11 +57,24 @@ def placed_images(model: nn.Module, images: Tensor) -> Tensor:
     return images.to(device=device, dtype=dtype)
 
 
-def checked_logits(logits: object, batch: int) -> Tensor:
-    """The model's answer if it is a tensor (B, K); a UserError otherwise."""
+def checked_logits(output: object, batch: int) -> Tensor:
+    """The logits (B, K) of a model's answer: itself, or what it holds under the name `logits`.
+
+    Raises:
+        UserError: neither is a tensor (B, K).
+    """
+    logits = output
+    if isinstance(output, Mapping):
+        logits = output.get("logits", output)
+    elif not isinstance(output, Tensor):
+        logits = getattr(output, "logits", output)
     if isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == batch:
         return logits
-    got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    got = str(tuple(logits.shape)) if isinstance(logits, Tensor) else type(logits).__name__
+    if not isinstance(logits, Tensor):
+        if isinstance(logits, Mapping):
+            got += f" of {', '.join(str(key) for key in logits)}"
+        got += "; put it into a module whose forward returns the logits alone"
     raise UserError(f"Expected `model` to return logits of shape ({batch}, K), but got {got}.")
 
 

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 # One thread for each of xdist's processes: threads that wait for a core of each other's spin.
@@ -25,8 +27,27 @@ os.environ.update(
     OMP_NUM_THREADS="1",
 )
 
-
 CHECKOUT = Path(__file__).resolve().parents[1]
+# Whatever package is installed: processes that tests start run the code beside these tests.
+os.environ["PYTHONPATH"] = str(CHECKOUT)
+
+# Generated inputs are the same in every run; a run writes nothing into the checkout.
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, database=None, deadline=None, max_examples=60
+)
+hypothesis.settings.load_profile("repeatable")
+
+# Python runs this file at the start of every process; it notes which package was run.
+NOTING = """
+import atexit, os, pathlib, sys
+
+def note():
+    if "saliency_lab" in sys.modules:
+        path = pathlib.Path({folder!r}, str(os.getpid()))
+        path.write_text(sys.modules["saliency_lab"].__file__)
+
+atexit.register(note)
+"""
 
 
 @dataclass(frozen=True)
@@ -117,6 +138,9 @@ def start(tmp_path: Path, cache_dir: Path) -> Iterator[Start]:
     """Starts the command line in a process of its own, in `tmp_path`; nothing of it outlives the
     test. `program` is what comes before the words; further keywords are environment variables."""
     started: list[Started] = []
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (tmp_path / "sitecustomize.py").write_text(NOTING.format(folder=str(notes)))
 
     def begun(
         *words: str,
@@ -126,7 +150,6 @@ def start(tmp_path: Path, cache_dir: Path) -> Iterator[Start]:
         printed = tmp_path / f"printed-{len(started)}.txt"
         environment = {
             **os.environ,
-            # The code beside these tests, whatever package is installed.
             "PYTHONPATH": os.pathsep.join([str(tmp_path), str(CHECKOUT)]),
             "SALIENCY_LAB_CACHE": str(cache_dir),
             **variables,
@@ -147,6 +170,23 @@ def start(tmp_path: Path, cache_dir: Path) -> Iterator[Start]:
     for one in started:
         one.process.kill()
         one.process.wait()
+    for note in notes.iterdir():
+        assert Path(note.read_text()) == CHECKOUT / "saliency_lab" / "__init__.py"
+
+
+@pytest.fixture
+def console_script(tmp_path: Path) -> Path:
+    """The script that an installation makes of the project's entry point, beside no interpreter."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    module, _, function = project["scripts"]["saliency-lab"].partition(":")
+    path = tmp_path / "bin" / "saliency-lab"
+    path.parent.mkdir()
+    path.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom {module} import {function}\n"
+        f"if __name__ == '__main__':\n    sys.exit({function}())\n"
+    )
+    path.chmod(0o755)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -160,7 +200,9 @@ def classifier_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from saliency_lab.data.drawing import CLASSES, SIDE, drawn
     from saliency_lab.models.construction import built_network
 
-    model = yaml.safe_load((config_directory() / "model" / "basic_cnn.yaml").read_text())
+    folder = config_directory() / "model"
+    base, own = (yaml.safe_load((folder / f"{n}.yaml").read_text()) for n in ("timm", "basic_cnn"))
+    model = {**base, "name": own["name"]}
     shape = (3, SIDE, SIDE)
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 import saliency_lab as sl
 from saliency_lab.attribution.core.views import VIEWS
 from saliency_lab.attribution.maps import NonFiniteError
+from saliency_lab.attribution.methods.smoothgrad import smoothgrad
 from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError
 from saliency_lab.explanation import method_names, named_method, source_function
@@ -53,7 +56,7 @@ def test_the_three_lines_of_the_design() -> None:
 
 def test_views_of_one_source_share_its_forward() -> None:
     model = CountedNet().train()
-    maps = sl.explain(model, torch.rand(2, 3, 8, 6), ["inactive", "paper", "gradient/active"])
+    maps = sl.explain(model, torch.rand(2, 3, 8, 6), ["inactive", "five_views", "gradient/active"])
     expected = ["inactive", "original", "positive", "negative", "active", "gradient/active"]
     assert list(maps) == expected
     assert torch.equal(maps["gradient/active"], maps["active"])
@@ -65,7 +68,7 @@ def test_values_are_those_of_the_views() -> None:
     model, images = CountedNet(), torch.rand(2, 3, 8, 6)
     targets = torch.tensor([4, 0])
     expected = sl.views(sl.gradient(model, images), targets, VIEWS, channels="sum", competitors=2)
-    found = sl.explain(model, images, "paper", targets, channels="sum", competitors=2)
+    found = sl.explain(model, images, "five_views", targets, channels="sum", competitors=2)
     for view in VIEWS:
         assert torch.equal(found[view], expected[view])
 
@@ -81,6 +84,8 @@ def test_a_function_is_a_method_too() -> None:
 
 
 def test_every_source_of_the_configuration_can_be_named() -> None:
+    assert len(method_names()) >= 27
+    assert {"active", "paper", "smoothgrad", "lime", "gradient"} <= set(method_names())
     for name in method_names():
         source, views = named_method(name)
         assert callable(source_function(source))
@@ -122,3 +127,100 @@ def test_importing_the_package_does_not_import_torch() -> None:
 
 def test_every_public_name_exists() -> None:
     assert all(getattr(sl, name) is not None for name in sl.__all__)
+
+
+def test_dir_shows_the_public_names_alone() -> None:
+    assert {name for name in dir(sl) if not name.startswith("__")} == set(sl.__all__)
+
+
+def _plain(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    return images.mean(1) * (1 + targets[:, None, None])
+
+
+def test_a_function_may_do_without_a_generator() -> None:
+    model, images, targets = CountedNet(), torch.rand(2, 3, 8, 6), torch.tensor([1, 2])
+    found = sl.explain(model, images, _plain, targets)["_plain"]
+    assert torch.equal(found, _plain(model, images, targets))
+    field = sl.explain(model, images, lambda model, images: sl.gradient(model, images), targets)
+    assert torch.equal(
+        field["<lambda>"], sl.explain(model, images, "original", targets)["original"]
+    )
+
+
+def test_a_base_of_smoothgrad_may_do_without_a_generator() -> None:
+    def own(model: nn.Module, images: Tensor) -> object:
+        return sl.gradient(model, images)
+
+    model, images = CountedNet(), torch.rand(2, 3, 8, 6)
+    targets = torch.tensor([1, 2])
+    fields = [smoothgrad(model, images, base=base, samples=2) for base in (own, sl.gradient)]
+    assert torch.equal(*(field.of(targets) for field in fields))
+
+
+def test_functions_of_one_name_keep_a_place_each() -> None:
+    model, images, targets = CountedNet(), torch.rand(1, 3, 8, 6), torch.tensor([1])
+    zeros, ones = (
+        lambda model, images, targets, value=value: torch.full((1, 8, 6), value)
+        for value in (0.0, 1.0)
+    )
+
+    def active(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        return torch.full((1, 8, 6), 2.0)
+
+    found = sl.explain(model, images, [zeros, ones, zeros, active, "active"], targets)
+    assert list(found) == ["<lambda>", "<lambda>-2", "active-2", "active"]
+    assert [float(found[name].max()) for name in list(found)[:3]] == [0, 1, 2]
+    assert torch.equal(found["active"], sl.explain(model, images, "active", targets)["active"])
+
+
+@pytest.mark.parametrize(
+    ("function", "pattern"),
+    [
+        (lambda model, images, targets: images, r"<lambda> to give one map.*\(2, 8, 6\).*3, 8, 6"),
+        (lambda model, images, targets: None, "one map per image.*NoneType"),
+        (lambda model, images: images.mean(1), "without `targets`"),
+        (max, "max, which does not say what it takes"),
+    ],
+)
+def test_a_function_that_gives_no_maps_is_refused(function: object, pattern: str) -> None:
+    with pytest.raises(UserError, match=pattern):
+        sl.explain(CountedNet(), torch.rand(2, 3, 8, 6), function)  # type: ignore[arg-type]
+
+
+class _Wrapped(nn.Module):
+    """A classifier whose logits lie inside something."""
+
+    def __init__(self, wrap: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.net, self.wrap = CountedNet(), wrap
+
+    def forward(self, images: Tensor) -> object:
+        return self.wrap(self.net(images))
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda x: {"loss": None, "logits": x}, lambda x: SimpleNamespace(logits=x)]
+)
+def test_logits_inside_an_answer_are_taken(wrap: Callable[[Tensor], object]) -> None:
+    images = torch.rand(2, 3, 8, 6)
+    expected = sl.explain(CountedNet(), images)
+    found = sl.explain(_Wrapped(wrap), images)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    curves = [
+        sl.deletion_curve(m, images, expected["active"]) for m in (CountedNet(), _Wrapped(wrap))
+    ]
+    assert torch.equal(*curves)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "got"),
+    [(lambda x: (x, x), "tuple"), (lambda x: {"out": x}, "dict of out")],
+)
+def test_other_answers_are_refused_with_a_way_out(wrap, got: str) -> None:  # type: ignore[no-untyped-def]
+    images = torch.rand(2, 3, 8, 6)
+    for use in (
+        lambda model: sl.explain(model, images),
+        lambda model: sl.deletion_curve(model, images, images.mean(1)),
+    ):
+        with pytest.raises(UserError, match=rf"got {got}; put it into a module whose forward"):
+            use(_Wrapped(wrap))

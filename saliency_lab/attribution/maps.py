@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -13,6 +12,11 @@ from torch import Tensor, nn
 from saliency_lab.attribution.core.completeness import explained_change
 from saliency_lab.attribution.core.field import ClassField, expect_every_class
 from saliency_lab.attribution.core.random_streams import SampleGenerator
+from saliency_lab.attribution.core.sources import (
+    source_name,
+    source_output,
+    source_parameters,
+)
 from saliency_lab.attribution.core.views import VIEWS, Channels, View, views
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.errors import UserError, unknown_choice
@@ -40,7 +44,7 @@ class Completeness(NamedTuple):
     """Sum of the attributions of each image's target, (B,), in units of the logit."""
 
     change: Tensor
-    """S_c(image) − S_c(baseline), (B,)."""
+    """S_c(image) − S_c(baseline), (B,); S_c(image) itself for relevances (LRP)."""
 
     @classmethod
     def joined(cls, parts: Sequence[Completeness | None]) -> Completeness | None:
@@ -87,7 +91,7 @@ class BatchMaps:
 
 def takes_targets(source: Source) -> bool:
     """Whether a source gives one map per target (no views) rather than a per-class field."""
-    return "targets" in inspect.signature(source).parameters
+    return "targets" in source_parameters(source)
 
 
 def reads_layers(source: Source) -> bool:
@@ -116,12 +120,6 @@ def view_names(source: Source, names: Sequence[View] | Literal["all"]) -> tuple[
             f"one map per class and no signed field of every class, but got '{refused}'."
         )
     return tuple(names)
-
-
-def source_name(source: Source) -> str:
-    """The name to call a source by in messages."""
-    inner = getattr(source, "func", source)
-    return getattr(inner, "__name__", type(inner).__name__)
 
 
 _WIDE = torch.float32
@@ -170,29 +168,53 @@ def maps(
         model: from images (B, C, H, W) to logits (B, K); left unchanged.
         images: floating (B, C, H, W), pixels in [0, 1].
         source: a class-field source (model, images, *, generator) or a map source
-            (model, images, targets, *, generator), its settings already bound.
+            (model, images, targets, *, generator), its settings already bound; one that draws no
+            numbers may do without `generator`.
         names: the views wanted, or "all" that the source has; a map source has original only.
         targets: the explained classes, int64 (B,); None: the predicted ones.
         channels, competitors: see `views`.
         generator: one random stream per image, for sources that draw.
 
     Raises:
-        UserError: a view that the source cannot give, targets out of range, images or logits of
-            a wrong shape.
+        UserError: a view that the source cannot give, targets out of range, images, logits or maps
+            of a wrong shape.
     """
     chosen = view_names(source, names)
     if takes_targets(source):
         logits = intact_logits(model, images).to(images.device) if targets is None else None
         targets = chosen_targets(logits, targets, len(images)).to(images.device)
-        single: Tensor = source(model, images, targets, generator=generator)
+        output = source_output(source, model, images, targets, generator=generator)
+        single = _checked_map(output, source, images)
         finite = single.flatten(1).isfinite().all(1)
         if logits is not None:
             finite &= logits.isfinite().all(1)
         found: dict[str, Tensor] = dict.fromkeys(chosen, single)
         return BatchMaps(found, targets, logits, finite)
-    field = _WatchedField(source(model, images, generator=generator), targets)
+    output = source_output(source, model, images, generator=generator)
+    field = _WatchedField(_checked_field(output, source), targets)
     found = views(field, field.targets, chosen, channels=channels, competitors=competitors)
     return BatchMaps(found, field.targets, field.logits, field.finite, field.completeness)
+
+
+def _checked_map(output: object, source: Source, images: Tensor) -> Tensor:
+    wanted = (len(images), *images.shape[2:])
+    if isinstance(output, Tensor) and output.shape == wanted:
+        return output.detach()
+    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    raise UserError(
+        f"Expected the method {source_name(source)} to give one map per image, a tensor of "
+        f"{wanted}, but got {got}."
+    )
+
+
+def _checked_field(output: Any, source: Source) -> ClassField:
+    if hasattr(output, "logits") and hasattr(output, "of"):
+        return output
+    raise UserError(
+        f"Expected the method {source_name(source)} to take `targets` and give maps (B, H, W), or "
+        f"to give a field of every class (`logits` and `of`), but got {type(output).__name__} of a "
+        "function without `targets`."
+    )
 
 
 def chosen_targets(logits: Tensor | None, targets: Tensor | None, batch: int) -> Tensor:

@@ -23,26 +23,50 @@ from saliency_lab.runs.processes import (
 )
 
 USER_ERROR, FAULT, INTERRUPTED = 2, 1, 130
+# What a shell says of a program that a closed pipe has ended: 128 + SIGPIPE.
+PIPE_CLOSED = 141
 
 
 def run() -> None:
     """Run the command that `sys.argv` holds and exit with its code.
 
     0: done. 1: a fault of the program, with its traceback. 2: a mistake of the user, one line.
-    130: Ctrl-C.
+    130: Ctrl-C. 141: nobody reads on (`| head`), which is no fault and says nothing.
     """
-    arguments = sys.argv[1:]
+    try:
+        code = _answered(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        code = PIPE_CLOSED
+    sys.exit(code)
+
+
+def _nobody_reads() -> bool:
+    """Whether it is standard output that is closed; Python is kept from complaining at its exit."""
+    try:
+        # An empty write succeeds on any pipe, and the buffer may be empty by now.
+        os.write(sys.stdout.fileno(), b"\n")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _answered(arguments: list[str]) -> int:
+    """The exit code, once everything is done."""
     if arguments and arguments[0] in ("-sc", "--shell-completion"):
-        sys.exit(_completed(arguments))
+        return _completed(arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
-        sys.exit(0 if arguments else USER_ERROR)
+        return 0 if arguments else USER_ERROR
     if arguments[0] == "--version":
         from importlib.metadata import version
 
         print(version("saliency-lab"))
-        sys.exit(0)
-    sys.exit(_exit_code(arguments))
+        return 0
+    return _exit_code(arguments)
 
 
 def _exit_code(arguments: list[str]) -> int:
@@ -76,6 +100,8 @@ def _exit_code(arguments: list[str]) -> int:
             return _interrupted()
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else FAULT
     except Exception as error:  # noqa: BLE001 - the outermost frame decides what is shown
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return PIPE_CLOSED
         if sweep is not None and sweep.failed():
             return sweep.report()
         if started_by_us() and outcome_path(process_rank()).exists():

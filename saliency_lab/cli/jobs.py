@@ -142,6 +142,8 @@ _IN_PROCESSES = ("train", "evaluate")
 
 def _start(task: str, settings: dict[str, Any], directory: Path) -> None:
     """Run the task in this process, or in as many as its settings ask for."""
+    if not is_finished(directory):
+        _require_root(settings)
     count, launched = 1, started_by_us() or started_by_launcher()
     if task in _IN_PROCESSES and not launched:
         count = processes_here(settings["trainer"])
@@ -153,8 +155,24 @@ def _start(task: str, settings: dict[str, Any], directory: Path) -> None:
     if is_finished(directory) and importlib.import_module(module).is_done(settings, directory):
         importlib.import_module(module).say_done(directory)
         return
+    missing = settings.get("classifier", {}).get("error")
+    if missing is not None:
+        raise UserError(missing)
     trainer = settings["trainer"]
     run_ranks(sys.argv[1:], count, trainer.get("num_nodes", 1), trainer.get("threads"))
+
+
+def _require_root(settings: dict[str, Any]) -> None:
+    """Refuse a `data.root` that is not there before torch is imported, which takes seconds.
+
+    Only for the data sets of this package that read one: a person's own may mean something else.
+    """
+    data = settings.get("data", {})
+    target, root = str(data.get("_target_")), data.get("root")
+    if root is not None and target.startswith("saliency_lab.data.") and "shapes" not in target:
+        from saliency_lab.data.listing import existing_root
+
+        existing_root(str(root))
 
 
 def _leave_process_group() -> None:

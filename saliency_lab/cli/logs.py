@@ -28,6 +28,8 @@ def configure_logging(directory: Path, task: str) -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     # What is logged is the same number on every process, summed by the classifier itself.
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*to accumulate the metric.*")
+    # Metrics are logged by the epoch, however few batches it has.
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     rank = process_rank()
     if rank == 0:
         terminal = logging.StreamHandler(sys.stderr)

@@ -19,17 +19,18 @@ from saliency_lab.config.identity import (
     evaluator_label,
     run_directory,
 )
+from saliency_lab.errors import UserError
 from saliency_lab.training.lookup import classifier_of
 
 # Choices that say how a run happens, or that are no more than a bundle of other choices: a value
 # of theirs that matters shows among the values that differ from the defaults.
-_NO_CHOICE = ("experiment", "trainer", "logger", "evaluator", "callback")
+_NO_CHOICE = ("experiment", "trainer", "logger", "evaluator")
 # Choices that the path itself names.
 _IN_PATH = ("data", "model", "method", "view")
 # Keys that are themselves computed from the rest.
 _COMPUTED = ("hydra", "classifier", "labels", "sources")
 # Groups whose components may lie outside of this package and decide numbers.
-_COMPONENTS = ("data", "model", "optimizer", "scheduler", "method")
+_COMPONENTS = ("data", "model", "optimizer", "scheduler", "callback", "method")
 
 
 def register_resolvers() -> None:
@@ -59,8 +60,15 @@ def _run_directory(root: DictConfig) -> str:
 
 
 def _classifier(root: DictConfig) -> dict[str, Any]:
-    """The checkpoint that an evaluation is about."""
-    return classifier_of(_plain(root), given_keys(_hydra(root)))
+    """The checkpoint that an evaluation is about, or why there is none: the task refuses then.
+
+    A configuration can be looked at before its classifier is trained.
+    """
+    plain = _plain(root)
+    try:
+        return classifier_of(plain, given_keys(_hydra(root)))
+    except UserError as error:
+        return {"error": str(error), "sha256": "none", "model": plain["model"]}
 
 
 def given_keys(hydra: Any) -> frozenset[str]:
@@ -87,7 +95,7 @@ def _sources(root: DictConfig) -> dict[str, Any]:
         group: source
         for group in _COMPONENTS
         if isinstance(plain.get(group), dict)
-        and not ("classifier" in root and group in ("model", "optimizer", "scheduler"))
+        and not ("classifier" in root and group in ("model", *_OF_TRAINING))
         and (source := component_source(plain[group])) is not None
     }
     return found if NUMBERS == 1 else {**found, "numbers": NUMBERS}
@@ -120,7 +128,7 @@ def _chosen(root: DictConfig) -> dict[str, str]:
     return chosen
 
 
-_OF_TRAINING = ("optimizer", "scheduler")
+_OF_TRAINING = ("optimizer", "scheduler", "callback")
 
 
 def _choices(root: DictConfig) -> dict[str, Any]:
@@ -133,10 +141,13 @@ def _choices(root: DictConfig) -> dict[str, Any]:
 
 def _words(root: DictConfig) -> Iterator[str]:
     for group, choice in _choices(root).items():
-        if group in ("experiment", "trainer", "logger", "callback"):
-            continue
-        several = not isinstance(choice, str)
-        yield f"{group}=[{','.join(choice)}]" if several else f"{group}={choice}"
+        if group not in ("experiment", "trainer", "logger", "evaluator"):
+            yield f"{group}={choice}"
+    if "evaluator" in root:
+        # Several choices of one group are not among Hydra's; each has a section of its name.
+        known = GlobalHydra.instance().config_loader().get_group_options("evaluator")
+        names = [str(name) for name in root.evaluator if name in known]
+        yield f"evaluator=[{','.join(names)}]"
 
 
 def _composed(root: DictConfig, overrides: tuple[str, ...]) -> DictConfig:

@@ -35,7 +35,6 @@ NOT_IDENTITY = (
     "continues",
     "hydra",
     "logger",
-    "callback",
     "ckpt",
     "classifier",
     "labels",
@@ -66,6 +65,7 @@ _OF_THE_CLASSIFIER = (
     "optimizer",
     "scheduler",
     "trainer",
+    "callback",
     "data.augment",
     "data.batch_size",
     "data.validation",
@@ -73,7 +73,7 @@ _OF_THE_CLASSIFIER = (
 # Named in the path itself.
 IN_PATH = ("data.name", "model.name", "method.name", "view.names", "seed")
 # Decides a trained classifier; the rest of an evaluation's configuration does not.
-TRAINING = ("data", "model", "optimizer", "scheduler", "trainer", "seed")
+TRAINING = ("data", "model", "optimizer", "scheduler", "trainer", "callback", "seed")
 ALL_VIEWS = ("original", "positive", "negative", "active", "inactive")
 LONGEST_NAME = 200
 _DIGITS = 10

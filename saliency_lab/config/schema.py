@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -11,6 +12,12 @@ from omegaconf import MISSING
 # Components are mappings with a `_target_`; their keys and types are held against the signature
 # they name (saliency_lab.config.binding), so the schema only says that they are mappings.
 Component = dict[str, Any]
+
+
+def _named(group: str) -> Component:
+    """A component that goes by its file's name unless it has a `name` of its own."""
+    # An interpolation of Hydra's, because only the composed configuration knows the choice.
+    return {"name": f"${{hydra:runtime.choices.{group}}}"}
 
 
 @dataclass
@@ -27,11 +34,13 @@ class RunConfig:
 class TrainConfig(RunConfig):
     """What decides a trained classifier."""
 
-    data: Component = MISSING
-    model: Component = MISSING
+    data: Component = field(default_factory=partial(_named, "data"))
+    model: Component = field(default_factory=partial(_named, "model"))
     optimizer: Component = MISSING
     scheduler: Component = MISSING
     trainer: Component = MISSING
+    # One callback of a training, or several by name.
+    callback: Component = field(default_factory=dict)
     logger: Component = MISSING
     # Computed: what decides the numbers beside the settings.
     sources: dict[str, Any] = MISSING
@@ -49,7 +58,7 @@ class MapsConfig(TrainConfig):
     """A trained classifier and an attribution method."""
 
     ckpt: str | None = None
-    method: Component = MISSING
+    method: Component = field(default_factory=partial(_named, "method"))
     view: Component = MISSING
     engine: Component = MISSING
     # Computed: the checkpoint that is meant.
@@ -75,7 +84,8 @@ class EvaluateConfig(MapsConfig):
 class ExplainConfig(MapsConfig):
     """Maps to look at: of test images of each class, or of a person's own files."""
 
-    images: list[str] = field(default_factory=list)
+    # One path, or a list of them.
+    images: Any = field(default_factory=list)
     target: str | None = None
     per_class: int = 1
 

@@ -1,5 +1,6 @@
 """Any tree of class folders."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from saliency_lab.data.listing import (
     class_folders,
     existing_root,
     file_source,
+    has_images,
     holds_masks,
     same_classes,
 )
@@ -27,13 +29,24 @@ from saliency_lab.errors import UserError
 _TEST_NAMES = ("test", "val", "valid", "validation")
 
 
+_log = logging.getLogger(__name__)
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class Folder(ImageData):
     """Class folders in `root/train` and `root/test` (or `val`), or in `root` itself.
 
-    In the second layout a seeded share of every class is the test split. A folder `masks` beside
-    the classes holds the evidence: masks/<class>/<name of the image>.png, not black where it lies
-    (see `masks.decoded_mask`).
+    In the second layout a hash of (seed, path below `root`) decides which images are tested on,
+    about `test_share` of every class. An image stays on its side whatever other images come or go,
+    except in a class so small that chance leaves one side empty: there one image is moved, and
+    later ones may take its place (`selection.held_out` says which way). A class of two or more
+    images has one on either side at least.
+
+    Under `on_corrupt=skip` a class without a training image is left out, and one without a test
+    image is trained but not tested; both are named.
+
+    A folder `masks` beside the classes holds the evidence: masks/<class>/<name of the image>.png,
+    not black where it lies (see `masks.decoded_mask`).
 
     Args:
         size: height and width of the images.
@@ -52,15 +65,13 @@ class Folder(ImageData):
         root = existing_root(self.root)
         if (root / "train").is_dir():
             return self._of_split(root, split)
-        names = class_folders(root)
-        whole = file_source(
-            {name: root / name for name in names}, base=root, size=self.size, resize=self.resize
-        )
-        kept, held = held_out(whole.labels, self.test_share, (self.seed, 3))
+        names = self._with_images(root, class_folders(root), say=split == "train")
+        whole = self._files({name: root / name for name in names}, root)
+        kept, held = held_out(whole.labels, whole.ids, self.test_share, (self.seed, 3))
         if not len(held):
             raise UserError(
-                f"Expected `data.test_share` to give at least one test image of {len(whole)} in "
-                f"{root}, but got {self.test_share}."
+                f"Expected `data.root` to hold a class of two or more images, one of them to test "
+                f"on, but got {len(whole)} in {len(names)} classes in {root}."
             )
         return whole.part(np.asarray(kept if split == "train" else held))
 
@@ -118,7 +129,22 @@ class Folder(ImageData):
                 "but got neither."
             )
         names = same_classes(root / "train", found[0])
+        names = self._with_images(root / "train", names, say=split == "train")
         folder = root / "train" if split == "train" else found[0]
+        if split == "test":
+            self._with_images(folder, names, say=True)
+        return self._files({name: folder / name for name in names}, root)
+
+    def _files(self, folders: dict[str, Path], base: Path) -> Source:
         return file_source(
-            {name: folder / name for name in names}, base=root, size=self.size, resize=self.resize
+            folders, base=base, size=self.size, resize=self.resize, empty=self.on_corrupt
         )
+
+    def _with_images(self, folder: Path, names: list[str], *, say: bool) -> list[str]:
+        """The classes that have an image in `folder`, where those without may be left out."""
+        if self.on_corrupt == "error":
+            return names
+        empty = [name for name in names if not has_images(folder / name)]
+        if empty and say:
+            _log.warning("No image in %s of: %s.", folder, ", ".join(empty))
+        return [name for name in names if name not in empty]

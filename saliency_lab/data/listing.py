@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -49,6 +50,11 @@ def class_folders(split_folder: Path) -> list[str]:
     return names
 
 
+def has_images(folder: Path) -> bool:
+    """Whether there is an image file in a folder or below it."""
+    return next(_image_files(folder), None) is not None
+
+
 def holds_masks(split_folder: Path, names: Collection[str]) -> bool:
     """Whether `masks` among these folders holds the evidence of the classes beside it, and is no
     class itself: it has folders of the same names.
@@ -57,7 +63,14 @@ def holds_masks(split_folder: Path, names: Collection[str]) -> bool:
     return folder.is_dir() and any((folder / name).is_dir() for name in names if name != MASKS)
 
 
-def file_source(folders: Mapping[str, Path], *, base: Path, size: int, resize: Resize) -> Source:
+def file_source(
+    folders: Mapping[str, Path],
+    *,
+    base: Path,
+    size: int,
+    resize: Resize,
+    empty: Literal["error", "skip"] = "error",
+) -> Source:
     """The image files below class folders, in the order of the classes and of their paths.
 
     Args:
@@ -65,6 +78,7 @@ def file_source(folders: Mapping[str, Path], *, base: Path, size: int, resize: R
         base: folder that the samples' ids are relative to.
         size: height and width of the decoded images.
         resize: see `decoding.decoded`.
+        empty: `skip` lets a class have no image, as long as another one has.
 
     Raises:
         UserError: a class folder is missing or holds no image.
@@ -74,7 +88,7 @@ def file_source(folders: Mapping[str, Path], *, base: Path, size: int, resize: R
     labels: list[int] = []
     for label, (name, folder) in enumerate(folders.items()):
         files = sorted(_image_files(folder)) if folder.is_dir() else []
-        if not files:
+        if not files and not (empty == "skip" and folder.is_dir()):
             state = "holds no image" if folder.is_dir() else "is not there"
             raise UserError(
                 f"Expected `data.root` to hold images of class '{name}', but {folder} {state}."
@@ -83,6 +97,8 @@ def file_source(folders: Mapping[str, Path], *, base: Path, size: int, resize: R
             paths.append(Path(path))
             stamps.append(stamp)
             labels.append(label)
+    if not paths:
+        raise UserError(f"Expected `data.root` to hold images, but {base} holds none.")
     return Source(
         class_names=tuple(folders),
         ids=[path.relative_to(base).as_posix() for path in paths],

@@ -23,7 +23,7 @@ from saliency_lab.data.augmentation import augmented
 from saliency_lab.data.batch import Batch, Split, channels_last_pixels
 from saliency_lab.data.cache import CachedImages, cached_images, default_cache_dir
 from saliency_lab.data.sampling import BlockBatches, TrainBatches
-from saliency_lab.data.selection import balanced, class_labels, held_out, renumbered
+from saliency_lab.data.selection import balanced, class_labels, held_out, renumbered, shuffled
 from saliency_lab.data.shortcuts import Cue, Place
 from saliency_lab.data.source import Source, digest
 from saliency_lab.errors import UserError, unknown_choice
@@ -52,10 +52,14 @@ class ImageData(LightningDataModule):
         augment: `basic` flips and crops while training, on the device.
         batch_size: images per training batch over all processes.
         workers: loader processes; 0 gathers batches in the main process, which is the fastest.
-        validation: share of the training split held out as `val`, class by class.
+        validation: share of the training split held out as `val`, about the same of each class;
+            which images, their ids and the seed decide (see `selection.held_out`).
         on_corrupt: `skip` leaves unreadable images out and says how many.
+        training_labels: `shuffled` deals the labels of the training images (the held-out ones
+            among them) out to them at random: a network that learns these learns nothing of the
+            classes. Test images keep theirs.
         cache_dir: folder of decoded images; None for $SALIENCY_LAB_CACHE or the user's cache.
-        seed: decides limit, validation, order and augmentation.
+        seed: decides limit, validation, order, augmentation and the shuffling of labels.
         shortcut: a cue planted into images of one class (see `shortcuts.Cue`).
         shortcut_class: name of that class; None for the first.
         shortcut_share: share of its images that carry the cue.
@@ -72,6 +76,7 @@ class ImageData(LightningDataModule):
     workers: Annotated[int, Ge(0)] = 0
     validation: Annotated[float, Ge(0), Lt(1)] = 0.0
     on_corrupt: Literal["error", "skip"] = "error"
+    training_labels: Literal["given", "shuffled"] = "given"
     cache_dir: str | None = None
     seed: Annotated[int, Ge(0)] = 42
     shortcut: Literal["none", "watermark", "patch", "colour"] = "none"
@@ -276,6 +281,8 @@ class ImageData(LightningDataModule):
             picked = balanced(labels, self.limit, (self.seed, split == "test"))
             source, labels = source.part(rows[picked]), labels[picked]
             ids, rows = source.ids, np.arange(len(picked), dtype=np.int64)
+        if split == "train" and self.training_labels == "shuffled":
+            labels = shuffled(labels, (self.seed, 3))
         folder = Path(self.cache_dir).expanduser() if self.cache_dir else default_cache_dir()
         label = re.sub(r"[^\w.-]", "_", self.name)
         images = cached_images(source, folder, f"{label}-{split}")
@@ -303,7 +310,7 @@ class ImageData(LightningDataModule):
         return good
 
     def _divided(self, opened: Split) -> tuple[Split, Split]:
-        kept, held = held_out(opened.labels, self.validation, (self.seed, 2))
+        kept, held = held_out(opened.labels, opened.ids, self.validation, (self.seed, 2))
         if self.validation and not len(held):
             raise UserError(
                 f"Expected `data.validation` to hold at least one of {len(opened):,} images out, "

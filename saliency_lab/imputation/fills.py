@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from saliency_lab.errors import UserError, unknown_choice
+from saliency_lab.imputation.linear import Imputation, NormalStreams, road_imputation
 
-FILLS = ("black", "white", "mean", "blur", "noise", "shift+0.1", "shift-0.1")
+FILLS = ("black", "white", "mean", "blur", "noise", "shift+0.1", "shift-0.1", "road")
 
 # The blur's standard deviation as a share of the image's shorter side: 10 pixels of 224, as in
 # Fong and Vedaldi, "Interpretable explanations of black boxes by meaningful perturbation", 2017.
@@ -52,7 +53,7 @@ def fill_images(images: Tensor, fill: str, generator: UniformStreams | None = No
         one number and take no memory.
 
     Raises:
-        UserError: an unknown fill, or noise without a generator.
+        UserError: an unknown fill, road, or noise without a generator.
     """
     if shift := _SHIFT.fullmatch(fill):
         return (images + float(shift[1])).clamp_(0, 1)
@@ -60,9 +61,34 @@ def fill_images(images: Tensor, fill: str, generator: UniformStreams | None = No
         if generator is None:
             raise UserError("Expected `generator` to be given for fill=noise, but got none.")
         return generator.uniform(*images.shape[1:]).to(images)
+    if fill == "road":
+        raise UserError(
+            "Expected `fill` to be one that does not depend on which pixels are deleted, "
+            "but got 'road'."
+        )
     if fill not in _FILLS:
         raise unknown_choice("fill", fill, FILLS)
     return _FILLS[fill](images)
+
+
+class Streams(UniformStreams, NormalStreams, Protocol):
+    """Uniform and normal numbers, one stream per image."""
+
+
+def replacement(images: Tensor, fill: str, generator: Streams | None = None) -> Tensor | Imputation:
+    """What deleted pixels are replaced by: a fill, or for `road` a function of what is deleted.
+
+    `road` imputes the deleted pixels from those around them (`saliency_lab.imputation.linear`),
+    so no single image holds its values; every other fill is that of `fill_images`.
+
+    Raises:
+        UserError: what `fill_images` raises, road without a generator.
+    """
+    if fill != "road":
+        return fill_images(images, fill, generator)
+    if generator is None:
+        raise UserError("Expected `generator` to be given for fill=road, but got none.")
+    return road_imputation(images, generator=generator)
 
 
 def checked_fill(fill: str) -> str:

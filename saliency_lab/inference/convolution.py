@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from saliency_lab.inference.dense import DenseSteps, is_better_dense
 from saliency_lab.inference.phases import PhaseGradient, has_phases
 
-_pack = torch.ops.mkldnn._reorder_convolution_weight
-_convolve = torch.ops.mkldnn._convolution_pointwise
-_pack_transposed = torch.ops.mkldnn._reorder_convolution_transpose_weight
-_convolve_transposed = torch.ops.mkldnn._convolution_transpose_pointwise
+# Looked up where they are used: a build of PyTorch without oneDNN has none of these, and then the
+# model itself is run.
+_ONEDNN = torch.ops.mkldnn
 
 
 class FrozenConv(nn.Module):
@@ -62,7 +61,9 @@ class _PackedSteps:
         padding = [int(side) for side in conv.padding]
         stride, dilation, groups = list(conv.stride), list(conv.dilation), conv.groups
         bias = None if conv.bias is None else conv.bias.detach()
-        weight = _pack(conv.weight.detach(), padding, stride, dilation, groups, list(shape))
+        weight = _ONEDNN._reorder_convolution_weight(
+            conv.weight.detach(), padding, stride, dilation, groups, list(shape)
+        )
         self._packed = (weight, bias, padding, stride, dilation, groups)
         gradient = PhaseGradient if has_phases(conv) else _TransposedGradient
         self.input_gradient = gradient(conv, shape)
@@ -70,9 +71,11 @@ class _PackedSteps:
     def output(self, images: Tensor, other: Tensor | None) -> Tensor:
         if other is None:
             relu = "relu" if self._relu else "none"
-            return _convolve(images, *self._packed, relu, [], "")
+            return _ONEDNN._convolution_pointwise(images, *self._packed, relu, [], "")
         unary = "relu" if self._relu else None
-        return _convolve.binary(images, other, *self._packed, "add", 1.0, unary, [], "")
+        return _ONEDNN._convolution_pointwise.binary(
+            images, other, *self._packed, "add", 1.0, unary, [], ""
+        )
 
 
 class _TransposedGradient:
@@ -89,12 +92,14 @@ class _TransposedGradient:
         outputs = [(reads[axis] - 1) // conv.stride[axis] + 1 for axis in (0, 1)]
         geometry = (padding, unread, list(conv.stride), list(conv.dilation), conv.groups)
         weight = conv.weight.detach()
-        packed = _pack_transposed(weight, *geometry, [shape[0], conv.out_channels, *outputs])
+        packed = _ONEDNN._reorder_convolution_transpose_weight(
+            weight, *geometry, [shape[0], conv.out_channels, *outputs]
+        )
         self._packed = (packed, None, *geometry)
 
     def __call__(self, grad: Tensor) -> Tensor:
         grad = grad.contiguous(memory_format=torch.channels_last)
-        return _convolve_transposed(grad, *self._packed, "none", [], "")
+        return _ONEDNN._convolution_transpose_pointwise(grad, *self._packed, "none", [], "")
 
 
 class _Differentiable(torch.autograd.Function):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 # gains.
 _LARGEST = 8
 
-_pack = torch.ops.mkldnn._reorder_linear_weight
-_multiply = torch.ops.mkldnn._linear_pointwise
+# Looked up where they are used, see `convolution`.
+_ONEDNN = torch.ops.mkldnn
 
 
 def is_better_dense(conv: nn.Conv2d, shape: torch.Size) -> bool:
@@ -50,7 +50,10 @@ class DenseSteps:
         self._relu = relu
         self._sizes = _outputs(conv, shape), shape[2:]
         matrix = dense_matrix(conv, shape)
-        self._forward, self._backward = _pack(matrix), _pack(matrix.t().contiguous())
+        self._forward, self._backward = (
+            _ONEDNN._reorder_linear_weight(matrix),
+            _ONEDNN._reorder_linear_weight(matrix.t().contiguous()),
+        )
         places = self._sizes[0].numel()
         self._bias = None if conv.bias is None else conv.bias.detach().repeat(places)
 
@@ -58,15 +61,17 @@ class DenseSteps:
         """relu(conv(images) + other), both optional parts as `FrozenConv` has them."""
         if other is None:
             relu = "relu" if self._relu else "none"
-            flat = _multiply(_flat(images), self._forward, self._bias, relu, [], "")
+            flat = _ONEDNN._linear_pointwise(_flat(images), self._forward, self._bias, relu, [], "")
         else:
-            flat = _multiply.binary(_flat(images), _flat(other), self._forward, self._bias, "add")
+            flat = _ONEDNN._linear_pointwise.binary(
+                _flat(images), _flat(other), self._forward, self._bias, "add"
+            )
             flat = flat.relu_() if self._relu else flat
         return _spatial(flat, self._sizes[0])
 
     def input_gradient(self, grad: Tensor) -> Tensor:
         """From the gradient of the convolution's output to that of its input."""
-        flat = _multiply(_flat(grad), self._backward, None, "none", [], "")
+        flat = _ONEDNN._linear_pointwise(_flat(grad), self._backward, None, "none", [], "")
         return _spatial(flat, self._sizes[1])
 
 

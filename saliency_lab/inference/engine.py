@@ -76,6 +76,30 @@ class Engine:
         return PreparedModel(self, model, images)
 
 
+def prepared(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32",
+    screen: Literal["off", "int8", "bf16"] = "off",
+) -> PreparedModel:
+    """A model made fast for many maps and curves of images like these.
+
+    `sl.explain`, `sl.deletion_curve` and `sl.measure` take it in place of the model. It is a copy:
+    later changes of the model do not reach it. As a context it lets go of the copies at the end.
+
+    Args:
+        model: from images (B, C, H, W) to logits (B, K).
+        images: (B, C, H, W) in [0, 1]; a first batch, on which copies are tried and batch sizes
+            found.
+        precision, screen: see `Engine`.
+
+    Raises:
+        UserError: images that the model does not take, or an impossible setting.
+    """
+    return Engine(precision=precision, screen=screen).prepare(model, images)
+
+
 class PreparedModel:
     """A model ready to be explained and scored on many masked images.
 
@@ -98,6 +122,18 @@ class PreparedModel:
             self.agreement = float((found.argmax(1) == expected.argmax(1)).float().mean())
             self._screen = self._screening(sample)
             self._maps, self._scores = self._part_sizes(sample)
+
+    def __enter__(self) -> PreparedModel:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Let go of the copies; the model itself goes on being there."""
+        self.model = self._forward = self.original
+        self._screen = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (n, K) float32 of images, in the engine's precision, without gradients."""
+        return self.logits(images)
 
     @property
     def maps_batch(self) -> int:

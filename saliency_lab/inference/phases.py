@@ -13,8 +13,8 @@ _FEW_CHANNELS = 4
 # From that many rows or columns on, one more is a small part.
 _LARGE = 32
 
-_pack = torch.ops.mkldnn._reorder_convolution_weight
-_convolve = torch.ops.mkldnn._convolution_pointwise
+# Looked up where they are used, see `convolution`.
+_ONEDNN = torch.ops.mkldnn
 
 
 def has_phases(conv: nn.Conv2d) -> bool:
@@ -46,7 +46,9 @@ class PhaseGradient:
         ]
         padded = [n + extra for n, extra in zip(outputs, self._missing, strict=True)]
         geometry = (borders, [1, 1], [1, 1], 1)
-        packed = _pack(kernel, *geometry, [shape[0], weight.shape[0], *padded])
+        packed = _ONEDNN._reorder_convolution_weight(
+            kernel, *geometry, [shape[0], weight.shape[0], *padded]
+        )
         self._packed = (packed, None, *geometry)
         self._step, self._shape = step, shape
 
@@ -57,7 +59,7 @@ class PhaseGradient:
         grad = grad.contiguous(memory_format=torch.channels_last)
         if below or right:
             grad = F.pad(grad, (0, right, 0, below))
-        phases = _convolve(grad, *self._packed, "none", [], "")
+        phases = _ONEDNN._convolution_pointwise(grad, *self._packed, "none", [], "")
         phases = phases[:, :, top : top + rows, left : left + columns].permute(0, 2, 3, 1)
         # (B, h, w, s·s·C) to (B, h·s, w·s, C); each copied piece is a whole row of a phase.
         spread = phases.unflatten(3, (step, step * channels)).transpose(2, 3)

@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from saliency_lab.data.batch import Batch
+from saliency_lab.models.trained_samples import FACT, joined_digests
 
 
 class Classifier(pl.LightningModule):
@@ -29,8 +30,8 @@ class Classifier(pl.LightningModule):
             so that a resumed run draws the same numbers.
         optimizer: from parameters to an optimizer; None where nothing is trained.
         scheduler: from an optimizer to a schedule stepped once per epoch.
-        facts: plain containers that a checkpoint carries, so that it can be loaded by itself
-            (the model's configuration, class names, input shape).
+        facts: plain containers and tensors that a checkpoint carries, so that it can be loaded by
+            itself (the model's configuration, class names, input shape, trained samples).
     """
 
     def __init__(
@@ -111,7 +112,8 @@ class Classifier(pl.LightningModule):
             "lr": self._rate,
             **self._validation_metrics,
         }
-        self.log_dict(self.epoch_metrics, rank_zero_only=True)
+        # On every process, which all have the same numbers: what monitors them decides alike.
+        self.log_dict(self.epoch_metrics)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._count(batch)
@@ -153,6 +155,12 @@ class Classifier(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["facts"] = self.facts
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # A training that goes on with other images has been trained on the earlier ones, too.
+        before = checkpoint.get("facts", {}).get(FACT)
+        if before is not None and FACT in self.facts:
+            self.facts[FACT] = joined_digests(self.facts[FACT], before)
 
 
 def _mixed(*numbers: int) -> int:

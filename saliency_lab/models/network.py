@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import timm
-import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from saliency_lab.errors import UserError, unknown_choice
+from saliency_lab.inputs import Normalize
 from saliency_lab.models import basic_cnn as _registers_basic_cnn  # noqa: F401
 from saliency_lab.models import patch_sum as _registers_patch_sum  # noqa: F401
+from saliency_lab.models.packaged import PREFIX, load_packaged
 from saliency_lab.models.weights import classifier_layers, load_backbone
-
-
-class Normalize(nn.Module):
-    """(x − mean) / std per channel, for pixels in [0, 1]."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
 
 
 class Network(nn.Module):
@@ -89,7 +74,8 @@ def network(
         pretrained: take published weights, which timm downloads.
         tag: which of the published weights, for example `tv_in1k`; None for timm's default.
         weights: a file of weights for the backbone (safetensors, or a state dict that torch
-            loads with `weights_only=True`, or a checkpoint of this program), instead of a download.
+            loads with `weights_only=True`, or a checkpoint of this program), instead of a download;
+            or `package:NAME`, those of an installed package (see `packaged.MODULES`).
         train: `head` trains the classification layer only, `all` everything; `auto` is `head`
             where weights are given and `all` from scratch.
         head: `replace` puts a new linear layer in place of the backbone's; `on_logits` keeps the
@@ -118,7 +104,10 @@ def network(
         settings["img_size"] = image_size
     backbone = _backbone(full_name, pretrained and weights is None and load_weights, settings)
     if weights is not None and load_weights:
-        load_backbone(backbone, Path(weights), new_head=head == "replace")
+        if weights.startswith(PREFIX):
+            load_packaged(backbone, weights.removeprefix(PREFIX), new_head=head == "replace")
+        else:
+            load_backbone(backbone, Path(weights), new_head=head == "replace")
     own = normalize == "own" or (normalize == "auto" and given)
     top: nn.Module = nn.Identity()
     if head == "on_logits":

@@ -72,7 +72,7 @@ def load_backbone(backbone: nn.Module, path: Path, *, new_head: bool) -> None:
     state = _state_dict(read_file(path, "model.weights"))
     own = backbone.state_dict()
     if new_head:
-        for name in _classifier_names(backbone):
+        for name in classifier_names(backbone):
             if name in state and state[name].shape != own[name].shape:
                 state[name] = own[name]
     missing = [name for name in own if name not in state]
@@ -105,7 +105,8 @@ def classifier_layers(backbone: Any) -> list[nn.Module]:
     return list(layers) if isinstance(layers, tuple | list) else [layers]
 
 
-def _classifier_names(backbone: nn.Module) -> set[str]:
+def classifier_names(backbone: nn.Module) -> set[str]:
+    """Names of the classification layers' tensors in the state dict."""
     layers = classifier_layers(backbone)
     head = {id(tensor) for layer in layers for tensor in layer.state_dict(keep_vars=True).values()}
     everything = backbone.state_dict(keep_vars=True)

@@ -8,7 +8,7 @@ from typing import Any
 from saliency_lab.config.binding import bound_arguments, built
 from saliency_lab.errors import UserError
 from saliency_lab.tracking.tracking import Tracking
-from saliency_lab.training.components import GIVEN
+from saliency_lab.training.components import GIVEN, callback_components
 
 # Groups to which the program passes nothing by itself.
 _COMPLETE = ("logger", "engine")
@@ -18,11 +18,16 @@ def checked(config: Mapping[str, Any]) -> None:
     """Hold every component's arguments against its signature, before anything heavy starts.
 
     Raises:
-        UserError: an unknown key or an impossible value.
+        UserError: an unknown key or an impossible value, or there is no classifier to look at.
     """
     for group, given in {**GIVEN, **dict.fromkeys(_COMPLETE, ())}.items():
         if group in config:
             bound_arguments(config[group], group, given)
+    for key, component in callback_components(config).items():
+        bound_arguments(component, key)
+    missing = config.get("classifier", {}).get("error")
+    if missing is not None:
+        raise UserError(missing)
 
 
 def tracker(config: Mapping[str, Any]) -> Tracking:

@@ -35,6 +35,7 @@ from saliency_lab.evaluation.rows.format import (
 from saliency_lab.evaluation.rows.shards import Shards
 from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.models.classifier import Classifier
+from saliency_lab.models.trained_samples import trained_samples
 from saliency_lab.report.drawing.palette import label_of
 from saliency_lab.report.drawing.terminal import print_table
 from saliency_lab.runs.agreement import agreed
@@ -45,7 +46,11 @@ from saliency_lab.tasks.components import checked, tracker
 from saliency_lab.tasks.results import begin_evaluation, write_results
 from saliency_lab.tracking.records import record_evaluation
 from saliency_lab.tracking.tracking import Record
-from saliency_lab.training.components import data_module, lightning_trainer
+from saliency_lab.training.components import (
+    data_module,
+    lightning_trainer,
+    tell_changed_data,
+)
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +78,7 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     with contextlib.ExitStack() as stack:
         labels = agreed(trainer, lambda: _begun(config, directory, stack))
         if not labels:
+            tell_changed_data(config, directory)
             say_done(directory)
             return
         with tracker(config).run(config, directory) as record:
@@ -136,11 +142,14 @@ def _check_choices(config: Mapping[str, Any]) -> None:
 def _missing(config: Mapping[str, Any], directory: Path) -> list[str]:
     """The labels of the evaluators whose rows are not there yet, or were damaged."""
     known = read_summary(directory).get("evaluators", {}) if is_finished(directory) else {}
-    return [
-        label
-        for label in config["labels"].values()
-        if label not in known or not is_readable(rows_path(directory, label))
-    ]
+    missing = []
+    for label in config["labels"].values():
+        path = rows_path(directory, label)
+        if label in known and not is_readable(path):
+            log.warning("%s is truncated or missing and is made again", path)
+        if label not in known or not is_readable(path):
+            missing.append(label)
+    return missing
 
 
 def _begun(
@@ -174,6 +183,7 @@ def _evaluated(
     data.eval_split, data.eval_batch_size = config["split"], block
     data.download()
     data.setup("test")
+    _require_unseen(model, data, config["split"])
     plan = _plan(config, directory, data, method, evaluators, block)
     finished = agreed(trainer, lambda: _done_blocks(plan))
     data.done_blocks = lambda: finished
@@ -251,6 +261,18 @@ def _require_same_classes(model: Classifier, data: ImageData) -> None:
         raise UserError(
             f"Expected `data` to have the {len(trained)} classes that the checkpoint was trained "
             f"on ({', '.join(trained[:3])}, …), but got {len(given)} ({', '.join(given[:3])}, …)"
+        )
+
+
+def _require_unseen(model: Classifier, data: ImageData, split: str) -> None:
+    """Refuse test images that the classifier was trained on."""
+    seen = trained_samples(model.facts, data.ids("test")) if split == "test" else None
+    if seen is not None and seen.any():
+        named = [data.ids("test")[place] for place in np.flatnonzero(seen)[:3]]
+        raise UserError(
+            f"Expected test images that the classifier was not trained on, but {int(seen.sum())} "
+            f"of {len(seen)} were in its training ({', '.join(named)}, …); split=train measures on "
+            "training images"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.maps import maps, require_finite
-from saliency_lab.data.decoding import DAMAGE, decoded
+from saliency_lab.data.decoding import DAMAGE, SUFFIXES, decoded
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.evaluation.context import Method
@@ -65,21 +66,25 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     method = configured_method(config)
     checkpoint = Path(config["classifier"]["path"])
     with held(directory):
-        begin(directory, config, overwrite=True, checkpoint={"path": str(checkpoint)})
+        # All that may be refused comes before anything of an earlier run is cleared away.
         model = load_classifier(checkpoint).to(_device(config))
         classes = list(model.facts["classes"])
+        target = None if config["target"] is None else _class_index(config["target"], classes)
         if config["images"]:
-            examples = _own_files(config["images"], model)
+            examples = _own_files(image_files(config["images"]), model)
         else:
             data = data_module(config)
             data.download()
             examples = _correct_ones(data, model, int(config["per_class"]), int(config["seed"]))
-        if config["target"] is not None:
-            examples.targets.fill_(_class_index(config["target"], classes))
+        if target is not None:
+            examples.targets.fill_(target)
+        begin(directory, config, overwrite=True, checkpoint={"path": str(checkpoint)})
         found = _maps(model, examples, method, int(config["seed"]))
         summary = _written(directory, config, examples, found, classes, method)
         finish(directory, {**summary, "checkpoint": {"path": str(checkpoint)}})
     columns = ["image", "label", "predicted", "probability", "explained"]
+    if target is not None:
+        columns.append("probability of explained")
     rows = [[row[name] for name in columns] for row in summary["examples"]]
     print_table("Explained", columns, rows, wrote=directory / "figures" / "grid.png")
 
@@ -89,14 +94,43 @@ def _device(config: Mapping[str, Any]) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _own_files(paths: Sequence[str], model: Classifier) -> Examples:
+def image_files(given: object) -> list[Path]:
+    """The files that `images` names: files, folders with all below them, patterns; each once.
+
+    Args:
+        given: one path or a list of paths; `~` is the user's home, and a pattern (`*`, `?`, `[…]`)
+            is asked for where no file has that very name.
+
+    Raises:
+        UserError: a path with no image, or something that is no path.
+    """
+    paths = [given] if isinstance(given, str) else given
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise UserError(f"Expected `images` to be a path or a list of paths, but got {given!r}")
+    found = [file for path in paths for file in _files_at(path)]
+    return list(dict.fromkeys(found))
+
+
+def _files_at(path: str) -> list[Path]:
+    place = Path(path).expanduser()
+    if place.is_file():
+        return [place]
+    inside = place.rglob("*") if place.is_dir() else map(Path, glob.glob(str(place)))
+    shown = (file for file in inside if not file.name.startswith("."))
+    files = [file for file in shown if file.suffix.lower() in SUFFIXES and file.is_file()]
+    if not files:
+        raise UserError(
+            f"Expected `images` to be files, folders or patterns, but no image is at '{path}'"
+        )
+    return sorted(files)
+
+
+def _own_files(paths: Sequence[Path], model: Classifier) -> Examples:
     _, height, _ = model.facts["input_shape"]
     images = []
     for path in paths:
-        if not Path(path).is_file():
-            raise UserError(f"Expected `images` to be files, but there is none at '{path}'")
         try:
-            images.append(decoded(Path(path), height, "stretch"))
+            images.append(decoded(path, height, "stretch"))
         except DAMAGE as error:
             raise UserError(
                 f"Expected `images` to be readable images, but '{path}' is not: {error}"

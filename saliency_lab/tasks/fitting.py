@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 from saliency_lab.data.module import ImageData
 from saliency_lab.evaluation.rows.statistics import accuracy_interval
 from saliency_lab.models.classifier import Classifier
+from saliency_lab.models.trained_samples import FACT, sample_digests
 from saliency_lab.report.drawing.figures import confusion_figure, figure_bytes, training_figure
 from saliency_lab.runs.agreement import agreed
 from saliency_lab.runs.directory import begin, finish, held, is_finished
@@ -24,7 +25,12 @@ from saliency_lab.tracking.epoch_logger import EpochLogger
 from saliency_lab.tracking.records import record_training
 from saliency_lab.tracking.tracking import Record
 from saliency_lab.training.checkpoints import Checkpoints, newest_checkpoint
-from saliency_lab.training.components import classifier, data_module, lightning_trainer
+from saliency_lab.training.components import (
+    classifier,
+    data_module,
+    lightning_trainer,
+    training_callbacks,
+)
 from saliency_lab.training.continuation import continued_checkpoint
 from saliency_lab.training.memory_allocation import keep_freed_memory
 
@@ -40,7 +46,7 @@ def train_classifier(config: Mapping[str, Any], directory: Path) -> None:
     checked(config)
     keep_freed_memory()
     checkpoints = Checkpoints(directory)
-    trainer = lightning_trainer(config, directory, [checkpoints])
+    trainer = lightning_trainer(config, directory, [*training_callbacks(config), checkpoints])
     with contextlib.ExitStack() as stack:
         start = agreed(trainer, lambda: _start(config, directory, stack))
         if start is None:
@@ -56,6 +62,7 @@ def train_classifier(config: Mapping[str, Any], directory: Path) -> None:
         data.setup("fit")
         data.setup("test")
         model.facts["fingerprint"] = data.fingerprint("train")
+        model.facts[FACT] = sample_digests(data.ids("train"))
         if trainer.is_global_zero:
             begin(directory, config, overwrite=config["overwrite"])
             if continued is not None:

@@ -13,7 +13,6 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from omegaconf.errors import InterpolationResolutionError
 
 from saliency_lab.config.identity import decides
 from saliency_lab.config.location import config_directory
@@ -60,14 +59,10 @@ class Job:
         composed = loader.load_configuration(
             config_name=self.words[0], overrides=list(self.words[1:]), run_mode=RunMode.RUN
         )
-        try:
-            directory = Path(composed.hydra.run.dir)
-        except InterpolationResolutionError as error:
-            if isinstance(error.__cause__, UserError):
-                return None
-            raise
+        if "classifier" in composed and "error" in composed.classifier:
+            return None
         labels = composed.labels if "labels" in composed else {}
-        return Place(directory, next(iter(labels.values()), None))
+        return Place(Path(composed.hydra.run.dir), next(iter(labels.values()), None))
 
     @property
     def finished(self) -> Place | None:

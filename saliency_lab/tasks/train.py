@@ -25,6 +25,10 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         UserError: the configuration, the data or the weights are wrong; nothing was lost.
     """
     if is_done(config, directory):
+        if config["data"].get("root") is not None:
+            from saliency_lab.training.components import tell_changed_data
+
+            tell_changed_data(config, directory)
         say_done(directory)
         return
     # torch takes seconds to import, and a finished run has no use for it.
@@ -38,7 +42,7 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
 def say_done(directory: Path) -> None:
     """Tell the user that there is nothing to do, and what came of it then."""
     if process_rank() == 0:
-        print(f"finished already (overwrite=true starts anew): {directory}")
+        print(f"already finished; pass overwrite=true to rerun: {directory}")
         _show(read_summary(directory), directory)
 
 

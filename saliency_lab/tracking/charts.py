@@ -25,7 +25,7 @@ def line_charts(curves: pd.DataFrame, prefix: str = "") -> dict[str, Any]:
 
     Args:
         curves: columns label, mode, fill, fraction, allegiance; a line for each label.
-        prefix: goes before the mode in the charts' names.
+        prefix: goes before the mode in the charts' names, such as the evaluator's label.
     """
     charts = {}
     for (mode, fill), group in curves.groupby(["mode", "fill"], sort=False, observed=True):

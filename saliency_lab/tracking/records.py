@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from saliency_lab.evaluation.rows.format import EXAMPLES, table_path
+from saliency_lab.evaluation.rows.format import EXAMPLES, scores_path, table_path
 from saliency_lab.report.comparing.panels import build_panels
 from saliency_lab.report.drawing.palette import label_of
 from saliency_lab.report.page.page import ReportFiles
@@ -75,6 +75,8 @@ def record_evaluation(record: Record | None, summary: Mapping[str, Any], directo
             content["examples"] = example_table(directory, summary, classes, _EXAMPLES)
         run.log(content)
         files = [path for path in sorted(directory.iterdir()) if path.suffix in _ROW_SUFFIXES]
+        scores = (scores_path(directory, label) for label in summary["evaluators"])
+        files += [path for path in scores if path.is_file()]
         facts = {"run": directory.name, "images": summary["data"]["images"], **source}
         _log_files(run, "rows", artifact_name("rows", directory), directory, files, facts)
 
@@ -95,12 +97,13 @@ def _recorded_evaluator(
         run.summary[f"{label}/{name}"] = mean["value"]
     content: dict[str, Any] = {f"{label}/means": wandb.Table(dataframe=_means_table(found))}
     curves_path = table_path(directory, label, "curves")
-    if curves_path.is_file():
+    # An evaluator of another kind may call a table so, too.
+    if curves_path.is_file() and found["conditions"] == ["mode", "fill"]:
         curves = pd.read_csv(curves_path, keep_default_na=False)
         names = zip(curves["method"], curves["view"], strict=True)
         curves["label"] = [label_of(method, view) for method, view in names]
-        _log_curves(run, curves, len(maps) == 1)
-        content |= line_charts(curves)
+        _log_curves(run, label, curves, len(maps) == 1)
+        content |= line_charts(curves, f"{label}/")
         content[f"{label}/curves"] = wandb.Table(dataframe=curves)
     for path in sorted((directory / "figures").glob(f"{label}-*.png")):
         content[f"figures/{path.stem}"] = wandb.Image(str(path))
@@ -133,7 +136,7 @@ def record_report(record: Record | None, files: ReportFiles) -> str | None:
         panels = build_panels(evaluations)
         content: dict[str, Any] = {"page": wandb.Html(str(files.page), inject=False)}
         for panel in panels:
-            if part_of(panel) is not None:
+            if hasattr(part_of(panel), "points_of"):
                 labels = {one.key: one.label for one in panel.maps}
                 points = part_of(panel).points_of(panel)
                 curves = points.assign(label=points["key"].map(labels))
@@ -215,12 +218,13 @@ def _series(*parts: str) -> str:
     return "/".join(part for part in parts if part)
 
 
-def _log_curves(run: Any, curves: pd.DataFrame, alone: bool) -> None:
+def _log_curves(run: Any, label: str, curves: pd.DataFrame, alone: bool) -> None:
     points: dict[float, dict[str, float]] = {}
     for (view, mode, fill), curve in curves.groupby(["view", "mode", "fill"], sort=False):
         for score in _SCORES:
             # A run of one map leaves the view out: a sweep's runs then share a panel.
-            name = _series(str(mode), str(fill), score, "" if alone else str(view))
+            place = "" if alone else str(view)
+            name = _series("curves", label, str(mode), str(fill), score, place)
             # The area is what sums up a run, not the value at the last fraction.
             run.define_metric(name, step_metric=_AXIS, summary="none")
             for fraction, value in zip(curve[_AXIS], curve[score], strict=True):

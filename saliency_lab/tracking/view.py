@@ -62,10 +62,10 @@ def view_blocks(entity: str, project: str, panels: Sequence[Panel]) -> list[Any]
         label = panel.runs[0].label
         for condition in panel.conditions:
             place, words = "/".join(condition), panel.condition_text(condition)
-            if panel.found.sections is not None:
+            if panel.found.conditions == ["mode", "fill"]:
                 shown.append(
                     reports.CustomChart(
-                        query={"summaryTable": {"tableKey": f"charts/{place}_table"}},
+                        query={"summaryTable": {"tableKey": f"charts/{label}/{place}_table"}},
                         chart_name="wandb/lineseries/v0",
                         chart_fields=_LINES,
                         chart_strings={"title": words, "xname": "fraction"},

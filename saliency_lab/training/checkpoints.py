@@ -48,7 +48,8 @@ class Checkpoints(Checkpoint):
                 "epoch": trainer.current_epoch + 1,
                 **pl_module.epoch_metrics,
                 "seconds": round(seconds, 3),
-                "images_per_second": round(images / seconds, 1),
+                # Digits, not decimals: slow work takes many seconds for one image.
+                "images_per_second": float(f"{images / seconds:.4g}"),
             }
         )
         improved = self._improved()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from torch.optim import Optimizer
@@ -17,7 +18,11 @@ from saliency_lab.errors import UserError
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.models.construction import GIVEN as GIVEN_TO_MODEL
 from saliency_lab.models.construction import built_network
+from saliency_lab.runs.directory import read_summary
+from saliency_lab.runs.processes import process_rank
 from saliency_lab.training.progress import ProgressReport
+
+log = logging.getLogger(__name__)
 
 # What the program passes by itself, per group.
 GIVEN = {
@@ -37,6 +42,23 @@ def data_module(config: Mapping[str, Any]) -> ImageData:
             f"Expected `data._target_` to be an ImageData, but got {type(data).__name__}"
         )
     return data
+
+
+def tell_changed_data(config: Mapping[str, Any], directory: Path) -> None:
+    """Warn where a finished run was made from other images than are there now.
+
+    Data sets without files of a person's own (no `data.root`) do not change.
+    """
+    known = read_summary(directory).get("data", {})
+    if process_rank() > 0 or config["data"].get("root") is None or "fingerprint" not in known:
+        return
+    data = data_module(config)
+    split: Literal["train", "test"] = "test" if known.get("split") == "test" else "train"
+    if data.fingerprint(split) != known["fingerprint"]:
+        log.warning(
+            "the %s images have changed since this run was made; overwrite=true measures anew",
+            split,
+        )
 
 
 def classifier(
@@ -73,6 +95,28 @@ def schedule(config: Mapping[str, Any], max_epochs: int) -> Callable[[Optimizer]
 def _partial(component: Mapping[str, Any], key: str, *given: str) -> Callable[..., Any]:
     target, arguments = bound_arguments(component, key, (*GIVEN[key], *given))
     return functools.partial(target, **arguments)
+
+
+def callback_components(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The components of the `callback` group by their keys: one, or several by name."""
+    group: Mapping[str, Any] = config.get("callback") or {}
+    if "_target_" in group:
+        return {"callback": group}
+    return {f"callback.{name}": component for name, component in group.items()}
+
+
+def training_callbacks(config: Mapping[str, Any]) -> list[pl.Callback]:
+    """What the `callback` group adds to a training."""
+    found = []
+    for key, component in callback_components(config).items():
+        callback = built(component, key)
+        if not isinstance(callback, pl.Callback):
+            raise UserError(
+                f"Expected `{key}._target_` to be a Lightning callback, but got "
+                f"{type(callback).__name__}"
+            )
+        found.append(callback)
+    return found
 
 
 def lightning_trainer(

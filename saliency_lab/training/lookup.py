@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import pickle
 import shlex
 import sys
@@ -16,6 +17,8 @@ import yaml
 from saliency_lab.config.identity import conflicts, file_digest, leaves, training_config
 from saliency_lab.errors import UserError
 from saliency_lab.runs.directory import CONFIG, is_finished
+
+log = logging.getLogger(__name__)
 
 _NAMES = ("last.ckpt", "previous.ckpt")
 _LIMIT = "data.limit"
@@ -115,8 +118,10 @@ def newest_file(directory: Path) -> Path | None:
     """The last checkpoint of a run directory that is whole as far as its end tells, or None."""
     for name in _NAMES:
         path = directory / "checkpoints" / name
-        if path.is_file() and zipfile.is_zipfile(path):
-            return path
+        if path.is_file():
+            if zipfile.is_zipfile(path):
+                return path
+            log.warning("%s is truncated and not used", path)
     return None
 
 

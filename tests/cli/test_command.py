@@ -71,7 +71,10 @@ def test_help_and_job_without_heavy_imports(tmp_path):
 def test_help_of_a_task_lists_groups_and_keys(command):
     outcome = command("train", "--help")
     assert outcome.code == 0
-    for line in ("model: basic_cnn, convnext, resnet18, timm, vgg16", "scheduler: constant"):
+    for line in (
+        "model: basic_cnn, convnext, efficientnet_lite0, patch_sum, resnet18, timm, vgg16",
+        "scheduler: constant",
+    ):
         assert line in outcome.out
     assert "batch_size: 128" in outcome.out
 
@@ -103,7 +106,7 @@ def test_a_finished_run_says_so_without_torch(command, tmp_path, cache_dir):
     before = (run / "summary.json").stat().st_mtime_ns
     again = python(code, tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "finished already" in again.stdout
+    assert "already finished" in again.stdout
     assert str(run) in again.stdout
     # The same table as the first time.
     assert first.out.splitlines()[-3:-1] == again.stdout.splitlines()[-3:-1]
@@ -224,6 +227,6 @@ def test_as_a_module_from_anywhere(tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        "error: Expected `model` to be one of basic_cnn, convnext, resnet18, timm, vgg16, but got "
-        "'resnet81'. Did you mean 'resnet18'?\n"
+        "error: Expected `model` to be one of basic_cnn, convnext, efficientnet_lite0, patch_sum, "
+        "resnet18, timm, vgg16, but got 'resnet81'. Did you mean 'resnet18'?\n"
     )

@@ -16,10 +16,18 @@ from saliency_lab.config.location import config_directory
 from saliency_lab.config.schema import SCHEMAS, register_schemas
 
 CONF = config_directory()
+
+
+def _is_component(text: str) -> bool:
+    """Whether a file describes a component: by itself, or built on another file of its group."""
+    content = yaml.safe_load(text) or {}
+    return "_target_" in content or ("defaults" in content and "@package" not in text)
+
+
 COMPONENTS = sorted(
     path.relative_to(CONF).with_suffix("").as_posix()
     for path in CONF.glob("*/*.yaml")
-    if "_target_" in (yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    if _is_component(path.read_text(encoding="utf-8"))
 )
 EXPERIMENTS = sorted(
     path.relative_to(CONF / "experiment").with_suffix("").as_posix()
@@ -46,6 +54,12 @@ def hydra():
     HydraConfig.instance().cfg = None
 
 
+def test_every_choice_is_looked_at():
+    assert len(COMPONENTS) >= 43
+    assert {"data/shapes", "method/lime", "optimizer/sgd", "trainer/ddp"} <= set(COMPONENTS)
+    assert len(EXPERIMENTS) >= 7
+
+
 def composed(task, *overrides):
     config = compose(task, overrides=list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(config)
@@ -58,12 +72,16 @@ def test_arguments_fit_the_signature(path):
     group, _, choice = path.partition("/")
     task = "train" if group in SCHEMAS["train"].__annotations__ or group == "data" else "evaluate"
     config = composed(task, f"{group}={choice}", *OPEN.get(path, ()))
+    if group == "evaluator":  # several may be chosen, each in a section of its own
+        config = config["evaluator"]
+        group = choice
     bound_arguments(config[group], group, GIVEN.get(group, ()))
 
 
 def test_all_groups_have_components():
     groups = {path.partition("/")[0] for path in COMPONENTS}
     assert groups >= {"data", "model", "optimizer", "scheduler", "trainer", "logger", "method"}
+    assert {"model/resnet18", "trainer/ddp", "callback/early_stopping"} <= set(COMPONENTS)
 
 
 @pytest.mark.parametrize("task", SCHEMAS)
@@ -96,6 +114,34 @@ def test_the_papers_defaults():
     assert config["optimizer"]["lr"] == 1e-3
     assert config["optimizer"]["_target_"].endswith("adamw")
     assert config["scheduler"]["_target_"].endswith("constant")
+
+
+def test_what_a_file_changes_of_the_one_it_builds_on():
+    auto = composed("train")["trainer"]
+    changes = {
+        "cpu": {"accelerator": "cpu"},
+        "gpu": {"accelerator": "gpu"},
+        "ddp": {"devices": 2, "strategy": "ddp"},
+    }
+    for name, changed in changes.items():
+        assert composed("train", f"trainer={name}")["trainer"] == {**auto, **changed}
+    model = composed("train")["model"]
+    names = {"resnet18": "resnet18", "vgg16": "vgg16", "convnext": "convnext_tiny"}
+    for choice, name in names.items():
+        found = composed("train", f"model={choice}")["model"]
+        assert found == {**model, "name": name, "tag": found["tag"]}
+        assert found["tag"] in ("tv_in1k", "fb_in1k")
+
+
+@pytest.mark.parametrize("task", ["train", "evaluate", "explain"])
+def test_a_trial_is_one_batch_in_a_directory_of_its_own(task):
+    config = composed(task, "trainer=debug", "data.batch_size=16")
+    assert config["output_root"] == "outputs/debug"
+    assert config["overwrite"] is True
+    assert config["data"]["limit"] == 16
+    assert config["trainer"]["max_epochs"] == 1
+    assert config["logger"]["mode"] == "disabled"
+    assert composed(task, "trainer=debug", "logger=wandb")["logger"]["mode"] == "auto"
 
 
 def test_the_package_finds_the_same_directory():

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import copy
+import random
+
 import pytest
 
 from saliency_lab.config.identity import (
+    NOT_IDENTITY,
+    component_source,
     conflicts,
     decides,
     differences,
+    evaluator_label,
     method_label,
     run_directory,
 )
@@ -62,8 +68,11 @@ def test_how_and_where_a_run_happens_is_not_named(keys):
 
 
 def test_lists_flags_and_nothing():
-    assert name(optimizer__betas=[0.8, 0.9]).endswith("optimizer.betas-0.8_0.9")
+    assert "+optimizer.betas-0.8_0.9-" in name(optimizer__betas=[0.8, 0.9])
     assert name(model__pretrained=True).endswith("model.pretrained-true")
+    alike = ["a_b", ["a", "b"], [["a"], "b"], None, "null", True, "true", "1", 1, 2]
+    assert len({name(data__limit=value) for value in alike}) == len(alike)
+    assert name(data__limit=2.0) == name(data__limit=2)
 
 
 def test_group_choices_are_named_first():
@@ -77,7 +86,7 @@ def test_long_names_are_cut_and_stay_apart():
     one, other = name(**keys), name(**{**keys, "data__key19": "x" * 19 + "y"})
     assert one != other
     for path in (one, other):
-        assert len(path.rpartition("/")[2]) <= 120
+        assert len(path.rpartition("/")[2]) <= 200
 
 
 def test_characters_that_shells_read_are_replaced_and_stay_apart():
@@ -106,7 +115,7 @@ def test_a_component_without_a_name_is_refused(group):
     ("method", "views", "label"),
     [
         ("gradient", ["active"], "active"),
-        ("gradient", ["original", "positive", "negative", "active", "inactive"], "paper"),
+        ("gradient", ["original", "positive", "negative", "active", "inactive"], "all"),
         ("gradient", ["original", "active"], "original+active"),
         ("smoothgrad", ["active"], "smoothgrad-active"),
         ("lime", "all", "lime-all"),
@@ -114,6 +123,138 @@ def test_a_component_without_a_name_is_refused(group):
 )
 def test_method_and_view_are_one_folder(method, views, label):
     assert method_label({"method": {"name": method}, "view": {"names": views}}) == label
+
+
+EVALUATION = {
+    **DEFAULTS,
+    "task": "evaluate",
+    "method": {
+        "name": "gradient",
+        "_target_": "saliency_lab.attribution.methods.gradient.gradient",
+    },
+    "view": {"names": ["active"], "channels": "max", "competitors": None},
+    "engine": {"precision": "fp32", "screen": "off", "compile": False, "scores_batch": None},
+    "evaluator": {"deletion": {"_target_": "x.y", "protocol": "threshold"}},
+    "classifier": {"sha256": "ab" * 32, "path": "/here/last.ckpt", "directory": None},
+    "labels": {"deletion": "deletion"},
+    "sources": {},
+    "split": "test",
+    "maps": "discard",
+    "examples": 50,
+    "on_nonfinite": "error",
+    "resamples": 1000,
+    "block_size": None,
+    "ckpt": None,
+}
+# What may differ between two evaluations with equal numbers, spelled out.
+FREE = {
+    "output_root": ["elsewhere"],
+    "overwrite": [True],
+    "ckpt": ["/here"],
+    "maps": ["keep"],
+    "examples": [0, 7],
+    "block_size": [3, 100],
+    "data.root": ["/images"],
+    "data.workers": [4],
+    "data.batch_size": [7],
+    "optimizer.lr": [0.5],
+    "trainer.devices": [2],
+    "trainer.max_epochs": [3],
+    "model.pretrained": [True],
+    "engine.compile": [True],
+    "engine.scores_batch": [8],
+    "classifier.path": ["/there/last.ckpt"],
+    "evaluator.deletion.protocol": ["standard"],
+    "labels.deletion": ["deletion+protocol-standard"],
+}
+DECIDING = {
+    "seed": [0, 7],
+    "split": ["train"],
+    "on_nonfinite": ["skip"],
+    "resamples": [10],
+    "data.name": ["cifar10"],
+    "data.limit": [10, 100, "10"],
+    "method.name": ["smoothgrad"],
+    "method.samples": [3, 30],
+    "view.names": [["positive"], ["active", "positive"]],
+    "view.competitors": [1, 2],
+    "engine.precision": ["bf16"],
+    "engine.screen": ["int8"],
+    "classifier.sha256": ["cd" * 32],
+    "sources.method": ["0123456789", "9876543210"],
+    "sources.numbers": [2],
+}
+
+
+def placed(config, path, value):
+    *groups, last = path.split(".")
+    changed = copy.deepcopy(config)
+    node = changed
+    for group in groups:
+        node = node[group]
+    node[last] = value
+    return changed
+
+
+@pytest.mark.parametrize("trial", range(300))
+def test_two_evaluations_share_a_directory_if_and_only_if_their_numbers_are_equal(trial):
+    draw = random.Random(trial)
+    pair, deciding = [], []
+    for _ in range(2):
+        config, decided = copy.deepcopy(EVALUATION), {}
+        for path in draw.sample(sorted(FREE), draw.randint(0, 3)):
+            config = placed(config, path, draw.choice(FREE[path]))
+        for path in draw.sample(sorted(DECIDING), draw.choice([0, 0, 1, 1, 2])):
+            decided[path] = draw.choice(DECIDING[path])
+            config = placed(config, path, decided[path])
+        pair.append(str(run_directory(config, EVALUATION)))
+        deciding.append(decided)
+    assert (pair[0] == pair[1]) == (deciding[0] == deciding[1]), (pair, deciding)
+
+
+def test_every_key_is_known_to_decide_or_not():
+    """A new key of the configuration is put on one of the two lists by whoever adds it."""
+    for path in (*FREE, *DECIDING):
+        for value in (FREE | DECIDING)[path]:
+            same = run_directory(placed(EVALUATION, path, value), EVALUATION)
+            assert (same == run_directory(EVALUATION, EVALUATION)) == (path in FREE), path
+
+
+def test_ignored_keys_are_these():
+    assert set(NOT_IDENTITY) == {
+        "task", "output_root", "overwrite", "continues", "hydra", "logger", "ckpt",
+        "classifier", "labels", "evaluator", "examples", "block_size", "maps", "data.workers",
+        "data.cache_dir", "data.root", "data.on_corrupt", "trainer.accelerator", "trainer.devices",
+        "trainer.num_nodes", "trainer.strategy", "trainer.threads", "trainer.progress",
+        "trainer.timeout", "engine.frozen_copy", "engine.compile", "engine.calibration",
+        "engine.maps_batch", "engine.scores_batch",
+    }  # fmt: skip
+
+
+def test_a_component_outside_the_package_is_known_by_its_text(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "mine_for_identity.py"
+    module.write_text("def bright(model, images, targets): return images.mean(1)")
+    component = {"_target_": "mine_for_identity.bright", "power": 2}
+    before = component_source(component)
+    assert before is not None
+    module.write_text("def bright(model, images, targets): return images.amax(1)")
+    assert component_source(component) != before
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"one")
+    named = {"_target_": "saliency_lab.models.network.network", "weights": str(weights)}
+    first = component_source(named)
+    weights.write_bytes(b"two")
+    assert first != component_source(named)
+    assert component_source({"_target_": "saliency_lab.models.network.network"}) is None
+
+
+def test_an_evaluator_is_labelled_by_what_is_not_default():
+    usual = {"_target_": "x.y", "protocol": "threshold", "fills": "by_view"}
+    assert evaluator_label("deletion", usual, usual, None) == "deletion"
+    standard = {**usual, "protocol": "standard"}
+    assert evaluator_label("deletion", standard, usual, None) == "deletion+protocol-standard"
+    assert evaluator_label("mine", usual, usual, "0123456789") == "mine+source-0123456789"
 
 
 def test_differences_are_by_dotted_path():

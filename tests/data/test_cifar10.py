@@ -6,8 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saliency_lab.data.cifar10 import CLASSES, Cifar10
+from saliency_lab.data.cifar10 import Cifar10
 from saliency_lab.errors import UserError
+
+# In the order of the archive's labels.
+CLASSES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("inside", ["", "cifar10/"])

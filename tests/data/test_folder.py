@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -19,14 +20,63 @@ def test_split_folders(make_tree, name: str) -> None:
 
 
 def test_class_folders_alone_are_divided_class_by_class(make_tree) -> None:
-    root = make_tree({"cat": 10, "dog": 20})
-    module = Folder(root=str(root), size=8, test_share=0.3)
-    assert module.sizes == {"train": 21, "test": 9}
-    assert module.labels("test").tolist() == [0] * 3 + [1] * 6
+    root = make_tree({"cat": 30, "dog": 60}, size=(2, 2))
+    module = Folder(root=str(root), size=2, test_share=0.3)
+    assert sum(module.sizes.values()) == 90
+    tested = np.bincount(module.labels("test"))
+    assert 3 <= tested[0] <= 16
+    assert 8 <= tested[1] <= 29
     assert not set(module.ids("train")) & set(module.ids("test"))
-    assert module.ids("test") == Folder(root=str(root), size=8, test_share=0.3).ids("test")
-    other = Folder(root=str(root), size=8, test_share=0.3, seed=1)
+    assert module.ids("test") == Folder(root=str(root), size=2, test_share=0.3).ids("test")
+    other = Folder(root=str(root), size=2, test_share=0.3, seed=1)
     assert module.ids("test") != other.ids("test")
+
+
+def test_a_folder_that_grows_keeps_every_image_on_its_side(make_tree) -> None:
+    root = make_tree({"cat": 30, "dog": 30}, size=(2, 2))
+    before = Folder(root=str(root), size=2)
+    sides = {name: set(before.ids(name)) for name in ("train", "test")}
+    make_tree({"cat/later": 40, "dog": 35, "ant": 20}, size=(2, 2), seed=1)
+    after = Folder(root=str(root), size=2)
+    for name in ("train", "test"):
+        assert sides[name] < set(after.ids(name))
+
+
+def test_validation_images_stay_so_in_a_folder_that_grows(make_tree) -> None:
+    root = make_tree({"train/cat": 40, "train/dog": 40, "test/cat": 1, "test/dog": 1}, size=(2, 2))
+    before = Folder(root=str(root), size=2, validation=0.3)
+    train, val = (set(before.ids(name)) for name in ("train", "val"))
+    make_tree({"train/cat/later": 40}, size=(2, 2), seed=1)
+    after = Folder(root=str(root), size=2, validation=0.3)
+    assert train < set(after.ids("train"))
+    assert val < set(after.ids("val"))
+
+
+@pytest.mark.parametrize("layout", [("train/", "test/"), ("",)])
+def test_an_empty_class_folder_is_left_out_where_that_is_asked_for(make_tree, caplog, layout):
+    root = make_tree({f"{split}{name}": 4 for split in layout for name in ("cat", "dog")})
+    for split in layout:
+        (root / split / "fox").mkdir()
+    with pytest.raises(UserError, match="class 'fox'"):
+        Folder(root=str(root), size=8).setup("fit")
+    module = Folder(root=str(root), size=8, on_corrupt="skip")
+    assert module.class_names == ("cat", "dog")
+    assert sum(module.sizes.values()) == 8 * len(layout)
+    assert "No image in" in caplog.text
+    assert "fox" in caplog.text
+
+
+def test_a_class_without_test_images_is_kept_where_that_is_asked_for(make_tree) -> None:
+    root = make_tree({"train/cat": 2, "train/dog": 2, "test/cat": 1})
+    (root / "test" / "dog").mkdir()
+    module = Folder(root=str(root), size=8, on_corrupt="skip")
+    assert module.class_names == ("cat", "dog")
+    assert module.ids("test") == ["test/cat/0000.png"]
+
+
+def test_one_class_alone_is_refused(make_tree) -> None:
+    root = make_tree({"train/cat": 2, "test/cat": 2})
+    assert "`data.root` to give at least two classes, but got 'cat'" in _message(root=str(root))
 
 
 def test_subfolders_hidden_files_and_other_files(make_tree) -> None:

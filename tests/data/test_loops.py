@@ -65,10 +65,12 @@ def test_a_resumed_run_meets_what_the_whole_run_meets(
             root=str(root), size=8, batch_size=6, validation=0.2, augment="basic", workers=workers
         )
 
+    kept = len(data().ids("train"))  # a hash decides which images are held out, and how many
+    assert 15 <= kept < 25
     whole = Recorder()
     _trainer(4, tmp_path).fit(whole, datamodule=data())
     order = [entry for entry in whole.seen if entry[0] == "train"]
-    expected = [batch for epoch in range(4) for batch in TrainBatches(20, 6, 42, epoch=epoch)]
+    expected = [batch for epoch in range(4) for batch in TrainBatches(kept, 6, 42, epoch=epoch)]
     assert [entry[2] for entry in order] == expected
 
     first, second = Recorder(), Recorder()
@@ -86,6 +88,7 @@ def test_only_training_is_augmented(make_tree, tmp_path: Path) -> None:
     recorder, trainer = Recorder(), _trainer(2, tmp_path)
     trainer.fit(recorder, datamodule=data)
     trainer.test(recorder, datamodule=data, verbose=False)
+    assert {stage for stage, *_ in recorder.seen} == {"train", "val", "test"}
     for stage, epoch, indices, total in recorder.seen:
         plain = data.images(stage, indices).sum() / 255
         if stage == "train":

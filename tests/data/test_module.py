@@ -89,16 +89,19 @@ def test_limit_decodes_only_what_is_used(root: Path) -> None:
 
 def test_validation_is_held_out_and_the_loaders_agree(root: Path) -> None:
     module = _folder(root, validation=0.25)
-    assert module.sizes == {"train": 18, "val": 6, "test": 11}
+    sizes = module.sizes
+    assert sizes["train"] + sizes["val"] == 24
+    assert 3 <= sizes["val"] <= 12
     assert not set(module.ids("train")) & set(module.ids("val"))
     names = [name for batch in module.val_dataloader() for name in batch.ids]
     assert names == module.ids("val")
     assert _folder(root).val_dataloader() == []
 
 
-def test_a_validation_share_too_small_is_refused(root: Path) -> None:
+def test_a_validation_share_of_classes_of_one_is_refused(make_tree) -> None:
+    root = make_tree({f"{split}/{name}": 1 for split in ("train", "test") for name in "ab"})
     with pytest.raises(UserError, match=r"`data\.validation`.*at least one"):
-        _folder(root, validation=0.01)
+        Folder(root=str(root), size=8, validation=0.5).setup("fit")
 
 
 def test_blocks_of_the_evaluation(root: Path) -> None:
@@ -165,3 +168,15 @@ def test_nothing_but_unreadable_images_is_an_error(make_tree) -> None:
 def test_a_batch_is_a_named_tuple(root: Path) -> None:
     assert Batch._fields == ("image", "label", "index", "ids")
     assert isinstance(_folder(root).split("test")[2], Batch)
+
+
+def test_shuffled_labels_reach_training_images_only(root: Path) -> None:
+    plain, dealt = _folder(root), _folder(root, training_labels="shuffled")
+    assert dealt.ids("train") == plain.ids("train")
+    assert dealt.labels("train").tolist() != plain.labels("train").tolist()
+    assert sorted(dealt.labels("train")) == sorted(plain.labels("train"))
+    assert dealt.labels("test").tolist() == plain.labels("test").tolist()
+    assert dealt.fingerprint("train") != plain.fingerprint("train")
+    assert np.array_equal(
+        dealt.labels("train"), _folder(root, training_labels="shuffled").labels("train")
+    )

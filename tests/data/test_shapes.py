@@ -6,8 +6,19 @@ import numpy as np
 import pytest
 
 from saliency_lab.data import drawing
-from saliency_lab.data.drawing import CLASSES, SIDE, drawn
+from saliency_lab.data.drawing import drawn
 from saliency_lab.data.shapes import Shapes
+
+SIDE = 32
+CLASSES = (
+    "arrow", "bowtie", "circle", "crescent", "cross", "heart", "spiral", "square", "star",
+    "triangle",
+)  # fmt: skip
+
+
+def test_the_classes_and_the_size() -> None:
+    assert _shapes().class_names == CLASSES
+    assert _shapes().input_shape == (3, SIDE, SIDE)
 
 
 def _shapes(**settings: object) -> Shapes:

@@ -26,11 +26,11 @@ def test_five_views_cost_one_forward_and_k_backwards_per_image() -> None:
     with CostMeter(model) as cost:
         maps(model, images, names=VIEWS)
         cost.mark("maps")
-    found = cost.totals()["maps"]
+    found = cost.totals("maps")["maps"]
     assert found["forwards"] == 5
     assert found["backwards"] == 5 * CLASSES
     assert found["seconds"] > 0
-    assert cost.totals()["peak_bytes"] > 1 << 20
+    assert cost.totals("maps")["peak_bytes"] > 1 << 20
 
 
 def test_the_peak_is_of_this_evaluation_and_not_of_one_before_it() -> None:
@@ -42,7 +42,7 @@ def test_the_peak_is_of_this_evaluation_and_not_of_one_before_it() -> None:
         with CostMeter(model) as cost:
             torch.ones(numbers)
             cost.mark("maps")
-        return cost.totals()["peak_bytes"]
+        return cost.totals("maps")["peak_bytes"]
 
     small = peak(1)
     assert peak(100_000_000) > small + 300_000_000
@@ -57,7 +57,7 @@ def test_one_view_costs_one_backward_and_stages_are_kept_apart() -> None:
         with torch.no_grad():
             model(images)
         cost.mark("curves")
-    totals = cost.totals()
-    assert totals["maps"]["backwards"] == 2
-    assert (totals["curves"]["forwards"], totals["curves"]["backwards"]) == (2, 0)
+    assert cost.totals("maps")["maps"]["backwards"] == 2
+    curves = cost.totals("curves")["curves"]
+    assert (curves["forwards"], curves["backwards"]) == (2, 0)
     assert not model._forward_hooks

@@ -72,8 +72,8 @@ def evaluate(
     (tmp_path / "untrained.ckpt").hardlink_to(classifier_file)
     return (
         "evaluate", "--config-dir", "own", "method=gated", "ckpt=untrained.ckpt",
-        f"data.test_images={IMAGES}", "data.train_images=20", f"evaluator.batch_size={BLOCK}",
-        "evaluator.examples=10", "trainer.accelerator=cpu", "trainer.threads=1", "logger=none",
+        f"data.test_images={IMAGES}", "data.train_images=20", f"block_size={BLOCK}",
+        "examples=10", "trainer.accelerator=cpu", "trainer.threads=1", "logger=none",
     )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def rows_below(tmp_path: Path) -> Callable[[str], pd.DataFrame]:
     """The rows of the only finished evaluation below an output root, sorted."""
 
     def rows(root: str) -> pd.DataFrame:
-        (path,) = (tmp_path / root).rglob("rows.parquet")
+        (path,) = (tmp_path / root).glob("evaluate/*/*/*/*/deletion.parquet")
         found = pd.read_parquet(path)
         return found.sort_values(KEYS, ignore_index=True).astype({"view": str, "fill": str})
 

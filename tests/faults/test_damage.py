@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -25,13 +26,14 @@ def test_checkpoint(tmp_path: Path, command) -> None:
     words = (*(w for w in TRAIN[1:] if not w.startswith("data.batch")), "data.batch_size=20")
     outcome = command("evaluate", *words)
     assert outcome.code == 0, outcome.err
-    assert f"'{last}' is truncated or of another kind" in outcome.err
-    assert f"classifier: {last.with_name('previous.ckpt')}" in outcome.err
+    assert f"{last} is truncated and not used" in outcome.err
+    summary = json.loads(next(tmp_path.glob("outputs/evaluate/**/summary.json")).read_text())
+    assert summary["checkpoint"]["path"] == str(last.with_name("previous.ckpt"))
     cut_short(last.with_name("previous.ckpt"))
     outcome = command("evaluate", *words, f"ckpt={last}", "overwrite=true")
     assert outcome.code == 2
     *_, line = outcome.err.splitlines()
-    assert line.startswith("error: Expected `ckpt` to be a readable file of weights")
+    assert line.startswith("error: Expected `ckpt` to be a readable checkpoint")
     assert str(last) in line
 
 
@@ -43,14 +45,14 @@ def test_rows_and_cache(
     monkeypatch.setenv("SALIENCY_LAB_CACHE", str(cache_dir))
     assert command(*evaluate).code == 0
     assert len(asked()) == 40
-    (rows,) = (tmp_path / "outputs").rglob("rows.parquet")
+    (rows,) = (tmp_path / "outputs").glob("evaluate/*/*/*/*/deletion.parquet")
     cut_short(rows)
     (cache,) = cache_dir.glob("shapes-test-*/images.npy")
     cut_short(cache)
     again = command(*evaluate)
     assert again.code == 0, again.err
-    assert f"{rows} is truncated and not used" in again.err
+    assert f"{rows} is truncated or missing and is made again" in again.err
     assert f"The image cache {cache.parent} is damaged" in again.err
     assert len(asked()) == 40
     pd.testing.assert_frame_equal(rows_below("outputs"), whole)
-    assert "finished already" in command(*evaluate).out
+    assert "already finished" in command(*evaluate).out

@@ -77,7 +77,7 @@ def test_rows(
     assert line.startswith(f"error: No space left on the disk while writing {root}/evaluate/")
     assert "Logging error" not in full.err
     assert "Traceback" not in full.err
-    parts = sorted(root.rglob("parts/*.parquet"))
+    parts = sorted(root.rglob("shards/deletion/*.parquet"))
     assert len(parts) == 2
     for part in parts:
         assert pq.read_table(part).num_rows == 5 * 2 * 13
@@ -86,7 +86,7 @@ def test_rows(
     monkeypatch.delenv("FILL_AT")
     again = command(*evaluate, f"output_root={root}")
     assert again.code == 0, again.err
-    assert "going on: 2 of 8 blocks are done" in again.err
+    assert "resuming: 2 of 8 blocks already done" in again.err
     pd.testing.assert_frame_equal(rows_below(str(root)), whole)
 
 

@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 IMAGES, BLOCK, BLOCKS = 40, 5, 8
-GOING_ON = "going on: {} of 8 blocks are done"
+GOING_ON = "resuming: {} of 8 blocks already done"
 
 
 def parts_below(root: Path) -> list[Path]:
-    return sorted(root.rglob("parts/*.parquet"))
+    return sorted(root.rglob("shards/maps/*.parquet"))
 
 
 @pytest.mark.slow

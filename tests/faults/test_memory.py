@@ -78,7 +78,7 @@ def test_a_batch_that_does_not_fit_is_split(
     assert sizes == sorted(set(sizes), reverse=True)
     assert sizes[-1] <= fits
     frames = [
-        pd.read_parquet(next((tmp_path / root).rglob("rows.parquet")))
+        pd.read_parquet(next((tmp_path / root).glob("evaluate/*/*/*/*/deletion.parquet")))
         for root in ("roomy", "outputs")
     ]
     np.testing.assert_array_equal(frames[0]["agrees"], frames[1]["agrees"])

@@ -33,8 +33,8 @@ def test_a_killed_sweep_goes_on_where_it_was(
     asked()
     again = command(*words)
     assert again.code == 0, again.err
-    assert again.out.count("finished already") == 1
-    assert again.err.count("going on: 3 of 8 blocks are done") == 1
+    assert again.out.count("already finished") == 1
+    assert again.err.count("resuming: 3 of 8 blocks already done") == 1
     assert len(asked()) == (BLOCKS - 3 + BLOCKS) * BLOCK
     assert statuses(tmp_path / "outputs") == dict.fromkeys(range(3), "finished")
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["evaluate"]
@@ -55,8 +55,8 @@ def test_a_failing_job_stops_no_other(
     monkeypatch.delenv("FAIL_AT")
     again = command(evaluate[0], "-m", *evaluate[1:], "seed=0,1,2")
     assert again.code == 0
-    assert again.out.count("finished already") == 2
-    assert again.err.count("going on: 1 of 8") == 1
+    assert again.out.count("already finished") == 2
+    assert again.err.count("resuming: 1 of 8") == 1
 
 
 @pytest.mark.slow

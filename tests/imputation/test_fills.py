@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.errors import UserError
-from saliency_lab.imputation.fills import BLUR_SHARE, checked_fill, fill_images
+from saliency_lab.imputation.fills import checked_fill, fill_images
 
 
 def test_black_white_mean_and_shift() -> None:
@@ -37,12 +37,19 @@ def test_fills_fit_the_images_and_leave_them_alone() -> None:
     torch.testing.assert_close(images, kept, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("size", [(224, 224), (64, 90), (4, 4), (1, 1)])
-def test_blur_is_scipys_gaussian(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("size", "sigma", "radius"),
+    [
+        ((224, 224), 10.0, 30),
+        ((64, 90), 20 / 7, 9),
+        ((90, 64), 20 / 7, 9),
+        ((4, 4), 5 / 28, 1),
+        ((1, 1), 5 / 112, 1),
+    ],
+)
+def test_blur_is_scipys_gaussian(size: tuple[int, int], sigma: float, radius: int) -> None:
     image = torch.rand(1, 3, *size, dtype=torch.float64)
-    sigma = BLUR_SHARE * min(size)
     found = fill_images(image, "blur")
-    radius = -int(-3 * sigma // 1)
     for channel in range(3):
         expected = gaussian_filter(image[0, channel].numpy(), sigma, mode="nearest", radius=radius)
         torch.testing.assert_close(found[0, channel], torch.from_numpy(expected))
@@ -56,6 +63,11 @@ def test_noise_belongs_to_the_image() -> None:
     assert not torch.equal(together[0], together[1])
     other = fill_images(images[1:2], "noise", SampleGenerator(8, ["b"]))
     assert not torch.equal(other, alone)
+    # Every number of every image is its own.
+    assert together.unique().numel() == together.numel() == 3 * 3 * 4 * 4
+    large = fill_images(torch.rand(1, 3, 64, 64), "noise", SampleGenerator(7, ["a"]))
+    assert large.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert large.std().item() == pytest.approx(12**-0.5, abs=0.02)
 
 
 def test_black_and_white_take_no_memory() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -61,6 +63,35 @@ def test_output_and_input_gradient(geometry: tuple[int, ...], relu: bool) -> Non
     (wanted,) = torch.autograd.grad(exact, theirs, cotangent.double())
     assert found.shape == images.shape
     torch.testing.assert_close(found.double(), wanted, atol=1e-4, rtol=1e-4)
+
+
+UNEQUAL = [
+    # in, out, kernel, stride, padding, dilation, height, width
+    (3, 6, (5, 3), (2, 1), (1, 2), (1, 1), 13, 10),
+    (3, 6, (3, 5), (1, 3), (0, 2), (1, 1), 9, 17),
+    (6, 4, (3, 3), (2, 2), (2, 0), (1, 1), 11, 12),
+    (6, 4, (3, 2), (2, 3), (1, 1), (2, 1), 12, 13),
+    (3, 6, (7, 7), (2, 2), (3, 2), (1, 1), 16, 20),
+    (3, 6, (7, 7), (2, 4), (3, 3), (1, 1), 16, 20),
+]
+
+
+@pytest.mark.parametrize("geometry", UNEQUAL)
+def test_rows_and_columns_are_told_apart(geometry: tuple[Any, ...]) -> None:
+    channels, outputs, kernel, stride, padding, dilation, height, width = geometry
+    torch.manual_seed(0)
+    conv = nn.Conv2d(channels, outputs, kernel, stride, padding, dilation).requires_grad_(False)
+    images = torch.randn(2, channels, height, width)
+    packed = FrozenConv(conv, False, images.shape)
+    exact = conv.double()(images.double())
+    found = packed(images.requires_grad_(True))
+    torch.testing.assert_close(found, exact.float(), atol=1e-5, rtol=1e-5)
+    cotangent = torch.randn_like(found)
+    wanted = torch.nn.grad.conv2d_input(
+        images.shape, conv.weight, cotangent.double(), stride, padding, dilation
+    )
+    (slope,) = torch.autograd.grad(found, images, cotangent)
+    torch.testing.assert_close(slope, wanted.float(), atol=1e-4, rtol=1e-4)
 
 
 def test_the_addition_gets_its_gradient_too() -> None:

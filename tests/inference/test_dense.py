@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -27,6 +30,38 @@ def test_the_matrix_is_the_convolution_in_float64(geometry: tuple[int, ...]) -> 
     expected = conv(images).permute(0, 2, 3, 1).flatten(1)
     found = images.permute(0, 2, 3, 1).flatten(1) @ dense_matrix(conv, images.shape).t()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
+
+
+# What differs between rows and columns must not be mistaken one for the other.
+UNEQUAL = [
+    # kernel, stride, padding, dilation, height, width
+    ((3, 2), (2, 1), (1, 0), (1, 1), 3, 4),
+    ((2, 3), (1, 2), (0, 1), (1, 1), 4, 3),
+    ((1, 3), (1, 1), (0, 1), (1, 2), 2, 5),
+    ((3, 1), (2, 3), (2, 0), (2, 1), 5, 4),
+]
+
+
+@pytest.mark.parametrize("geometry", UNEQUAL)
+def test_rows_and_columns_are_told_apart(geometry: tuple[Any, ...]) -> None:
+    kernel, stride, padding, dilation, height, width = geometry
+    conv = nn.Conv2d(3, 4, kernel, stride, padding, dilation).requires_grad_(False)
+    images = torch.randn(2, 3, height, width, dtype=torch.float64)
+    exact = copy.deepcopy(conv).double()
+    wanted = exact(images)
+    bias = exact.bias.repeat(wanted[0, 0].numel())
+    found = images.permute(0, 2, 3, 1).flatten(1) @ dense_matrix(exact, images.shape).t() + bias
+    torch.testing.assert_close(found, wanted.permute(0, 2, 3, 1).flatten(1), rtol=0, atol=1e-13)
+    steps, grad = DenseSteps(conv, False, images.shape), torch.randn_like(wanted)
+    output = steps.output(images.float(), None)
+    assert output.shape == wanted.shape
+    torch.testing.assert_close(output, wanted.float(), atol=1e-5, rtol=1e-5)
+    back = torch.nn.grad.conv2d_input(
+        images.shape, exact.weight, grad, stride, padding, dilation=dilation
+    )
+    torch.testing.assert_close(
+        steps.input_gradient(grad.float()), back.float(), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("relu", [False, True])

@@ -15,7 +15,8 @@ from saliency_lab.errors import UserError
 from saliency_lab.evaluation.deletion.curves import MaskingJob, masked_scores
 from saliency_lab.evaluation.deletion.removal import deletion_levels
 from saliency_lab.imputation.fills import fill_images
-from saliency_lab.inference.engine import Engine, masked_sample
+from saliency_lab.inference import engine
+from saliency_lab.inference.engine import Engine, PreparedModel, masked_sample
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +197,59 @@ def test_the_sample_for_ranges_looks_like_masked_images() -> None:
     for part, value in ((sample[2:4], 0), (sample[4:], 1)):
         assert sorted(part.unique().tolist()) == sorted([0.5, value])
         assert torch.equal(part[:, 0], part[:, 1])
+
+
+class Scaled(nn.Module):
+    """A copy whose logits are off by a factor."""
+
+    def __init__(self, model: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.model, self.factor = model, factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images) * self.factor
+
+
+def with_a_copy_off_by(
+    factor: float, largest: float, monkeypatch: pytest.MonkeyPatch
+) -> PreparedModel:
+    """A prepared model whose largest logit and whose copy's relative error are given."""
+    torch.manual_seed(0)
+    model, images = nn.Sequential(nn.Flatten(), nn.Linear(48, 4)), torch.rand(4, 3, 4, 4)
+    with torch.no_grad():
+        scale = largest / model(images).abs().max()
+        model[1].weight *= scale
+        model[1].bias *= scale
+    monkeypatch.setattr(engine, "packed_copy", lambda copy, sample: Scaled(copy, factor))
+    return Engine().prepare(model, images)
+
+
+@pytest.mark.parametrize(
+    ("factor", "largest", "reason"),
+    [
+        (1.01, 10.0, "its logits differ by 1.0e-02 from the model's"),
+        (1.01, 1.0, "its logits differ by 1.0e-02 from the model's"),
+        (1.0003, 10.0, "its logits differ by 3.0e-04 from the model's"),
+        (1.00003, 10.0, None),
+        # Small logits are held to one ten-thousandth of a logit, not of themselves.
+        (1.01, 0.005, None),
+        (1.1, 0.005, "its logits differ by 5.0e-04 from the model's"),
+        (float("nan"), 1.0, "its logits differ by nan from the model's"),
+    ],
+)
+def test_a_copy_that_is_a_little_off_is_refused(
+    factor: float, largest: float, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = with_a_copy_off_by(factor, largest, monkeypatch)
+    assert prepared.reason == reason
+    assert (prepared.model is prepared.original) == (reason is not None)
+
+
+def test_every_batch_is_scored_in_the_right_order() -> None:
+    """Logits come back image by image, also in several parts and where memory cut them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 4)).eval()
+    images = torch.rand(11, 3, 4, 4)
+    prepared = Engine(scores_batch=4).prepare(model, images)
+    torch.testing.assert_close(prepared.logits(images), model(images).detach())
+    torch.testing.assert_close(prepared.scores(images), model(images).detach())

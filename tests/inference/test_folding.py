@@ -42,6 +42,33 @@ def test_copies_agree_in_logits_and_gradients(name: str) -> None:
         assert difference < 1e-3
 
 
+@pytest.mark.parametrize("eps", [1e-3, 0.3])
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_norm_keeps_its_own_eps(eps: float, affine: bool) -> None:
+    """Small variances, where eps is what matters."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(6, eps=eps, affine=affine)
+    nn.init.uniform_(norm.running_var, 1e-4, 1e-2)
+    nn.init.uniform_(norm.running_mean, -0.1, 0.1)
+    if affine:
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.uniform_(norm.bias, -0.5, 0.5)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3, bias=False), norm, nn.ReLU(), nn.Flatten(), nn.Linear(216, 4)
+    ).eval()
+    images = torch.rand(2, 3, 8, 8)
+    conv, mean, var = model[0](images), norm.running_mean, norm.running_var
+    by_hand = (conv - mean[:, None, None]) / (var[:, None, None] + eps).sqrt()
+    if affine:
+        by_hand = by_hand * norm.weight[:, None, None] + norm.bias[:, None, None]
+    expected = model[4](by_hand.relu().flatten(1)).detach()
+    folded = folded_copy(model)
+    for copy in (folded, packed_copy(folded, images)):
+        torch.testing.assert_close(copy(images), expected, atol=1e-4, rtol=1e-4)
+        difference = input_gradient(copy, images) - input_gradient(model, images)
+        assert difference.norm() < 1e-4 * input_gradient(model, images).norm()
+
+
 def test_everything_of_a_resnet_is_folded_packed_and_fused() -> None:
     model, images = trained_looking("resnet18"), torch.rand(2, 3, 32, 32)
     packed = packed_copy(folded_copy(model), images)

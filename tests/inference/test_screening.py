@@ -109,9 +109,20 @@ def test_audits_go_on_and_raise_the_threshold(monkeypatch: pytest.MonkeyPatch) -
     screen, _ = calibrated(monkeypatch, pays=True, tolerance=0.0)
     before = screen.threshold
     screen._cheap = off_by(0.4)
-    for seed in range(2 * screening._AUDIT_EVERY):
+    for seed in range(64):
         screen(values(100, seed))
     assert screen.threshold > 2 * before
+
+
+def test_of_thirty_two_batches_one_is_audited(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, _ = calibrated(monkeypatch, pays=True, tolerance=0.0)
+    audited = []
+    for number in range(11, 97):  # the first ten were for calibration
+        before = screen.report()["compared"]
+        screen(values(10, number))
+        if screen.report()["compared"] > before:
+            audited.append(number)
+    assert audited == [32, 64, 96]
 
 
 def test_a_resumed_screen_decides_as_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +136,7 @@ def test_a_resumed_screen_decides_as_the_one_before(monkeypatch: pytest.MonkeyPa
     assert after["screened"] == before["screened"]
     assert after["repeated"] == pytest.approx(before["repeated"])
     # Its own audits, of far fewer images, may raise the threshold but not lower it.
-    for seed in range(2 * screening._AUDIT_EVERY):
+    for seed in range(64):
         resumed(values(3, seed))
         assert resumed.threshold >= first.threshold
     off, _ = calibrated(monkeypatch, pays=False)

@@ -43,7 +43,7 @@ def smoothgrad(tmp_path: Path, classifier_file: Path) -> tuple[str, ...]:
 
 
 def rows_below(root: Path) -> pd.DataFrame:
-    (path,) = root.rglob("rows.parquet")
+    (path,) = root.glob("evaluate/*/*/*/*/deletion.parquet")
     found = pd.read_parquet(path).sort_values(KEYS, ignore_index=True)
     assert not found.duplicated(KEYS).any()
     return found.astype({"view": str, "fill": str})
@@ -60,7 +60,7 @@ def test_rows_of_one_two_and_three_processes_are_the_same(
         assert one.code == 0, one.err
         run = start(*words, *SEVERAL, f"trainer.devices={count}", f"output_root=of-{count}")
         assert run.end() == 0, run.read()
-        assert f"{count} processes take {-(-IMAGES // block)} blocks in turn" in run.read()
+        assert f"distributing {-(-IMAGES // block)} blocks over {count} processes" in run.read()
         rows = rows_below(tmp_path / f"of-{count}")
         assert rows["sample_id"].nunique() == IMAGES
         pd.testing.assert_frame_equal(rows, rows_below(tmp_path / f"one-{count}"), check_exact=True)
@@ -103,7 +103,7 @@ def test_processes_that_a_launcher_started(
 ) -> None:
     # The launcher's number of processes holds without a word of it in the configuration.
     printed = launched(start, (*smoothgrad, "trainer.accelerator=cpu"))
-    assert "2 processes take 4 blocks in turn" in printed
+    assert "distributing 4 blocks over 2 processes" in printed
     one = command(*smoothgrad, *ONE, "output_root=one")
     assert one.code == 0, one.err
     pd.testing.assert_frame_equal(rows_below(tmp_path / "outputs"), rows_below(tmp_path / "one"))
@@ -111,22 +111,19 @@ def test_processes_that_a_launcher_started(
 
 @pytest.mark.slow
 def test_a_sweep_of_jobs_with_two_processes_from_the_console_script(
-    tmp_path: Path, smoothgrad, start: Callable
+    tmp_path: Path, smoothgrad, start: Callable, console_script: Path
 ) -> None:
-    script = Path(sys.executable).with_name("saliency-lab")
-    if not script.exists():
-        pytest.skip("the console script is not installed beside the interpreter")
     words = ("-m", *smoothgrad[1:], "seed=0,1", *SEVERAL, "trainer.devices=2")
-    run = start(smoothgrad[0], *words, program=(str(script),))
+    run = start(smoothgrad[0], *words, program=(str(console_script),))
     assert run.end(180) == 0, run.read()
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["evaluate"]
     found = sorted((tmp_path / "outputs").rglob("summary.json"))
     assert [re.search(r"seed.(\d)", str(path))[1] for path in found] == ["0", "1"]
     # Once more: nothing is computed, so no process is started.
-    again = start(smoothgrad[0], *words, program=(str(script),))
+    again = start(smoothgrad[0], *words, program=(str(console_script),))
     assert again.end(60) == 0
-    assert again.read().count("finished already") == 2
-    assert "processes take" not in again.read()
+    assert again.read().count("already finished") == 2
+    assert "distributing" not in again.read()
 
 
 @pytest.mark.slow

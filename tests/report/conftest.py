@@ -10,23 +10,19 @@ from saliency_lab.report.page.page import ReportFiles, write_report
 
 from .rundirs import write_evaluation, write_training
 
-MORE_KEYS = (
-    ("smoothgrad", "original"),
-    ("smoothgrad", "active"),
-    ("integrated_gradients", "original"),
-    ("grad_cam", "original"),
-)
-CONTROL = (("random_map", "original"),)
-
 
 @pytest.fixture(scope="session")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classifiers, one of them with two seeds, ten methods with a control, a training, and
-    runs that cannot be shown."""
+    """Two classifiers, one of them with ten maps of five methods and a control, another with two
+    seeds, a training, and runs that cannot be shown."""
     root = tmp_path_factory.mktemp("outputs")
     write_evaluation(root)
-    write_evaluation(root, name="more/seed=42", keys=MORE_KEYS, comparisons=False)
-    write_evaluation(root, name="control/seed=42", keys=CONTROL, comparisons=False, control=True)
+    write_evaluation(root, name="smooth/seed=42", method="smoothgrad", views=["original", "active"])
+    for method in ("integrated_gradients", "grad_cam"):
+        write_evaluation(root, name=f"{method}/seed=42", method=method, views=["original"])
+    write_evaluation(
+        root, name="control/seed=42", method="random_map", views=["original"], control=True
+    )
     write_evaluation(root, model="basic_cnn", seed=7)
     for seed in (1, 2):
         write_evaluation(

@@ -1,42 +1,74 @@
 """Run directories as the tasks leave them, made with numpy alone: a small network, true deletion.
 
 The classifier is logits = V·tanh(W·x), whose gradient is written down, so that every row of a run
-(prediction, probability, levels, areas) is what really follows from its images and maps.
+(prediction, probability, levels, areas) is what really follows from its images and maps. Images and
+labels are the data's; each classifier has its own weights and each run its own time.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
 import yaml
+from scipy import stats
+
+from saliency_lab.evaluation.rows.format import (
+    EXAMPLES,
+    FORMAT,
+    EvaluationSummary,
+    EvaluatorSummary,
+    TrainingSummary,
+    rows_path,
+    scores_path,
+    table_path,
+)
 
 FRACTIONS = (0.0, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer")
-PAPER_KEYS = tuple(
-    ("gradient", view) for view in ("original", "positive", "negative", "active", "inactive")
-)
-Key = tuple[str, str]
+PAPER_VIEWS = ("original", "positive", "negative", "active", "inactive")
+MAP = ["method", "view"]
+CURVE = [*MAP, "mode", "fill"]
+CONDITIONS = ["mode", "fill"]
+SCORES = ("allegiance", "probability", "logit", "deleted")
+COST = {
+    "maps_forwards": 1.0,
+    "maps_backwards": 10.0,
+    "maps_seconds": 0.0034750951,
+    "maps_peak_bytes": 993365504.0,
+    "forwards": 7.4696,
+    "backwards": 0.0,
+    "seconds": 0.013624561,
+    "peak_bytes": 1193365504.0,
+}
 
 
 @dataclass(frozen=True)
 class Network:
-    """A two-layer classifier of flattened pixels, fixed by its seed."""
+    """A two-layer classifier of flattened pixels, fixed by its name."""
 
     first: np.ndarray
     second: np.ndarray
 
     @classmethod
-    def drawn(cls, features: int, classes: int, seed: int) -> Network:
-        rng = np.random.default_rng(seed)
-        first = rng.normal(size=(24, features)) * 4 / np.sqrt(features)
-        return cls(first.astype(np.float32), rng.normal(size=(classes, 24)).astype(np.float32) * 2)
+    def drawn(cls, features: int, classes: int, name: str) -> Network:
+        """What all classifiers of these sizes share, and a part of their own."""
+        parts = []
+        for seed, scale in ((7, 1.0), (crc32(name.encode()), 0.5)):
+            rng = np.random.default_rng(seed)
+            first = rng.normal(size=(24, features)) * 4 / np.sqrt(features)
+            parts.append((scale * first, scale * rng.normal(size=(classes, 24)) * 2))
+        first, second = (sum(part).astype(np.float32) for part in zip(*parts, strict=True))
+        return cls(first, second)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         hidden = np.tanh((images.reshape(len(images), -1) - 0.5) @ self.first.T)
@@ -64,100 +96,134 @@ def synthetic_images(count: int, size: int, seed: int) -> np.ndarray:
     return images
 
 
+@dataclass(frozen=True)
+class MadeUp:
+    """An evaluator of no one: a score per image and map, drawn at random, and its conditions."""
+
+    score: str = "usefulness"
+    better: str | None = "higher"
+    conditions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    sections: str | None = None
+
+
 def write_evaluation(
     outputs: Path,
     *,
     data: str = "cifar10",
     model: str = "resnet18",
     name: str = "paper/seed=42",
-    keys: Sequence[Key] = PAPER_KEYS,
+    method: str = "gradient",
+    views: Sequence[str] = PAPER_VIEWS,
     fills: Sequence[str] = ("black", "white"),
     images: np.ndarray | None = None,
     count: int = 40,
     size: int = 16,
     shown: int = 12,
     classes: Sequence[str] = CLASSES,
-    comparisons: bool = True,
     split: str = "test",
     seed: int = 42,
     control: bool = False,
     config: Mapping[str, object] = MappingProxyType({}),
+    settings: Mapping[str, object] = MappingProxyType({}),
     checkpoint: int | None = None,
+    started: str | None = None,
+    deletion: bool = True,
+    made_up: Mapping[str, MadeUp] = MappingProxyType({}),
+    warnings: Sequence[str] = (),
 ) -> Path:
     """Write one finished evaluation; returns its directory under outputs/evaluate.
 
-    `config` is added to the run's config.yaml, whose method and view are those of `keys`;
-    `checkpoint` tells classifiers apart (default: the seed).
+    `config` is added to the run's config.yaml, whose method and view are given; `settings` to
+    those of deletion; `checkpoint` tells classifiers apart (default: the seed); `made_up` are
+    further evaluators by label; `started` is when the run began (default: a time of its own).
     """
     path = outputs / "evaluate" / data / model / name
-    images = synthetic_images(count, size, seed) if images is None else images
-    network = Network.drawn(int(np.prod(images.shape[1:])), len(classes), 7)
-    ids = [f"{split}/{index:05d}" for index in range(len(images))]
-    intact = network.logits(images)
-    predictions = intact.argmax(1)
+    images = (
+        synthetic_images(count, size, crc32(f"{data} {split}".encode()))
+        if images is None
+        else images
+    )
+    features = int(np.prod(images.shape[1:]))
+    weights = seed if checkpoint is None else checkpoint
+    network = Network.drawn(features, len(classes), f"{model} {weights}")
     rng = np.random.default_rng(seed)
-    wrong = rng.uniform(size=len(images)) < 0.25
-    labels = np.where(wrong, (predictions + 1) % len(classes), predictions)
+    run = Measured(
+        network=network,
+        images=images,
+        intact=network.logits(images),
+        ids=[f"{split}/{index:05d}" for index in range(len(images))],
+        labels=_labels(images, classes),
+        method=method,
+    )
     kept: dict[str, np.ndarray] = {
-        "ids": np.array(ids[:shown]),
-        "labels": labels[:shown],
-        "predictions": predictions[:shown],
+        "ids": np.array(run.ids[:shown]),
+        "labels": run.labels[:shown],
+        "predictions": run.predictions[:shown],
         "images": np.rint(images[:shown] * 255).astype(np.uint8),
     }
-    rows = []
-    for key in keys:
-        maps = _maps(network, images, predictions, key, rng)
-        levels = _levels(maps)
-        kept[f"map:{key[0]}/{key[1]}"] = maps[:shown].astype(np.float16)
-        kept[f"levels:{key[0]}/{key[1]}"] = levels[:shown]
-        for fill in fills:
-            rows.append(_rows(network, images, intact, levels, ids, labels, key, fill))
-    table = pd.concat(rows, ignore_index=True)
+    maps = {view: _maps(run, view, rng) for view in views}
+    kept |= {f"map:{method}/{view}": maps[view][:shown].astype(np.float16) for view in views}
     path.mkdir(parents=True)
-    np.savez_compressed(path / "examples.npz", **kept)
-    table.to_parquet(path / "rows.parquet", index=False)
-    curves = _curves(table)
-    curves.to_csv(path / "curves.csv", index=False)
-    summary = {
-        "task": "evaluate",
-        "status": "finished",
-        "data": {
+    evaluators = {}
+    if deletion:
+        levels = {view: _levels(maps[view]) for view in views}
+        kept |= {f"deletion|levels:{view}": levels[view][:shown] for view in views}
+        evaluators["deletion"] = _write_deletion(path, run, levels, fills, settings, rng)
+    for label, one in made_up.items():
+        evaluators[label] = _write_made_up(path, run, views, label, one)
+    np.savez_compressed(path / EXAMPLES, **kept)
+    correct = run.labels == run.predictions
+    known = EvaluationSummary(
+        format=FORMAT,
+        status="finished",
+        data={
             "name": data,
             "split": split,
             "images": len(images),
             "classes": list(classes),
-            "fingerprint": f"{abs(hash((data, split))) % 16**8:08x}",
+            "fingerprint": sha256(f"{data} {split}".encode()).hexdigest()[:16],
         },
-        "model": {"name": model},
+        model={"name": model},
+        seed=seed,
+        method=method,
+        views=list(views),
+        control=control,
+        checkpoint={
+            "path": f"outputs/train/{data}/{model}/seed-{seed}",
+            "sha256": sha256(f"{model} {weights}".encode()).hexdigest(),
+        },
+        accuracy=_interval(correct, rng),
+        evaluators=evaluators,
+        skipped={"nonfinite": 0},
+        warnings=list(warnings),
+        seconds=83.5,
+    )
+    stored = {
+        "method": {"name": method},
+        "view": {"names": list(views), "channels": "max"},
+        "evaluator": {label: one.settings for label, one in evaluators.items()},
+        "labels": {label: label for label in evaluators},
         "seed": seed,
-        "control": control,
-        "checkpoint": {"path": f"outputs/train/{data}/{model}/seed-{seed}", "epoch": 30}
-        | {"sha256": sha256(str(seed if checkpoint is None else checkpoint).encode()).hexdigest()},
-        "accuracy": _interval(~wrong, rng),
-        "protocol": "paper",
-        "fractions": list(FRACTIONS),
-        "areas": _areas(table, rng),
-        "comparisons": _comparisons(table, rng) if comparisons else [],
-        "cost": {
-            f"{method}/{view}": {
-                "maps_forwards": 1.0,
-                "maps_backwards": 10.0,
-                "maps_seconds": 0.0034750951,
-                "curves_forwards": 7.4696,
-                "curves_backwards": 0.0,
-                "curves_seconds": 0.013624561,
-                "peak_bytes": 1193365504.0,
-            }
-            for method, view in keys
-        },
-        "skipped": {"unreadable": 0},
-        "seconds": 83.5,
     }
-    names = list(dict.fromkeys(method for method, _ in keys))
-    views = {"names": list(dict.fromkeys(view for _, view in keys)), "channels": "max"}
-    known = {"method": {"name": "+".join(names)}, "view": views, "seed": seed} | dict(config)
-    _write_common(path, summary, known)
+    summary = {"task": "evaluate", **known.model_dump(exclude={"running", "cost"})}
+    _write_common(path, summary, stored | dict(config), started)
     return path
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run knows of its images before any of them is masked."""
+
+    network: Network
+    images: np.ndarray
+    intact: np.ndarray
+    ids: list[str]
+    labels: np.ndarray
+    method: str
+
+    @property
+    def predictions(self) -> np.ndarray:
+        return self.intact.argmax(1)
 
 
 def write_training(
@@ -188,9 +254,8 @@ def write_training(
     confusion = rng.integers(0, 40, (len(classes), len(classes)))
     confusion += 300 * np.eye(len(classes), dtype=int)
     test = {"accuracy": 0.7612, "low": 0.7527, "high": 0.7694, "loss": 0.81, "images": 10000}
-    summary = {
-        "task": "train",
-        "status": "finished" if finished else "running",
+    known = {
+        "status": "finished",
         "data": {"name": data, "images": 50000, "classes": list(classes), "fingerprint": "c0ffee"},
         "model": {"name": model, "parameters": 11_173_962},
         "seed": 42,
@@ -201,6 +266,7 @@ def write_training(
         "confusion": confusion.tolist(),
         "seconds": 5400.0,
     }
+    summary = {"task": "train", **TrainingSummary.model_validate(known).model_dump()}
     _write_common(path, summary if finished else {"task": "train", "status": "running"})
     return path
 
@@ -209,7 +275,9 @@ def _write_common(
     path: Path,
     summary: dict[str, object],
     config: Mapping[str, object] = MappingProxyType({}),
+    started: str | None = None,
 ) -> None:
+    minutes = crc32(path.as_posix().encode()) % 60
     environment = {
         "python": "3.11.7",
         "platform": "Linux-6.1-x86_64",
@@ -222,18 +290,24 @@ def _write_common(
         "dirty": False,
         "seed": 42,
         "command": f"saliency_lab {summary['task']}",
-        "started": "2025-01-05T10:00:00+00:00",
+        "started": started or f"2025-01-05T10:{minutes:02d}:00+00:00",
     }
     (path / "config.yaml").write_text(yaml.safe_dump({"task": summary["task"], **config}))
     (path / "environment.json").write_text(json.dumps(environment))
     (path / "summary.json").write_text(json.dumps(summary))
 
 
-def _maps(
-    network: Network, images: np.ndarray, predictions: np.ndarray, key: Key, rng
-) -> np.ndarray:
-    fields = network.gradients(images)
-    chosen = fields[np.arange(len(images)), predictions]
+def _labels(images: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """What all classifiers have in common, wrong for every sixth image."""
+    shared = Network.drawn(int(np.prod(images.shape[1:])), len(classes), "the truth")
+    labels = shared.logits(images).argmax(1)
+    labels[::6] = (labels[::6] + 1) % len(classes)
+    return labels
+
+
+def _maps(run: Measured, view: str, rng: np.random.Generator) -> np.ndarray:
+    fields = run.network.gradients(run.images)
+    chosen = fields[np.arange(len(run.images)), run.predictions]
     others = np.delete(fields.transpose(1, 0, 2, 3, 4), 0, axis=0)
     views: dict[str, Callable[[], np.ndarray]] = {
         "positive": lambda: np.maximum(chosen, 0),
@@ -241,8 +315,8 @@ def _maps(
         "active": lambda: np.abs(chosen) * (chosen >= others.max(0)),
         "inactive": lambda: np.abs(chosen) * (chosen <= others.min(0)),
     }
-    values = views.get(key[1], lambda: np.abs(chosen))()
-    if key[0] != "gradient":
+    values = views.get(view, lambda: np.abs(chosen))()
+    if run.method != "gradient":
         values = np.abs(values + rng.normal(scale=values.std() / 2, size=values.shape))
     maps = values.max(1)
     return maps / np.maximum(maps.max((1, 2), keepdims=True), 1e-12)
@@ -259,39 +333,116 @@ def _levels(maps: np.ndarray) -> np.ndarray:
     return levels.reshape(maps.shape)
 
 
-def _rows(network, images, intact, levels, ids, labels, key: Key, fill: str) -> pd.DataFrame:
-    predicted = intact.argmax(1)
-    every = np.arange(len(images))
+def _write_deletion(
+    path: Path,
+    run: Measured,
+    levels: Mapping[str, np.ndarray],
+    fills: Sequence[str],
+    settings: Mapping[str, object],
+    rng: np.random.Generator,
+) -> EvaluatorSummary:
+    parts = [_rows(run, view, levels[view], fill) for view in levels for fill in fills]
+    rows = pd.concat(parts, ignore_index=True)
+    scores = pd.concat([_image_scores(part) for part in parts], ignore_index=True)
+    scores_path(path, "deletion").parent.mkdir()
+    _categories(rows, CURVE).to_parquet(rows_path(path, "deletion"), index=False)
+    _categories(scores, CURVE).to_parquet(scores_path(path, "deletion"), index=False)
+    _curves(rows).to_csv(table_path(path, "deletion", "curves"), index=False)
+    known = {"protocol": "threshold", "modes": ["deletion"], "fills": list(fills)}
+    return EvaluatorSummary(
+        name="deletion",
+        settings=known | {"fractions": None} | dict(settings),
+        selects=["modes", "fills"],
+        conditions=CONDITIONS,
+        scores=[
+            {"name": "allegiance", "better": "lower", "low": 0.0, "high": 1.0},
+            {"name": "probability", "better": "lower", "low": 0.0, "high": 1.0},
+            {"name": "logit", "better": "lower"},
+            {"name": "deleted", "low": 0.0, "high": 1.0},
+        ],
+        sections="saliency_lab.evaluation.deletion.sections",
+        means=_means(scores, CONDITIONS, dict.fromkeys(SCORES, "lower") | {"deleted": None}, rng),
+        comparisons=_comparisons(scores, CONDITIONS, "allegiance", "lower", rng),
+        facts={"protocol": "threshold", "fractions": list(FRACTIONS)},
+        cost=COST,
+    )
+
+
+def _write_made_up(
+    path: Path, run: Measured, views: Sequence[str], label: str, one: MadeUp
+) -> EvaluatorSummary:
+    """Rows that are scores at once, which differ by view and condition."""
+    rng = np.random.default_rng(crc32(label.encode()))
+    places = list(itertools.product(*one.conditions.values()))
+    frames = []
+    for at, view in enumerate(views):
+        for place in places:
+            frame = _image_columns(run, view).assign(
+                **dict(zip(one.conditions, place, strict=True))
+            )
+            values = rng.normal(0.3 + 0.1 * at, 0.1, len(run.ids)).clip(0, 1)
+            frames.append(frame.assign(**{one.score: values}))
+    names = list(one.conditions)
+    rows = pd.concat(frames, ignore_index=True)
+    _categories(rows, [*MAP, *names]).to_parquet(rows_path(path, label), index=False)
+    return EvaluatorSummary(
+        name=label,
+        settings={"of": 1},
+        conditions=names,
+        scores=[{"name": one.score, "better": one.better, "low": 0.0, "high": 1.0}],
+        sections=one.sections,
+        means=_means(rows, names, {one.score: one.better}, rng),
+        comparisons=_comparisons(rows, names, one.score, one.better, rng),
+        cost=COST,
+    )
+
+
+def _image_columns(run: Measured, view: str) -> pd.DataFrame:
+    known = {"sample_id": run.ids, "index": np.arange(len(run.ids)), "label": run.labels}
+    return pd.DataFrame({**known, "method": run.method, "view": view})
+
+
+def _categories(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    return table.astype(dict.fromkeys(names, "category"))
+
+
+def _rows(run: Measured, view: str, levels: np.ndarray, fill: str) -> pd.DataFrame:
+    """Image by image, fraction by fraction."""
+    every = np.arange(len(run.images))
     parts = []
     for index, fraction in enumerate(FRACTIONS):
         mask = (levels <= index)[:, None]
-        logits = network.logits(np.where(mask, {"black": 0.0, "white": 1.0}.get(fill, 0.5), images))
+        filled = np.where(mask, {"black": 0.0, "white": 1.0}.get(fill, 0.5), run.images)
+        logits = run.network.logits(filled)
         powers = np.exp(logits - logits.max(1, keepdims=True))
+        part = _image_columns(run, view).assign(mode="deletion", fill=fill, fraction=fraction)
         parts.append(
-            pd.DataFrame(
-                {
-                    "sample_id": ids,
-                    "index": every,
-                    "label": labels,
-                    "method": key[0],
-                    "view": key[1],
-                    "mode": "deletion",
-                    "fill": fill,
-                    "fraction": fraction,
-                    "deleted": mask.mean((1, 2, 3)).astype(np.float32),
-                    "prediction": logits.argmax(1),
-                    "agrees": logits.argmax(1) == predicted,
-                    "probability": (powers / powers.sum(1, keepdims=True))[every, predicted],
-                    "logit": logits[every, predicted],
-                }
+            part.assign(
+                deleted=mask.mean((1, 2, 3)).astype(np.float32),
+                prediction=logits.argmax(1),
+                agrees=logits.argmax(1) == run.predictions,
+                probability=(powers / powers.sum(1, keepdims=True))[every, run.predictions],
+                logit=logits[every, run.predictions],
             )
         )
-    return pd.concat(parts, ignore_index=True)
+    rows = pd.concat(parts, ignore_index=True)
+    return rows.sort_values(["index", "fraction"], kind="stable", ignore_index=True)
 
 
-def _curves(table: pd.DataFrame) -> pd.DataFrame:
-    columns = ["method", "view", "mode", "fill", "fraction"]
-    found = table.groupby(columns, sort=False).agg(
+def _image_scores(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of one curve: the areas of each image, and the share deleted at the end."""
+    first = rows[rows["fraction"] == FRACTIONS[0]]
+    found = first[["sample_id", "index", "label", *CURVE]].reset_index(drop=True)
+    columns = {"allegiance": "agrees", "probability": "probability", "logit": "logit"}
+    for score, column in columns.items():
+        values = rows[column].to_numpy(np.float64).reshape(-1, len(FRACTIONS))
+        found[score] = np.trapezoid(values, FRACTIONS, axis=1)
+    found["deleted"] = rows["deleted"].to_numpy(np.float64).reshape(-1, len(FRACTIONS))[:, -1]
+    return found
+
+
+def _curves(rows: pd.DataFrame) -> pd.DataFrame:
+    found = rows.groupby([*CURVE, "fraction"], sort=False).agg(
         allegiance=("agrees", "mean"),
         probability=("probability", "mean"),
         logit=("logit", "mean"),
@@ -304,49 +455,58 @@ def _curves(table: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index()
 
 
-def _image_areas(table: pd.DataFrame) -> pd.DataFrame:
-    wide = table.pivot_table(
-        index=["method", "view", "mode", "fill"], columns=["sample_id", "fraction"], values="agrees"
-    )
-    return wide.T.groupby(level="sample_id").agg(lambda column: np.trapezoid(column, FRACTIONS)).T
-
-
-def _interval(values: np.ndarray, rng) -> dict[str, float]:
+def _interval(values: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
     means = rng.choice(values, (200, len(values))).mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return {"value": float(np.mean(values)), "low": float(low), "high": float(high)}
 
 
-def _areas(table: pd.DataFrame, rng) -> list[dict[str, object]]:
-    return [
-        dict(zip(("method", "view", "mode", "fill"), key, strict=True))
-        | {"score": "allegiance", "area": found["value"]}
-        | {"low": found["low"], "high": found["high"]}
-        for key, values in _image_areas(table).iterrows()
-        for found in [_interval(values.to_numpy(), rng)]
-    ]
-
-
-def _comparisons(table: pd.DataFrame, rng) -> list[dict[str, object]]:
-    areas = _image_areas(table)
+def _means(
+    scores: pd.DataFrame,
+    conditions: Sequence[str],
+    better: Mapping[str, str | None],
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
     found = []
-    for (method, view, mode, fill), values in areas.iterrows():
-        reference = ("gradient", "original", mode, fill)
-        if (method, view) == reference[:2] or reference not in areas.index:
-            continue
-        interval = _interval((values - areas.loc[reference]).to_numpy(), rng)
-        p = 0.0004 if interval["high"] < 0 or interval["low"] > 0 else 0.4
-        found.append(
-            {
-                "a": {"method": method, "view": view},
-                "b": {"method": "gradient", "view": "original"},
-                "mode": mode,
-                "fill": fill,
-                "difference": interval["value"],
-                "low": interval["low"],
-                "high": interval["high"],
-                "p": p,
-                "p_holm": min(1.0, 4 * p),
-            }
-        )
+    for key, group in scores.groupby([*MAP, *conditions], sort=False):
+        place = {"method": key[0], "view": key[1]}
+        place["condition"] = dict(zip(conditions, key[2:], strict=True))
+        for score, side in better.items():
+            interval = _interval(group[score].to_numpy(np.float64), rng)
+            found.append(place | {"score": score, "better": side, "images": len(group)} | interval)
+    return found
+
+
+def _comparisons(
+    scores: pd.DataFrame,
+    conditions: Sequence[str],
+    main: str,
+    better: str | None,
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """Every pair under a condition, in the order of their names, with Holm's correction."""
+    found: list[dict[str, Any]] = []
+    groups = scores.groupby(list(conditions), sort=False) if conditions else [((), scores)]
+    for key, group in groups:
+        wide = group.pivot(index="sample_id", columns=MAP, values=main)
+        for a, b in itertools.combinations(wide.columns, 2):
+            difference = (wide[a] - wide[b]).to_numpy(np.float64)
+            interval = _interval(difference, rng)
+            p = float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0
+            found.append(
+                {
+                    "a": dict(zip(MAP, a, strict=True)),
+                    "b": dict(zip(MAP, b, strict=True)),
+                    "condition": dict(zip(conditions, key, strict=True)),
+                    "score": main,
+                    "better": better,
+                    "difference": interval.pop("value"),
+                    **interval,
+                    "p": p,
+                }
+            )
+    most = 0.0
+    for place, one in enumerate(sorted(found, key=lambda one: one["p"])):
+        most = max(most, min(1.0, one["p"] * (len(found) - place)))
+        one["p_holm"] = most
     return found

@@ -30,6 +30,28 @@ def test_the_target_is_untouched_until_the_block_ends(tmp_path: Path) -> None:
     assert target.read_text() == "new"
 
 
+def test_what_is_written_is_on_the_disk_before_it_takes_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power failure a renamed file must not be an empty one: file, rename, folder."""
+    order: list[tuple[str, object]] = []
+    sync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        order.append(("fsync", os.fstat(descriptor).st_ino))
+        sync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        order.append(("replace", source.stat().st_ino))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    write_text(tmp_path / "summary.json", "text")
+    file, folder = (tmp_path / "summary.json").stat().st_ino, tmp_path.stat().st_ino
+    assert order == [("fsync", file), ("replace", file), ("fsync", folder)]
+
+
 def test_a_failure_keeps_the_old_file_and_removes_the_new_one(tmp_path: Path) -> None:
     target = tmp_path / "curves.csv"
     target.write_text("old")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from saliency_lab.cli.command import run
-from saliency_lab.evaluation.rows.shards import Parts
+from saliency_lab.evaluation.rows.shards import Shards
 from saliency_lab.inference.screening import Screen
 
 TINY = [
@@ -58,8 +58,15 @@ def only_run(folder: str) -> Path:
     return found
 
 
+def trained_on_all() -> Path:
+    """The training of the fixture, beside which tests may leave others with a limit."""
+    found = Path("outputs/train/shapes/basic_cnn").glob("seed-42*epochs-2")
+    (training,) = (path for path in found if "limit" not in path.name)
+    return training
+
+
 def rows_of(directory: Path) -> pd.DataFrame:
-    rows = pd.read_parquet(directory / "rows.parquet")
+    rows = pd.read_parquet(directory / "deletion.parquet")
     for column in ("view", "mode", "fill", "method"):
         rows[column] = rows[column].astype(str)
     return rows.sort_values(KEYS).reset_index(drop=True)
@@ -70,17 +77,20 @@ def test_the_paper_in_one_pass_and_as_a_sweep_are_the_same_rows(
 ) -> None:
     assert command("evaluate", "method=paper", *TINY) == 0
     shown = capsys.readouterr().out
-    together = only_run(f"{EVALUATED}/paper")
+    together = only_run(f"{EVALUATED}/all")
     assert f"wrote {together.absolute()}" in shown
-    for name in ("rows.parquet", "areas.parquet", "curves.csv", "examples.npz", "config.yaml",
-                 "environment.json", "figures/curves.png"):  # fmt: skip
-        assert (together / name).stat().st_size > 0
+    files = {path.relative_to(together).as_posix() for path in together.rglob("*")
+             if path.is_file()}  # fmt: skip
+    assert files == {
+        "deletion.parquet", "scores/deletion.parquet", "deletion-curves.csv", "examples.npz",
+        "config.yaml", "environment.json", "figures/deletion-curves.png", "summary.json", ".lock",
+        "evaluate.log",
+    }  # fmt: skip
     summary = json.loads((together / "summary.json").read_text())
     assert (summary["status"], summary["data"]["images"]) == ("finished", 24)
-    assert len([row for row in summary["areas"] if row["score"] == "allegiance"]) == 6
-    assert summary["cost"]["gradient/original+positive+negative+active+inactive"][
-        "maps_backwards"
-    ] == pytest.approx(10)
+    found = summary["evaluators"]["deletion"]
+    assert len([row for row in found["means"] if row["score"] == "allegiance"]) == 6
+    assert found["cost"]["maps_backwards"] == pytest.approx(10)
 
     names = ("original", "positive", "negative", "active", "inactive")
     assert command("evaluate", "-m", f"method={','.join(names)}", *TINY) == 0
@@ -93,23 +103,67 @@ def test_the_paper_in_one_pass_and_as_a_sweep_are_the_same_rows(
     assert sorted(path.name for path in Path("outputs").iterdir()) == ["evaluate", "train"]
 
 
-def test_a_finished_run_is_shown_and_a_new_checkpoint_is_measured_anew(
+def test_a_finished_run_is_shown_and_another_checkpoint_is_another_run(
     command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("evaluate", "method=positive", "data.limit=10", *TINY)
     assert command(*words) == 0
-    directory = next(Path(EVALUATED).glob("positive/*limit-10*"))
-    before = (directory / "rows.parquet").stat().st_mtime_ns
+    (directory,) = Path(EVALUATED).glob("positive/*limit-10*")
+    before = (directory / "deletion.parquet").stat().st_mtime_ns
     capsys.readouterr()
     assert command(*words) == 0
-    assert "finished already" in capsys.readouterr().out
-    assert (directory / "rows.parquet").stat().st_mtime_ns == before
-    assert command("train", *TINY, "overwrite=true", "data.augment=none") == 0
-    summary = json.loads((directory / "summary.json").read_text())
-    summary["checkpoint"]["sha256"] = "of an earlier training"
-    (directory / "summary.json").write_text(json.dumps(summary))
+    assert "already finished" in capsys.readouterr().out
+    assert (directory / "deletion.parquet").stat().st_mtime_ns == before
+    # A training with a limit of its own does not become the classifier of limited evaluations.
+    assert command("train", *TINY, "data.limit=10") == 0
     assert command(*words) == 0
-    assert (directory / "rows.parquet").stat().st_mtime_ns > before
+    assert "already finished" in capsys.readouterr().out
+    (limited,) = Path("outputs/train/shapes/basic_cnn").glob("*limit-10*")
+    assert command(*words, f"ckpt={limited}") == 0
+    assert len(list(Path(EVALUATED).glob("positive/*limit-10*"))) == 2
+    assert (directory / "deletion.parquet").stat().st_mtime_ns == before
+
+
+def test_the_accuracy_is_that_of_the_intact_images(command: Command) -> None:
+    found = set()
+    for settings in (["evaluator.modes=[insertion]"], ["evaluator.modes=[insertion,deletion]"],
+                     ["evaluator.fractions=[0.3,0.9]"], []):  # fmt: skip
+        assert command("evaluate", "method=negative", *settings, *TINY) == 0
+        (directory,) = Path(EVALUATED).glob("negative/*")
+        found.add(json.loads((directory / "summary.json").read_text())["accuracy"]["value"])
+    training = trained_on_all()
+    tested = json.loads((training / "summary.json").read_text())["test"]["accuracy"]
+    assert [round(value, 6) for value in found] == [round(tested, 6)]
+    # One directory, since the maps are the same; an entry and a file for each evaluator's settings.
+    assert len(list(directory.glob("*.parquet"))) == 4
+
+
+def test_the_checkpoint_says_which_model_it_is(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = trained_on_all()
+    assert command("evaluate", "model=resnet18", f"ckpt={training}", *TINY) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "`model.name` is 'basic_cnn', but got 'resnet18'" in line
+    assert not Path("outputs/evaluate/shapes/resnet18").exists()
+
+
+def test_kept_maps_serve_a_second_evaluator(command: Command) -> None:
+    words = ("evaluate", "method=smoothgrad", "method.samples=3", "view=all", "maps=keep", *TINY)
+    assert command(*words) == 0
+    (directory,) = Path(EVALUATED).glob("smoothgrad-all/*")
+    assert len(list((directory / "maps").iterdir())) == 1
+    assert command(*words, "evaluator.protocol=standard") == 0
+    entries = json.loads((directory / "summary.json").read_text())["evaluators"]
+    assert entries["deletion"]["cost"]["maps_backwards"] == 30  # 3 samples, 10 classes
+    assert entries["deletion+protocol-standard"]["cost"]["maps_backwards"] == 0
+    assert entries["deletion+protocol-standard"]["cost"]["maps_forwards"] == 0
+    training = trained_on_all()
+    without = [word for word in words if word != "maps=keep"]
+    words = (*without, "evaluator.protocol=standard", f"ckpt={training}", "output_root=fresh")
+    assert command(*words) == 0
+    (again,) = Path("fresh").glob("evaluate/*/*/*/*/deletion*.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(again), pd.read_parquet(directory / again.name))
 
 
 def test_a_killed_evaluation_goes_on_with_the_screen_that_it_had(
@@ -117,20 +171,20 @@ def test_a_killed_evaluation_goes_on_with_the_screen_that_it_had(
 ) -> None:
     words = ("evaluate", "method=active", "evaluator.batch_size=8", "engine.screen=bf16",
              "engine.calibration=64", *TINY)  # fmt: skip
-    write = Parts.write
+    write = Shards.write
 
-    def killed(self: Parts, number: int, *rest: Any) -> None:
+    def killed(self: Shards, number: int, *rest: Any) -> None:
         if number == 2:
             raise KeyboardInterrupt
         write(self, number, *rest)
 
-    monkeypatch.setattr(Parts, "write", killed)
+    monkeypatch.setattr(Shards, "write", killed)
     assert command(*words) == 130
-    (part,) = Path(EVALUATED).glob("active/*/parts/00000008-*.parquet")
-    directory = part.parents[1]
-    before = Parts(directory, 24, 8).meta(1)["engine"]["screen"]
+    (part,) = Path(EVALUATED).glob("active/*/shards/maps/00000008-*.parquet")
+    directory = part.parents[2]
+    before = Shards(directory / "shards" / "maps", 24, 8).meta(1)["engine"]["screen"]
     assert before["calibrated"]
-    monkeypatch.setattr(Parts, "write", write)
+    monkeypatch.setattr(Shards, "write", write)
     monkeypatch.setattr(Screen, "_both", None)  # a screen that calibrated anew would call it
     assert command(*words) == 0
     after = json.loads((directory / "summary.json").read_text())["engine"]["screen"]
@@ -142,8 +196,8 @@ def test_the_train_split_and_any_pair_can_be_measured(command: Command) -> None:
     assert command("evaluate", "method=active", "evaluator.split=train", "data.limit=10",
                    "evaluator.fills=[blur,shift-0.2]", "evaluator.modes=[deletion,insertion]",
                    "evaluator.protocol=standard", *TINY) == 0  # fmt: skip
-    (directory,) = Path(EVALUATED).glob("active/*fills-blur*")
-    rows = rows_of(directory)
+    (table,) = Path(EVALUATED).glob("active/*split-train*/deletion*.parquet")
+    rows = pd.read_parquet(table)
     assert set(rows["fill"]) == {"blur", "shift-0.2"}
     assert set(rows["mode"]) == {"deletion", "insertion"}
     assert rows["fraction"].max() == 1
@@ -166,7 +220,7 @@ def test_completeness_is_reported_per_image(
     summary = json.loads((directory / "summary.json").read_text())["completeness"]
     assert summary["max_error"] == pytest.approx((table["total"] - table["change"]).abs().max())
     assert 0 < summary["mean_error"] < summary["mean_change"]
-    assert "completeness: attributions miss their sum by" in capsys.readouterr().out
+    assert "completeness error: mean" in capsys.readouterr().out
 
 
 def test_without_a_trained_classifier_the_error_says_what_trains_it(
@@ -189,7 +243,7 @@ def test_views_that_a_source_cannot_give_are_refused(
 
 
 def test_a_checkpoint_is_named_by_its_file_or_by_its_training(command: Command) -> None:
-    (training,) = Path("outputs/train/shapes/basic_cnn").iterdir()
+    training = trained_on_all()
     last = training / "checkpoints" / "last.ckpt"
     tables = []
     for named, root in ((training, "one"), (last, "two")):
@@ -201,7 +255,7 @@ def test_a_checkpoint_is_named_by_its_file_or_by_its_training(command: Command) 
 
 def test_explain_draws_one_right_image_of_each_class(command: Command) -> None:
     assert command("explain", *TINY) == 0
-    directory = only_run("outputs/explain/shapes/basic_cnn/paper")
+    directory = only_run("outputs/explain/shapes/basic_cnn/all")
     table = pd.read_csv(directory / "explanations.csv")
     assert (table["label"] == table["predicted"]).all()
     assert table["label"].is_unique
@@ -220,7 +274,7 @@ def test_explain_takes_a_persons_own_files_and_another_target(
         (image.convert("L") if name == "grey.png" else image).save(tmp_path / name)
     files = f"images=[{tmp_path}/grey.png,{tmp_path}/colour.jpg]"
     assert command("explain", files, "target=star", *TINY) == 0
-    (directory,) = Path("outputs/explain/shapes/basic_cnn/paper").glob("*+images-*")
+    (directory,) = Path("outputs/explain/shapes/basic_cnn/all").glob("*+images-*")
     table = pd.read_csv(directory / "explanations.csv")
     assert table["explained"].tolist() == ["star", "star"]
     capsys.readouterr()

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import saliency_lab.models.basic_cnn  # noqa: F401  (registers basic_cnn with timm)
 from saliency_lab.config.location import config_directory
-from saliency_lab.reproductions.llorente2023.results import Column, write_reproduction
+from saliency_lab.reproductions.llorente2023.results import Column, Place, write_reproduction
 from saliency_lab.reproductions.llorente2023.workload import WORKLOADS
 from saliency_lab.reproductions.published import published
 
@@ -61,7 +61,7 @@ def test_a_column_is_trained_measured_on_both_splits_compared_and_resumed(
     assert record["evaluations"]["train-split"]["images"] == 40
     again = command(*words)
     assert again.code == 0
-    assert again.err.count("finished already") == 4
+    assert again.err.count("already finished") == 4
     assert list(Path("outputs/explain/cifar10/basic_cnn").rglob("grid.png"))
     # A second seed is not there: nothing is run for it, and the page is made of the first.
     shown = command(*words, "seeds=[42,7]", "run=false")
@@ -96,35 +96,37 @@ def test_failing_jobs_are_listed_and_the_others_run(
     assert done.err.count("data.root") >= 1
 
 
-def write_run(directory: Path, seed: int, areas: dict[str, list[float]]) -> Path:
+def write_run(directory: Path, seed: int, areas: dict[str, list[float]]) -> Place:
     """An evaluation of two views with these areas per image."""
     directory.mkdir(parents=True)
     frames = [
-        pd.DataFrame({"sample_id": range(len(values)), "view": view, "mode": "deletion",
-                      "fill": "black", "allegiance": values})
+        pd.DataFrame({"sample_id": range(len(values)), "method": "gradient", "view": view,
+                      "mode": "deletion", "fill": "black", "allegiance": values})
         for view, values in areas.items()
     ]  # fmt: skip
-    pd.concat(frames).to_parquet(directory / "areas.parquet")
+    (directory / "scores").mkdir()
+    pd.concat(frames).to_parquet(directory / "scores" / "deletion.parquet")
     curve = pd.DataFrame({"method": "gradient", "view": "active", "mode": "deletion",
                           "fill": "black", "fraction": [0.0, 0.9], "allegiance": [1.0, 0.1],
                           "low": [1.0, 0.0], "high": [1.0, 0.2],
                           "deleted": [0.0, 0.52]})  # fmt: skip
-    curve.to_csv(directory / "curves.csv", index=False)
+    curve.to_csv(directory / "deletion-curves.csv", index=False)
     rows = [
-        {"view": view, "mode": "deletion", "fill": "black", "score": "allegiance",
-         "area": float(np.mean(values))}
+        {"method": "gradient", "view": view, "condition": {"mode": "deletion", "fill": "black"},
+         "score": "allegiance", "value": float(np.mean(values))}
         for view, values in areas.items()
     ]  # fmt: skip
     summary = {
         "task": "evaluate", "status": "finished", "data": {"name": "cifar10", "images": 3},
-        "model": {"name": "basic_cnn"}, "seed": seed, "protocol": "paper", "areas": rows,
-        "comparisons": [], "seconds": 1.0,
+        "model": {"name": "basic_cnn"}, "seed": seed, "seconds": 1.0,
+        "evaluators": {"deletion": {"name": "deletion", "facts": {"protocol": "threshold"},
+                                    "means": rows, "comparisons": []}},
     }  # fmt: skip
     (directory / "summary.json").write_text(json.dumps(summary))
     environment = {"cpu": "a processor", "gpu": [], "cores": 2, "threads": 1, "python": "3.11",
                    "commit": None, "versions": {"torch": "2"}}  # fmt: skip
     (directory / "environment.json").write_text(json.dumps(environment))
-    return directory
+    return Place(directory, "deletion")
 
 
 def test_seeds_are_combined_and_their_agreement_on_the_order_is_counted(tmp_path: Path) -> None:
@@ -155,7 +157,8 @@ def test_each_training_tells_where_it_ran(tmp_path: Path) -> None:
     runs = {("test", 1): write_run(tmp_path / "test", 1, areas)}
     for seed in (1, 2):
         directory = tmp_path / f"train-{seed}"
-        runs["train", seed] = write_run(directory, seed, areas)
+        write_run(directory, seed, areas)
+        runs["train", seed] = Place(directory)
         environment = json.loads((directory / "environment.json").read_text())
         told = json.dumps(environment | {"threads": 10 + seed})
         (directory / "environment.json").write_text(told)
@@ -218,7 +221,7 @@ def test_the_arithmetic_of_a_column_is_that_of_its_network(name: str) -> None:
 
 
 def test_every_experiment_of_the_paper_has_its_workload() -> None:
-    folder = config_directory() / "experiment" / "paper"
+    folder = config_directory() / "experiment" / "llorente2023"
     assert set(WORKLOADS) == {path.stem for path in folder.glob("*.yaml")}
     # 50 epochs of three passes, 73 passes of both splits, by hand.
     assert WORKLOADS["cifar10_resnet18"].tflop == pytest.approx(0.074 * (7500 + 4380))

@@ -89,7 +89,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("WANDB_MODE", raising=False)
         for words in (
             ("train", *TINY),
-            ("evaluate", "method=paper", *TINY),
+            ("evaluate", "method=five_views", *TINY),
             ("evaluate", "method=active", "logger.tags=[mine]", *TINY),
             ("report", "wandb=true", "logger.mode=offline"),
         ):
@@ -136,7 +136,8 @@ def test_runs_are_grouped_typed_tagged_and_configured_flat(
     assert active.config["view.names"] == ["active"]
     directory = directory_of(outputs, "evaluate/shapes/basic_cnn/active")
     stored = yaml.safe_load((directory / "config.yaml").read_text())
-    assert active.config["evaluator.protocol"] == stored["evaluator"]["protocol"]
+    assert active.config["evaluator.deletion.protocol"] == "threshold"
+    assert stored["evaluator"]["deletion"]["protocol"] == "threshold"
 
 
 def test_training_has_its_curves_on_an_epoch_axis(outputs: Path, training: Recorded) -> None:
@@ -163,36 +164,40 @@ def test_curves_lie_on_the_fraction_axis(
 ) -> None:
     recorded = request.getfixturevalue(method)
     directory = directory_of(outputs, f"evaluate/shapes/basic_cnn/{method}")
-    curves = pd.read_csv(directory / "curves.csv", keep_default_na=False)
+    curves = pd.read_csv(directory / "deletion-curves.csv", keep_default_na=False)
     for (view, mode, fill), curve in curves.groupby(["view", "mode", "fill"]):
         for score in ("allegiance", "probability", "logit"):
             # A run of one map leaves the view out, so that a sweep's runs share a panel.
-            name = f"{mode}/{fill}/{score}" + (f"/{view}" if method == "paper" else "")
+            name = f"curves/deletion/{mode}/{fill}/{score}" + (
+                f"/{view}" if method == "paper" else ""
+            )
             assert recorded.axis[name] == "fraction"
             np.testing.assert_allclose(
                 recorded.curve("fraction", name), curve[["fraction", score]], rtol=1e-6
             )
             assert name not in recorded.summary
     summary = json.loads((directory / "summary.json").read_text())
-    for row in summary["areas"]:
-        name = f"area/{row['mode']}/{row['fill']}/{row['score']}"
-        name += f"/{row['view']}" if method == "paper" else ""
-        assert recorded.summary[name] == pytest.approx(row["area"])
+    means = summary["evaluators"]["deletion"]["means"]
+    assert len(means) == (6 if method == "paper" else 1) * 4
+    for mean in means:
+        name = "/".join(("deletion", *mean["condition"].values(), mean["score"]))
+        name += f"/{mean['view']}" if method == "paper" else ""
+        assert recorded.summary[name] == pytest.approx(mean["value"])
 
 
 def test_one_chart_has_all_maps(outputs: Path, paper: Recorded) -> None:
-    lines = paper.table("charts/deletion/black_table")
+    lines = paper.table("charts/deletion/deletion/black_table")
     assert lines["lineKey"].unique().tolist() == ["original", "positive", "active"]
-    assert set(paper.table("charts/deletion/white_table")["lineKey"]) == {
+    assert set(paper.table("charts/deletion/deletion/white_table")["lineKey"]) == {
         "original", "negative", "inactive",
     }  # fmt: skip
     curves = pd.read_csv(
-        directory_of(outputs, "evaluate/shapes/basic_cnn/paper") / "curves.csv"
+        directory_of(outputs, "evaluate/shapes/basic_cnn/paper") / "deletion-curves.csv"
     ).query("view == 'active' and fill == 'black'")
     shown = lines[lines["lineKey"] == "active"]
     np.testing.assert_allclose(shown["lineVal"], curves["allegiance"])
     charts = json.dumps(paper.of("config"))
-    assert "charts/deletion/black" in charts
+    assert "charts/deletion/deletion/black" in charts
     assert "wandb/lineseries/v0" in charts
 
 
@@ -200,14 +205,14 @@ def test_the_examples_have_image_maps_and_their_own_areas(
     outputs: Path, paper: Recorded, active: Recorded
 ) -> None:
     directory = directory_of(outputs, "evaluate/shapes/basic_cnn/paper")
-    areas = pd.read_parquet(directory / "areas.parquet")
+    areas = pd.read_parquet(directory / "scores" / "deletion.parquet")
     rows = paper.table("examples")
     assert len(rows) == 24 * 5
     assert list(rows)[:8] == list(active.table("examples"))[:8]
     keys = ["sample_id", "view"]
     for fill in ("black", "white"):
         own = areas[areas["fill"] == fill].astype({"view": str}).set_index(keys)["allegiance"]
-        shown = rows.set_index(keys)[f"area deletion {fill}"].astype(float)
+        shown = rows.set_index(keys)[f"deletion deletion {fill}"].astype(float)
         pd.testing.assert_series_equal(
             shown.dropna().sort_index(), own.sort_index(), check_names=False, check_dtype=False
         )
@@ -231,9 +236,9 @@ def test_artifacts_name_what_they_were_made_from(
     checkpoint = training.artifacts["checkpoint"]
     rows = active.artifacts["rows"]
     assert training.files_of("checkpoint") == {"checkpoints/last.ckpt"}
-    assert {"rows.parquet", "areas.parquet", "curves.csv", "examples.npz"} == active.files_of(
-        "rows"
-    )
+    assert active.files_of("rows") == {
+        "deletion.parquet", "scores/deletion.parquet", "deletion-curves.csv", "examples.npz",
+    }  # fmt: skip
     alias = next(alias for alias in checkpoint["aliases"] if alias != "latest")
     assert active.metadata("rows")["checkpoint_artifact"] == f"{checkpoint['name']}:{alias}"
     assert active.metadata("rows")["checkpoint_sha256"] == training.metadata("checkpoint")["sha256"]
@@ -241,7 +246,7 @@ def test_artifacts_name_what_they_were_made_from(
     report = Recorded(outputs / "report")
     assert rows["name"] in report.metadata("report")["rows"]
     assert len(report.metadata("report")["rows"]) == 2
-    assert {"index.html", "tables/areas.csv"} <= report.files_of("report")
+    assert {"index.html", "tables/scores.csv"} <= report.files_of("report")
     assert report.run["job_type"] == "report"
     lines = report.table("charts/shapes-basic-cnn/deletion/black_table")
     assert {"original", "positive"} < set(lines["lineKey"])
@@ -270,15 +275,22 @@ def test_examples_are_a_sample_with_small_pictures(tmp_path: Path) -> None:
         ids=np.array(ids), labels=np.zeros(count, int), predictions=np.ones(count, int),
         images=rng.integers(0, 255, (count, 1, size, size), dtype=np.uint8),
         **{"map:gradient/active": rng.random((count, size, size)).astype(np.float16),
-           "levels:gradient/active": np.zeros((count, size, size), np.uint8)},
+           "deletion|levels:active": np.zeros((count, size, size), np.uint8)},
     )  # fmt: skip
     frame = pd.DataFrame({"sample_id": ids, "method": "gradient", "view": "active"})
     frame = frame.assign(mode="deletion", fill="black", allegiance=np.arange(count) / count)
-    frame.to_parquet(tmp_path / "areas.parquet")
-    table = example_table(tmp_path, ["cat", "dog"], 50)
+    (tmp_path / "scores").mkdir()
+    frame.to_parquet(tmp_path / "scores" / "deletion.parquet")
+    frame[["sample_id", "method", "view"]].assign(size=7.5).to_parquet(tmp_path / "extent.parquet")
+    evaluators = {
+        "deletion": {"scores": [{"name": "allegiance"}], "conditions": ["mode", "fill"]},
+        "extent": {"scores": [{"name": "size"}], "conditions": []},
+    }
+    table = example_table(tmp_path, {"evaluators": evaluators}, ["cat", "dog"], 50)
     assert len(table.data) == 50
     columns = dict(zip(table.columns, table.data[7], strict=True))
-    assert columns["area deletion black"] == pytest.approx(7 / 60)
+    assert columns["deletion deletion black"] == pytest.approx(7 / 60)
+    assert columns["extent"] == 7.5
     assert (columns["label"], columns["prediction"], columns["right"]) == ("cat", "dog", False)
     assert columns["image"].image.size == columns["map"].image.size == (100, 100)
 
@@ -359,8 +371,8 @@ def test_the_comparison_view_shows_the_groups_runs(
         return
     assert address is not None
     assert address.startswith("https://wandb.example/me/lab/reports/")
-    for wanted in ("shapes/basic_cnn", "evaluate", "charts/deletion/white_table",
-                   "wandb/lineseries/v0", "area/deletion/black/allegiance/active"):  # fmt: skip
+    for wanted in ("shapes/basic_cnn", "evaluate", "charts/deletion/deletion/white_table",
+                   "wandb/lineseries/v0", "deletion/deletion/black/allegiance/active"):  # fmt: skip
         assert wanted in sent["spec"], wanted
 
 

@@ -1,4 +1,4 @@
-"""How far attributions are from summing to the change of the logit that they explain."""
+"""How far attributions are from summing to the logit, or the change of it, that they explain."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ class BaselineField(ClassField, Protocol):
     """A class field that may claim completeness with respect to a baseline."""
 
     baseline_logits: Tensor | None
-    """Logits at the baseline (their mean where there are several), shape (B, K), detached; None
-    where nothing is claimed."""
+    """Logits at the baseline (their mean where there are several), shape (B, K), detached; 0 for
+    relevances, which are to sum to the logit itself (LRP's conservation); None where nothing is
+    claimed."""
 
 
 def completeness_error(field: BaselineField, classes: Tensor) -> Tensor:
     """abs(sum of attributions − (S_c(image) − S_c(baseline))) per image.
 
     The axiom is Sundararajan et al. 2017, proposition 1 (integrated gradients), and Shrikumar et
-    al. 2017, equation 1 (DeepLIFT).
+    al. 2017, equation 1 (DeepLIFT); with a baseline logit of 0 it is the conservation of Bach et
+    al. 2015, equation 2 (LRP).
 
     Args:
-        field: from `integrated_gradients`, `gradient_shap` or `deeplift`.
+        field: from `integrated_gradients`, `gradient_shap`, `deeplift`, `lrp` or `attn_lrp`.
         classes: int64, shape (B,).
 
     Returns:
@@ -41,7 +43,7 @@ def completeness_error(field: BaselineField, classes: Tensor) -> Tensor:
 
 
 def explained_change(field: ClassField, classes: Tensor) -> Tensor | None:
-    """S_c(image) − S_c(baseline), what a complete field sums to, shape (B,); None if unclaimed."""
+    """What a complete field sums to, S_c(image) − S_c(baseline), shape (B,); None if unclaimed."""
     baseline: Tensor | None = getattr(field, "baseline_logits", None)
     if baseline is None:
         return None

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from saliency_lab.attribution.core.propagation import Weighted
 from saliency_lab.errors import UserError
 from saliency_lab.frozen import checked_logits, frozen, placed_images
 
@@ -41,6 +42,10 @@ class GraphField:
         references: shape (B, C, H, W); appended to the batch, for rules that compare the two
             halves. The field is then of the first half.
         factor: from the images and the references to what the gradient is multiplied with.
+        conserves: the attributions are to sum to the logit itself, that is to its difference from
+            a baseline with the logits 0.
+        relevance: rules pass on relevance rather than slopes: a backward starts with the logit
+            instead of 1.
 
     Raises:
         UserError: rules are given and the model computes with autograd functions of its own, into
@@ -54,6 +59,9 @@ class GraphField:
         rules: AbstractContextManager[object] | None = None,
         references: Tensor | None = None,
         factor: Callable[[Tensor, Tensor | None], Tensor] | None = None,
+        *,
+        conserves: bool = False,
+        relevance: bool = False,
     ) -> None:
         self._count = len(images)
         batch = images if references is None else torch.cat([images, references])
@@ -67,7 +75,10 @@ class GraphField:
         self._place = (images.device, images.dtype)
         self._factor = None if factor is None else factor(images, references).detach()
         self.logits = self._scores.detach().to(images.device)
-        self.baseline_logits: Tensor | None = None
+        if relevance:
+            with recording(model):
+                self._scores = Weighted.apply(self._scores, *[self._scores.detach()] * 2)
+        self.baseline_logits: Tensor | None = torch.zeros_like(self.logits) if conserves else None
         if references is not None:
             self.baseline_logits = logits[self._count :].detach().to(images.device)
 

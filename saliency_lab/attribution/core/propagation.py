@@ -40,6 +40,11 @@ ELEMENTWISE = frozenset({
     "relu", "gelu", "silu", "hardswish", "hardsigmoid", "mish", "elu", "selu", "celu",
     "leaky_relu", "prelu", "relu6", "hardtanh", "softplus", "tanh", "sigmoid", "clamp",
 })
+# Those of them with f(0) = 0.
+THROUGH_ZERO = (
+    "gelu", "silu", "hardswish", "mish", "tanh", "elu", "selu",
+    "leaky_relu", "prelu", "relu6", "hardtanh",
+)
 # fmt: on
 
 
@@ -57,6 +62,23 @@ class Weighted(torch.autograd.Function):
         return arriving[0] * multiplier, None, None
 
 
+def plain(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The rule of an operation whose gradient is the right way back."""
+    return func(*args, **kwargs)
+
+
+def proportional(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Relevance passes unchanged, that is with the slope f(x)/x; for functions with f(0) = 0."""
+    x = args[0].detach()
+    value = func(x, *args[1:], **kwargs)
+    near_zero = x.abs() < 1e-6
+    slope = value / torch.where(near_zero, torch.ones_like(x), x)
+    if near_zero.any():
+        small = torch.full_like(x, 1e-6)
+        slope = torch.where(near_zero, func(small, *args[1:], **kwargs) / small, slope)
+    return Weighted.apply(args[0], value, slope)
+
+
 class PropagationRules(TorchFunctionMode):
     """Rules by operation, for a forward pass inside a `with` block.
 
@@ -66,15 +88,21 @@ class PropagationRules(TorchFunctionMode):
     Args:
         method: the method's name, for the refusal.
         rules: from an operation's name to its rule.
+        linear: what needs no rule; None where everything else passes its gradient.
 
     Raises:
         UserError: inside the block, at an operation on the input that has no rule and is not
             linear.
     """
 
-    def __init__(self, method: str, rules: Mapping[str, Rule]) -> None:
+    def __init__(
+        self,
+        method: str,
+        rules: Mapping[str, Rule],
+        linear: frozenset[str] | None = LINEAR | PRODUCTS | QUOTIENTS,
+    ) -> None:
         super().__init__()
-        self._method, self._rules = method, rules
+        self._method, self._rules, self._unruled = method, rules, linear
 
     def __torch_function__(
         self,
@@ -86,8 +114,10 @@ class PropagationRules(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         operands = [t for t in _tensors([*args, *kwargs.values()]) if t.requires_grad]
-        if name == "batch_norm" and operands and kwargs.get("training"):
-            raise self._refusal("batch_norm with the statistics of the batch")
+        if self._unruled is None:
+            pass
+        elif name == "batch_norm" and operands and kwargs.get("training"):
+            raise no_rule("batch_norm with the statistics of the batch", self._method)
         if operands and (rule := self._rules.get(name.removesuffix("_"))):
             in_place = kwargs.pop("inplace", False) or name.endswith("_")
             result = rule(_out_of_place(name) if name.endswith("_") else func, args, kwargs)
@@ -96,15 +126,17 @@ class PropagationRules(TorchFunctionMode):
         output = func(*args, **kwargs)
         if not operands or not any(t.requires_grad for t in _tensors([output])):
             return output
-        if _linear(name, args, operands):
+        if self._unruled is None or (name in self._unruled and _linear(name, args, operands)):
             return output
-        raise self._refusal(f"{name} of two activations" if name in PRODUCTS else name)
+        raise no_rule(f"{name} of two activations" if name in PRODUCTS else name, self._method)
 
-    def _refusal(self, found: str) -> UserError:
-        return UserError(
-            f"Expected `model` to consist of layers with a rule, but got {found}, "
-            f"for which {self._method} has none."
-        )
+
+def no_rule(found: str, method: str) -> UserError:
+    """The refusal of an operation that a method has no rule for."""
+    return UserError(
+        f"Expected `model` to consist of layers with a rule, but got {found}, "
+        f"for which {method} has none."
+    )
 
 
 def _linear(name: str, args: tuple[Any, ...], operands: list[Tensor]) -> bool:

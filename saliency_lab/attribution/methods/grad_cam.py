@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.core.field import ClassField
 from saliency_lab.attribution.core.graph_field import chosen_scores, leaf, recording
-from saliency_lab.attribution.core.layers import chosen_layer, kept_output
+from saliency_lab.attribution.core.layers import chosen_layer, feature_map, kept_output
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.methods.guided_backprop import guided_backprop
 from saliency_lab.errors import UserError
@@ -35,14 +35,15 @@ def grad_cam(
         images: shape (B, C, H, W), in [0, 1].
         targets: the explained classes, int64, shape (B,).
         layer: dotted name of the layer that gives the A^k; None for the last one with spatial
-            extent (see `layers.chosen_layer`).
+            extent, in a transformer `norm1` of the last block (see `layers.chosen_layer`). Tokens
+            are laid on their grid, channels last are put first.
         generator: not used.
 
     Returns:
         Shape (B, H, W), float32, non-negative; bilinear between the layer's positions.
 
     Raises:
-        UserError: no such layer, or none of the model's layers gives feature maps.
+        UserError: no such layer, or none of the model's layers has positions on the image.
     """
     return _cams(model, images, layer)(targets)[:, 0].float()
 
@@ -91,9 +92,17 @@ def _cams(model: nn.Module, images: Tensor, layer: str | None) -> Callable[[Tens
             (slope,) = torch.autograd.grad(
                 chosen_scores(scores, classes), features, retain_graph=True, materialize_grads=True
             )
-        weights = slope.mean((2, 3), keepdim=True)
-        cam = (weights * features.detach()).sum(1, keepdim=True).relu()
         size = images.shape[2:]
+        slopes = feature_map(model, name, slope, size)
+        if features.dim() == 3 and not slopes.any():
+            raise UserError(
+                f"Expected `layer` to be one whose patches bear on the logits, but behind '{name}' "
+                "only the class token is read; `norm1` of the same block comes before the "
+                "attention."
+            )
+        weights = slopes.mean((2, 3), keepdim=True)
+        activations = feature_map(model, name, features.detach(), size)
+        cam = (weights * activations).sum(1, keepdim=True).relu()
         return F.interpolate(cam, size=size, mode="bilinear", align_corners=False).to(images)
 
     return cams

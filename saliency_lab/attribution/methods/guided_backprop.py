@@ -8,17 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from saliency_lab.attribution.core.field import ClassField
 from saliency_lab.attribution.core.graph_field import GraphField
-from saliency_lab.attribution.core.propagation import ELEMENTWISE
+from saliency_lab.attribution.core.propagation import ELEMENTWISE, PropagationRules, Rule
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.errors import UserError
 
 # Activations that the rules say nothing about. Sigmoids are left out: they are gates.
 OTHER_ACTIVATIONS = (ELEMENTWISE - {"relu", "clamp", "sigmoid", "hardsigmoid"}) | {"threshold"}
-RELU_CALLS = frozenset({"relu", "relu_"})
 
 
 class DeconvReLU(torch.autograd.Function):
@@ -55,11 +53,11 @@ def deconvnet(
 
     Zeiler & Fergus 2014, section 2.1; as a rule for the gradient, Simonyan et al. 2014, section
     4. Max-pooling passes to the place of the maximum (the paper's switches), other layers pass
-    their gradient. Rules live in the recorded graph, so a ReLU module that is used several times
-    or works in place obeys them too.
+    their gradient. Rules live in the recorded graph, so a ReLU that is used several times, works
+    in place or is called as a function (`F.relu`, `clamp(min=0)`) obeys them too.
 
     Args:
-        model: any module from images to logits (B, K) whose activations are all `nn.ReLU`.
+        model: any module from images to logits (B, K) whose activations are all ReLUs.
         images: shape (B, C, H, W), in [0, 1].
         generator: not used.
 
@@ -67,10 +65,9 @@ def deconvnet(
         Signed field; its scale has no unit that means anything.
 
     Raises:
-        UserError: the model has no ReLU modules, calls ReLU as a function, or has activations of
-            other kinds.
+        UserError: the model has no ReLU, or has activations of other kinds.
     """
-    return GraphField(model, images, relu_rule(model, DeconvReLU.apply, "deconvnet"))
+    return GraphField(model, images, relu_rule(DeconvReLU.apply, "deconvnet"))
 
 
 def guided_backprop(
@@ -81,89 +78,54 @@ def guided_backprop(
     Springenberg et al. 2015, section 3.4 and figure 1. Arguments, result and errors as in
     `deconvnet`.
     """
-    return GraphField(model, images, relu_rule(model, GuidedReLU.apply, "guided_backprop"))
+    return GraphField(model, images, relu_rule(GuidedReLU.apply, "guided_backprop"))
 
 
 @contextmanager
-def relu_rule(
-    model: nn.Module, rule: Callable[[Tensor], Tensor], method: str
-) -> Iterator[TorchFunctionMode]:
-    """Every call of an `nn.ReLU` of the model computes `rule` for the length of a `with` block.
-
-    Nothing of the model is replaced: hooks tell which calls come from a module and are removed,
-    and the calls themselves are met in a torch function mode.
+def relu_rule(rule: Callable[[Tensor], Tensor], method: str) -> Iterator[PropagationRules]:
+    """Every ReLU on the way from the input computes `rule` for the length of a `with` block.
 
     Raises:
-        UserError: at a ReLU that is no module's, and on leaving if not all activations are ReLUs.
+        UserError: on leaving, if not all activations on that way are ReLUs, or none is.
     """
-    mode = _ReLUCalls(rule, method)
-    hooks = []
-    for module in model.modules():
-        if isinstance(module, nn.ReLU):
-            hooks.append(module.register_forward_pre_hook(mode.enter_module))
-            hooks.append(module.register_forward_hook(mode.leave_module))
-    try:
-        with mode:
-            yield mode
-        mode.require_only_relu()
-    finally:
-        for hook in hooks:
-            hook.remove()
+    met: set[str] = set()
+
+    def rectified(
+        func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor:
+        met.add("relu")
+        return rule(args[0])
+
+    def clamped(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        if _clamps_to_zero(*args[1:], **kwargs):
+            return rectified(func, args, kwargs)
+        output: Tensor = func(*args, **kwargs)
+        return output
+
+    def noted(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        met.add(func.__name__)
+        output: Tensor = func(*args, **kwargs)
+        return output
+
+    rules: dict[str, Rule] = dict.fromkeys(OTHER_ACTIVATIONS, noted)
+    rules |= {"relu": rectified, "clamp": clamped, "clamp_min": clamped}
+    with PropagationRules(method, rules, linear=None) as mode:
+        yield mode
+    _require_only_relu(met, method)
 
 
-class _ReLUCalls(TorchFunctionMode):
-    """Puts a rule in the place of ReLU, and notes what other activations are called."""
-
-    def __init__(self, rule: Callable[[Tensor], Tensor], method: str) -> None:
-        super().__init__()
-        self._rule, self._method = rule, method
-        self._inside = False
-        self._calls = 0
-        self._others: set[str] = set()
-
-    def enter_module(self, module: nn.Module, inputs: object) -> None:
-        self._inside = True
-
-    def leave_module(self, module: nn.Module, inputs: object, output: object) -> None:
-        self._inside = False
-
-    def require_only_relu(self) -> None:
-        """Nothing, or the refusal of a network that the rule does not cover."""
-        others = ", ".join(sorted(self._others))
-        if not self._calls:
-            raise self._refusal(f"none{f' (its activations are {others})' if others else ''}")
-        if others:
-            raise self._refusal(f"activations of other kinds as well ({others})")
-
-    def _refusal(self, found: str) -> UserError:
-        return UserError(
-            f"Expected `model` to have ReLU modules only, because {self._method} is a rule for "
-            f"them and would elsewhere be the plain gradient, but got {found}."
-        )
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if name.removesuffix("_") in OTHER_ACTIVATIONS:
-            self._others.add(name.removesuffix("_"))
-        rectifies = name in ("clamp", "clamp_", "clamp_min", "clamp_min_") and _clamps_to_zero(
-            *args[1:], **kwargs
-        )
-        if name not in RELU_CALLS and not rectifies:
-            return func(*args, **kwargs)
-        if not self._inside:
-            raise self._refusal(f"a ReLU called as a function ({name})")
-        self._calls += 1
-        x = args[0]
-        y = self._rule(x)
-        # In place as the user's own module would be: others may hold the same tensor.
-        return x.copy_(y) if kwargs.get("inplace") or name == "relu_" else y
+def _require_only_relu(met: set[str], method: str) -> None:
+    """Nothing, or the refusal of a network that the rule does not cover."""
+    others = ", ".join(sorted(met - {"relu"}))
+    if not others and met:
+        return
+    found = f"activations of other kinds as well ({others})"
+    if "relu" not in met:
+        found = f"none{f' (its activations are {others})' if others else ''}"
+    raise UserError(
+        f"Expected `model` to have ReLUs only, because {method} is a rule for them and would "
+        f"elsewhere be the plain gradient, but got {found}."
+    )
 
 
 def _clamps_to_zero(min: Any = None, max: Any = None) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.core.field import ClassField, input_gradients_only
 from saliency_lab.attribution.core.random_streams import SampleGenerator, derived, restarted
+from saliency_lab.attribution.core.sources import source_output
 from saliency_lab.attribution.core.summed_field import StreamedField, Term
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.errors import UserError
@@ -142,4 +143,5 @@ class NoisyFields:
         for sample in range(self._samples):
             normal = draws.normal(*self._images.shape[1:]).to(self._images)
             noisy = self._images + self._scale * normal
-            yield self._base(self._model, noisy, generator=derived(self._streams, sample))
+            streams = derived(self._streams, sample)
+            yield source_output(self._base, self._model, noisy, generator=streams)

@@ -18,7 +18,8 @@ from saliency_lab.evaluation.context import Context, Found
 from saliency_lab.evaluation.deletion.curves import MaskingJob, Mode, masked_scores
 from saliency_lab.evaluation.deletion.removal import Protocol, checked_fractions, deletion_levels
 from saliency_lab.evaluation.rows.statistics import bootstrap_interval
-from saliency_lab.imputation.fills import checked_fill, fill_images
+from saliency_lab.imputation.fills import checked_fill, replacement
+from saliency_lab.imputation.linear import Imputation
 
 # The pairs that the reference reports: maps of what speaks for the class lose it to black, maps
 # of what speaks against darkening to white.
@@ -86,14 +87,14 @@ class Deletion(Evaluator):
 
     def measure(self, context: Context, batch: Batch, maps: Found) -> Iterator[Measured]:
         jobs: dict[tuple[str, str, str], MaskingJob] = {}
-        fills: dict[str, Tensor] = {}
+        fills: dict[str, Tensor | Imputation] = {}
         for view, values in maps.maps.items():
             levels = self._levels(values)
             for mode in self.modes:
                 for fill in self.fills_of(view):
                     if fill not in fills:
                         generator = context.generator(batch.ids, "fill")
-                        fills[fill] = fill_images(batch.image, fill, generator)
+                        fills[fill] = replacement(batch.image, fill, generator)
                     jobs[view, mode, fill] = MaskingJob(levels, fills[fill], mode)
         found = masked_scores(
             context.model.scores,

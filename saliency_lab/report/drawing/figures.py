@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import matplotlib as mpl
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from saliency_lab.report.drawing.fonts import use_fonts_with_all_letters
 from saliency_lab.report.drawing.palette import MAP_COLOURS, order_of, style_of
 
 Key = tuple[str, str]
@@ -153,8 +155,11 @@ def figure_bytes(figure: Figure, kind: str = "png", dpi: int = 150) -> bytes:
     """The figure as a file's bytes ("png" or "pdf"); the same figure gives the same bytes."""
     metadata = {"Software": None} if kind == "png" else {"CreationDate": None, "Producer": None}
     buffer = io.BytesIO()
+    use_fonts_with_all_letters(figure)
     # 42 embeds TrueType, which journals ask for and which keeps text selectable.
-    with mpl.rc_context({"pdf.fonttype": 42}):
+    with mpl.rc_context({"pdf.fonttype": 42}), warnings.catch_warnings():
+        # Said once for all letters where no font has them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
 

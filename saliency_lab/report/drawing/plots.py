@@ -89,15 +89,25 @@ def swatch_svg(style: Style) -> str:
     )
 
 
-def interval_svg(value: float, low: float, high: float, largest: float, colour: str) -> str:
-    """A dot with its interval on a scale from 0 to `largest`, beside a number in a table."""
-    place = [5 + 80 * min(max(v / largest, 0.0), 1.0) for v in (value, low, high)]
+def interval_svg(
+    value: float, low: float, high: float, span: tuple[float, float], colour: str
+) -> str:
+    """A dot with its interval on a scale from `span[0]` to `span[1]`, beside a number in a table."""
+    least, width = span[0], span[1] - span[0]
+    place = [5 + 80 * min(max((v - least) / width, 0.0), 1.0) for v in (value, low, high)]
     return (
         f'<svg class="interval" viewBox="0 0 90 12" aria-hidden="true">'
         f'<path class="rule" d="M5 6H85"/>'
         f'<path d="M{place[1]:.1f} 6H{place[2]:.1f}" stroke="{colour}" stroke-width="3"/>'
         f'<circle cx="{place[0]:.1f}" cy="6" r="3.4" fill="{colour}"/></svg>'
     )
+
+
+def interval_span(ends: Iterable[float]) -> tuple[float, float]:
+    """The scale of intervals that are shown below each other: from 0, unless one lies below it."""
+    known = [0.0, *ends]
+    least, most = min(known), max(known)
+    return (least, most) if most > least else (0.0, 1.0)
 
 
 def _curve(line: Line, scale: Scale) -> str:

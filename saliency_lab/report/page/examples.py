@@ -67,7 +67,7 @@ def chosen_examples(panel: Panel, count: int) -> Examples | None:
     The images that methods disagree about most are always among them; the others are spread
     evenly over what was kept. They come class by class in turn: folders are sorted by class.
     """
-    if "fractions" not in panel.found.facts:
+    if "fractions" not in panel.found.facts or panel.found.conditions != ["mode", "fill"]:
         return None  # nothing is deleted that could be drawn
     shown = {part[0].name for part in panel.parts}
     runs = [run for run in panel.runs if run.example_ids and run.name in shown]

@@ -12,7 +12,13 @@ from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
 from saliency_lab.report.comparing.seeds import SeedGroup
 from saliency_lab.report.drawing.notation import count_text, duration, number, p_text, percent, span
 from saliency_lab.report.drawing.palette import VIEWS, Style, label_of, order_of
-from saliency_lab.report.drawing.plots import Line, chart_svg, interval_svg, swatch_svg
+from saliency_lab.report.drawing.plots import (
+    Line,
+    chart_svg,
+    interval_span,
+    interval_svg,
+    swatch_svg,
+)
 from saliency_lab.report.page.tables import hardware, published_value
 from saliency_lab.report.reading.records import Records, TrainingRun
 from saliency_lab.reproductions.published import title_of
@@ -45,7 +51,7 @@ def panel_section(panel: Panel) -> dict[str, Any]:
         "title": panel.title,
         "facts": _facts(panel),
         "charts": part.charts(panel) if part else [],
-        "figure": f"{part.CURVES}-{panel.slug}" if part else "",
+        "figure": f"{part.CURVES}-{panel.slug}" if hasattr(part, "CURVES") else "",
         "maps": [legend_entry(one) for one in panel.maps],
         "steps": len(values["fractions"]) if values else 0,
         "tables": [_score_section(panel, condition) for condition in panel.conditions],
@@ -70,7 +76,7 @@ def seed_sections(groups: Sequence[SeedGroup]) -> list[dict[str, Any]]:
     sections = []
     for group in groups:
         found = [(place, one) for place, one in group.combined.items() if len(one.by_seed) > 1]
-        largest = max((max(one.high, *one.by_seed.values()) for _, one in found), default=1.0)
+        scale = interval_span(end for _, one in found for end in (one.low, one.high))
         rows = [
             legend_entry(one.map)
             | {
@@ -78,9 +84,7 @@ def seed_sections(groups: Sequence[SeedGroup]) -> list[dict[str, Any]]:
                 "condition": group.panels[0].condition_text(condition),
                 "value": number(one.value),
                 "interval": span(one.low, one.high),
-                "glyph": interval_svg(
-                    one.value, one.low, one.high, largest or 1.0, one.map.style.colour
-                ),
+                "glyph": interval_svg(one.value, one.low, one.high, scale, one.map.style.colour),
                 "lowest": number(min(one.by_seed.values())),
                 "highest": number(max(one.by_seed.values())),
                 "seeds": len(one.by_seed),
@@ -197,7 +201,7 @@ def _within(source: str, label: str) -> str:
 
 def _score_section(panel: Panel, condition: Condition) -> dict[str, Any]:
     means = {one.key: panel.main_mean(one.key, condition) for one in panel.maps}
-    largest = max((mean.high for mean in means.values() if mean), default=1.0) or 1.0
+    scale = interval_span(end for mean in means.values() if mean for end in (mean.low, mean.high))
     others = [score.name for score in panel.found.scores if score.name != panel.main]
     if panel.published:
         # Published areas are of prediction agreement; the files have every score.
@@ -214,7 +218,7 @@ def _score_section(panel: Panel, condition: Condition) -> dict[str, Any]:
             | {
                 "value": number(mean.value),
                 "interval": span(mean.low, mean.high),
-                "glyph": interval_svg(mean.value, mean.low, mean.high, largest, one.style.colour),
+                "glyph": interval_svg(mean.value, mean.low, mean.high, scale, one.style.colour),
                 "published": f"{published:.2f}" if published is not None else "",
                 "others": [number(other.value if other else None) for other in further],
                 **_difference(panel, one, condition),
@@ -264,8 +268,9 @@ _APART = 0.1
 def _sparse(panel: Panel) -> str:
     """A sentence where maps let the same protocol delete different shares of the pixels."""
     ends: dict[str, float] = {}
-    for (key, _, score), mean in panel.mean_of.items():
-        if score == "deleted":
+    for (key, condition, score), mean in panel.mean_of.items():
+        # Insertion puts pixels back: what it has replaced at its end is what deletion spared.
+        if score == "deleted" and condition[:1] == ("deletion",):
             ends[key] = min(ends.get(key, mean.value), mean.value)
     if not ends or max(ends.values()) - min(ends.values()) <= _APART:
         return ""
@@ -273,8 +278,8 @@ def _sparse(panel: Panel) -> str:
     least = min(ends, key=lambda key: ends[key])
     return (
         f"Maps deleted different shares of the pixels by the last fraction, from "
-        f"{ends[least]:.0%} ({labels[least]}) to {max(ends.values()):.0%}: where a map is 0 the "
-        "protocol deletes nothing, so areas of sparse maps are of fewer pixels."
+        f"{percent(ends[least])} ({labels[least]}) to {percent(max(ends.values()))}: where a map "
+        "is 0 the protocol deletes nothing, so areas of sparse maps are of fewer pixels."
     )
 
 

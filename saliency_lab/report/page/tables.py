@@ -199,7 +199,7 @@ def _disagreements(panel: Panel) -> Iterator[pd.DataFrame]:
         if others:
             # A score of yes and no has many ties, which the next score breaks.
             ties = part.pivot_table(index="sample_id", columns="key", values=others[0])
-            ranked = values + 1e-3 * ties.reindex(columns=values.columns)
+            ranked = values + 1e-3 * ties.reindex_like(values).fillna(0.0)
         found = pd.DataFrame(
             {
                 "panel": panel.title,

@@ -177,7 +177,7 @@ def _chosen(found: Sequence[Path], outputs: Path, runs: Sequence[str]) -> list[P
 
 
 def _no_such_run(run: str, outputs: Path, names: Mapping[str, Path]) -> UserError:
-    close = difflib.get_close_matches(run, list(names), n=3, cutoff=0.4) or sorted(names)[:3]
+    close = difflib.get_close_matches(run, list(names), n=3, cutoff=0.4) or sorted(names)[:1]
     return UserError(
         f"Expected `runs` to name runs or patterns of runs below '{outputs}', but '{run}' is none "
         f"of its {len(names)}; for example {', '.join(close)}"
@@ -221,8 +221,12 @@ def _read_evaluation(path: Path, name: str, raw: Mapping[str, Any], records: Rec
     summary = EvaluationSummary.model_validate(raw)
     config = _config(path)
     for label in summary.running:
+        # The evaluators that were there before are whole, whatever became of the new one.
+        known = _unfinished(path, name)
         reason = f"{label} is not finished; the same command resumes it"
-        records.problems.append(Problem(name, "unfinished", reason))
+        if known.state == "failed":
+            reason = f"{label}: {known.reason}"
+        records.problems.append(Problem(name, known.state, reason))
     for label in summary.evaluators:
         records.evaluations.append(
             EvaluationRun(

@@ -38,3 +38,5 @@ def test_means_per_segment():
     labels = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 2, 2]])
     means = segment_means(image, labels)
     assert means[0].tolist() == [[2.5, 2.5, 4.5, 4.5], [2.5, 2.5, 4.5, 4.5], [9.5] * 4]
+    coloured = segment_means(torch.cat([image, -image, 0 * image]), labels)
+    assert torch.equal(coloured, torch.cat([means, -means, 0 * means]))

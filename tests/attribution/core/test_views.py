@@ -63,6 +63,10 @@ def reference(attributions: Tensor, targets: list[int], name: str, channels: str
     return out
 
 
+def test_the_views_and_their_order() -> None:
+    assert VIEWS == ("original", "positive", "negative", "active", "inactive")
+
+
 @pytest.mark.parametrize("channels", ["max", "sum", "l2"])
 @pytest.mark.parametrize("classes", [1, 2, 3, 7])
 @pytest.mark.parametrize("depth", [1, 3])
@@ -160,6 +164,16 @@ def test_competitors_are_the_top_scoring_other_classes() -> None:
     field = GivenField(torch.randn(5, 2, 1, 2, 2), logits)
     views(field, torch.tensor([0, 4]), ["active"], competitors=2)
     assert field.asked == [[0, 4], [2, 1], [3, 3]]
+
+
+@pytest.mark.parametrize("classes", [5, 17, 40, 1000])
+def test_of_tied_competitors_the_lower_classes_are_taken(classes: int) -> None:
+    """Also where there are so many that an unstable sort would shuffle them."""
+    logits = torch.zeros(3, classes)
+    logits[2, classes - 1] = 1.0
+    field = GivenField(torch.randn(classes, 3, 1, 1, 1), logits)
+    views(field, torch.tensor([0, 2, 1]), ["inactive"], competitors=3)
+    assert field.asked == [[0, 2, 1], [1, 0, classes - 1], [2, 1, 0], [3, 3, 2]]
 
 
 @pytest.mark.parametrize("competitors", [4, 5, 100])

@@ -12,6 +12,7 @@ from saliency_lab.attribution.core.layers import chosen_layer, output_shapes
 from saliency_lab.attribution.methods.grad_cam import grad_cam, guided_grad_cam
 from saliency_lab.attribution.methods.guided_backprop import guided_backprop
 from saliency_lab.errors import UserError
+from saliency_lab.models.network import network
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -72,29 +73,62 @@ def test_layer_is_found(name, side, layer, extent):
     assert dict(output_shapes(model, images))[layer][2:] == extent
 
 
+def test_a_reused_module_counts_at_its_last_place(residual_net, images, classes):
+    """One ReLU runs three times, and its last output is the last one before the mean."""
+    assert [name for name, _ in output_shapes(residual_net, images)] == [
+        "first",
+        "second",
+        "relu",
+        "third",
+    ]
+    assert chosen_layer(residual_net, images, None) == "relu"
+    head = residual_net.third.weight
+    x = residual_net.first(images).relu()
+    x = (residual_net.second(x) + x).relu()
+    last = (residual_net.second(x) + 0.5 * x).relu()
+    # The mean slope of a mean over 64 positions is w / 64.
+    cam = (head[classes][:, :, None, None] / 64 * last).sum(1).relu()
+    found = grad_cam(residual_net, images, classes)
+    assert torch.allclose(found, cam.detach().float())
+    assert found.max() > 0
+
+
 def test_layers_that_cannot_be(relu_net, images, classes):
     with pytest.raises(UserError, match=r"Expected `layer` to be one of 0, 1, 2, 3, 4, 5, but"):
         grad_cam(relu_net, images, classes, layer="layer9")
     with pytest.raises(UserError, match=r"with a feature map .* but got '7' with \(1, 8\)"):
         grad_cam(relu_net, images, classes, layer="7")
     torch.set_default_dtype(torch.float32)
-    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, num_classes=4)
     with pytest.raises(UserError, match=r"Expected `layer` to be given") as caught:
-        grad_cam(vit, torch.rand(1, 3, 32, 32), torch.tensor([1]))
+        grad_cam(nn.Sequential(nn.Flatten(2), nn.AdaptiveAvgPool1d(4)), images.float(), classes)
     assert "\n" not in str(caught.value)
     flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
     with pytest.raises(UserError, match=r"but is none"):
         grad_cam(flat, images.float(), classes)
 
 
-def test_channels_last_outputs_are_no_feature_maps():
+def test_only_layers_with_features_are_offered():
+    images, targets = torch.rand(1, 3, 32, 32), torch.tensor([0])
+    model = network("vit_tiny_patch16_224", 5, image_size=(32, 32), normalize="own")
+    # Deep inside, because nothing further out gives one: not the normalisation, as it once was.
+    with pytest.raises(UserError, match=r"one of backbone\.patch_embed\.proj, but got 'layer9'"):
+        grad_cam(model, images, targets, layer="layer9")
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 5))
+    with pytest.raises(UserError, match=r"none: no layer gives feature maps"):
+        grad_cam(flat, images, targets, layer="layer9")
+
+
+@pytest.mark.parametrize("channels", [5, 30])
+def test_channels_last_outputs_are_no_feature_maps(channels):
+    """Also where there are so few channels that they might be columns."""
+
     class Last(nn.Module):
         def forward(self, x):
             return x.permute(0, 2, 3, 1)
 
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 30, 3, stride=2), Last(), nn.Flatten(1, 2), nn.AdaptiveAvgPool1d(1)
+        nn.Conv2d(3, channels, 3, stride=2), Last(), nn.Flatten(1, 2), nn.AdaptiveAvgPool1d(1)
     )
     with pytest.raises(UserError, match="Expected `layer` to be given"):
         chosen_layer(model, torch.rand(1, 3, 16, 16), None)

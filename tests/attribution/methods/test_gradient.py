@@ -146,12 +146,12 @@ def test_weight_gradients_are_never_computed(monkeypatch: pytest.MonkeyPatch) ->
     """With every parameter frozen, the graph of the logits reaches no parameter at all."""
     model = small_net()
     field = gradient(model, torch.rand(2, 3, 8, 8))
-    leaves, edges = set(), [field._output.grad_fn]  # type: ignore[attr-defined]
+    leaves, edges = set(), [field._scores.grad_fn]  # type: ignore[attr-defined]
     while edges:
         node = edges.pop()
         leaves.add(id(getattr(node, "variable", None)))
         edges += [following for following, _ in node.next_functions if following is not None]
-    assert id(field._input) in leaves  # type: ignore[attr-defined]
+    assert id(field._start) in leaves  # type: ignore[attr-defined]
     assert not leaves & {id(p) for p in model.parameters()}
 
 

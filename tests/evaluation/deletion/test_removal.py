@@ -11,6 +11,7 @@ from saliency_lab.evaluation.deletion.removal import (
     PAPER_FRACTIONS,
     STANDARD_FRACTIONS,
     area_under_curve,
+    default_fractions,
     deletion_levels,
 )
 
@@ -41,6 +42,16 @@ def literal_paper_masks(saliency: Tensor, fractions: tuple[float, ...]) -> Tenso
             for j in range(width):
                 masks[f, i, j] = scaled[i][j] > t and scaled[i][j] != 0
     return masks
+
+
+def test_fractions_are_those_of_the_protocols() -> None:
+    tenths = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    assert (0.0, 0.03, 0.05, 0.07, *tenths) == PAPER_FRACTIONS
+    assert STANDARD_FRACTIONS[:4] == (0.0, 0.05, 0.1, 0.15)
+    assert STANDARD_FRACTIONS[-1] == 1.0
+    assert len(STANDARD_FRACTIONS) == 21
+    assert default_fractions("threshold") == PAPER_FRACTIONS
+    assert default_fractions("standard") == STANDARD_FRACTIONS
 
 
 def test_paper_protocol_by_hand_without_ties() -> None:
@@ -113,14 +124,14 @@ def test_the_whole_image_by_the_paper_is_all_above_the_minimum() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("protocol", ["paper", "standard"])
+@pytest.mark.parametrize("protocol", ["threshold", "standard"])
 def test_dtype_does_not_matter(dtype: torch.dtype, protocol: str) -> None:
     maps = torch.randint(0, 50, (2, 6, 5)).float()
     expected = deletion_levels(maps, protocol=protocol)
     assert torch.equal(deletion_levels(maps.to(dtype), protocol=protocol), expected)
 
 
-@pytest.mark.parametrize("protocol", ["paper", "standard"])
+@pytest.mark.parametrize("protocol", ["threshold", "standard"])
 def test_a_map_does_not_depend_on_its_batch(protocol: str) -> None:
     maps = torch.rand(4, 8, 5)
     together = deletion_levels(maps, protocol=protocol)

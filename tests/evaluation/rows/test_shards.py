@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from saliency_lab.evaluation.rows.shards import Parts
+from saliency_lab.evaluation.rows.shards import Shards
 
 
 def frame(*indices: int) -> pd.DataFrame:
@@ -16,30 +16,30 @@ def frame(*indices: int) -> pd.DataFrame:
 
 
 def test_blocks_merge_in_the_order_of_samples(tmp_path: Path) -> None:
-    parts = Parts(tmp_path, size=5, block=2)
-    parts.write(2, frame(4), {"images": 1}, {"ids": np.array(["test/4"])})
-    parts.write(0, frame(0, 1), {"images": 2}, {"ids": np.array(["test/0"])})
-    assert parts.done() == [0, 2]
-    parts.write(1, frame(2, 3), {"images": 2}, None)
-    assert parts.rows()["index"].tolist() == [0, 1, 2, 3, 4]
-    assert [meta["images"] for meta in parts.metas()] == [2, 2, 1]
-    assert parts.examples()["ids"].tolist() == ["test/0", "test/4"]
-    parts.clear()
-    assert parts.done() == []
+    shards = Shards(tmp_path, size=5, block=2)
+    shards.write(2, frame(4), {"images": 1}, {"ids": np.array(["test/4"])})
+    shards.write(0, frame(0, 1), {"images": 2}, {"ids": np.array(["test/0"])})
+    assert shards.done() == [0, 2]
+    shards.write(1, frame(2, 3), {"images": 2}, None)
+    assert shards.rows()["index"].tolist() == [0, 1, 2, 3, 4]
+    assert [meta["images"] for meta in shards.metas()] == [2, 2, 1]
+    assert shards.examples()["ids"].tolist() == ["test/0", "test/4"]
+    shards.clear()
+    assert shards.done() == []
 
 
 def test_a_truncated_block_is_named_and_not_done(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    parts = Parts(tmp_path, size=4, block=2)
-    parts.write(0, frame(0, 1), {}, None)
-    parts.write(1, frame(2, 3), {}, None)
-    whole = parts.path(1).read_bytes()
-    parts.path(1).write_bytes(whole[: len(whole) // 2])
-    assert parts.done() == [0]
-    assert parts.path(1).name in caplog.text
+    shards = Shards(tmp_path, size=4, block=2)
+    shards.write(0, frame(0, 1), {}, None)
+    shards.write(1, frame(2, 3), {}, None)
+    whole = shards.path(1).read_bytes()
+    shards.path(1).write_bytes(whole[: len(whole) // 2])
+    assert shards.done() == [0]
+    assert shards.path(1).name in caplog.text
 
 
 def test_blocks_of_another_size_are_not_done(tmp_path: Path) -> None:
-    Parts(tmp_path, size=4, block=2).write(0, frame(0, 1), {}, None)
-    assert Parts(tmp_path, size=4, block=3).done() == []
+    Shards(tmp_path, size=4, block=2).write(0, frame(0, 1), {}, None)
+    assert Shards(tmp_path, size=4, block=3).done() == []

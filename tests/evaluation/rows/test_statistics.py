@@ -89,6 +89,20 @@ def test_wilcoxon_by_hand() -> None:
     assert found.p == pytest.approx(2 / 64)
 
 
+def test_images_without_a_difference_do_not_count() -> None:
+    """Wilcoxon's own way with zeros: the test on the others alone."""
+    differences = np.array([1.0, -2, 3, 4, 5, -6, 7, 8])
+    found = paired_difference([*differences, 0, 0, 0], np.zeros(11))
+    # Ranks of the two negative differences are 2 and 6: exactly 50 of 256 sign patterns of eight
+    # have a smaller rank sum of 8 or less, or of 28 or more.
+    assert found.p == pytest.approx(50 / 256)
+    assert found.p == pytest.approx(stats.wilcoxon(differences).pvalue)
+    # Ranking the zeros too would have given another number, so this test can tell.
+    ranked = stats.wilcoxon([*differences, 0, 0, 0], zero_method="pratt").pvalue
+    assert abs(found.p - ranked) > 0.02
+    assert found.difference == pytest.approx(20 / 11)
+
+
 def test_methods_that_agree_on_every_image_do_not_differ() -> None:
     found = paired_difference([0.1, 0.5, 0.9], [0.1, 0.5, 0.9])
     assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)

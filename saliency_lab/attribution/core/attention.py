@@ -1,0 +1,161 @@
+"""The attention weights of a forward pass, met where they are computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from saliency_lab.errors import UserError
+
+
+class AttentionCall(NamedTuple):
+    """One softmax over tokens."""
+
+    name: str
+    """Dotted name of the module that called it."""
+
+    weights: Tensor
+    """Shape (B, heads, tokens, tokens), rows sum to 1; part of the recorded graph."""
+
+
+@contextmanager
+def recorded_attention(model: nn.Module) -> Iterator[list[AttentionCall]]:
+    """Every softmax and every fused attention of a forward pass inside the block, in order.
+
+    Fused attention is computed in the open for that pass, whichever module calls it, so no
+    module's own switch has to be turned; hooks that tell the calling module are removed.
+
+    Raises:
+        UserError: inside the block, at an attention that hides its weights.
+    """
+    calls: list[AttentionCall] = []
+    running: list[str] = []
+
+    def entered(name: str) -> Callable[[nn.Module, Any], None]:
+        return lambda module, inputs: running.append(name)
+
+    def left(module: nn.Module, inputs: Any, output: Any) -> None:
+        running.pop()
+
+    hooks = []
+    for name, module in model.named_modules():
+        hooks.append(module.register_forward_pre_hook(entered(name)))
+        hooks.append(module.register_forward_hook(left))
+    try:
+        with _AttentionWatch(calls, running):
+            yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _AttentionWatch(TorchFunctionMode):
+    def __init__(self, calls: list[AttentionCall], running: list[str]) -> None:
+        super().__init__()
+        self._calls, self._running = calls, running
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name == "multi_head_attention_forward":
+            raise UserError(
+                "Expected `model` to compute its attention in the open, but got torch's "
+                f"MultiheadAttention in '{self._running[-1]}', whose weights cannot be reached."
+            )
+        if name == "scaled_dot_product_attention":
+            return attention_in_the_open(*args, **kwargs, seen=self._record)
+        output = func(*args, **kwargs)
+        return self._record(output) if name == "softmax" else output
+
+    def _record(self, weights: Tensor) -> Tensor:
+        # The calling module may be an nn.Softmax; its parent is the attention.
+        if weights.requires_grad:
+            self._calls.append(AttentionCall(self._running[-1].removesuffix(".softmax"), weights))
+        return weights
+
+
+def attention_in_the_open(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    seen: Callable[[Tensor], Tensor] = lambda weights: weights,
+) -> Tensor:
+    """What `scaled_dot_product_attention` computes, operation by operation.
+
+    Args:
+        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa: torch's own.
+        seen: is given the weights (…, queries, keys), which sum to 1 over the keys; its answer
+            goes on in their place.
+    """
+    if enable_gqa:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
+    scores = (query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ key.mT
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros_like(attn_mask, dtype=scores.dtype).masked_fill_(
+            ~attn_mask, -torch.inf
+        )
+    if attn_mask is not None:
+        scores = scores + attn_mask
+    weights = seen(scores.softmax(-1))
+    if dropout_p:
+        weights = torch.nn.functional.dropout(weights, dropout_p)
+    return weights @ value
+
+
+def global_attention(calls: list[AttentionCall], batch: int, method: str) -> list[Tensor]:
+    """The weights of a transformer in which every token meets every other in every block.
+
+    Args:
+        calls: from `recorded_attention`.
+        batch: images B of the forward pass.
+        method: its name, for the refusal.
+
+    Returns:
+        One tensor (B, heads, N, N) per block, N the same in all.
+
+    Raises:
+        UserError: there is no attention, or it is of another kind: in windows, of fewer queries
+            than keys, over another number of tokens in each stage.
+    """
+
+    def refusal(found: str) -> UserError:
+        return UserError(
+            f"Expected `model` to attend from every token to every other in each block, because "
+            f"{method} follows tokens through the blocks, but got {found}."
+        )
+
+    if not calls:
+        raise refusal("no attention")
+    tokens = calls[0].weights.shape[-1]
+    for name, weights in calls:
+        shape = tuple(weights.shape)
+        if len(shape) != 4:
+            raise refusal(f"a softmax over {shape} in '{name}'")
+        if shape[0] != batch and shape[0] % batch == 0:
+            raise refusal(f"window attention, {shape[0] // batch} windows an image, in '{name}'")
+        if shape[0] != batch or shape[2] != shape[3]:
+            raise refusal(f"{shape[2]} queries over {shape[3]} keys in '{name}'")
+        if shape[3] != tokens:
+            raise refusal(f"stages of {tokens} and {shape[3]} tokens, the second in '{name}'")
+    return [call.weights for call in calls]

@@ -1,0 +1,136 @@
+"""What a model says of many altered copies of several images, a bounded number at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from saliency_lab.errors import UserError
+from saliency_lab.frozen import checked_logits, frozen, intact_logits, placed_images
+from saliency_lab.inference.engine import PreparedModel
+
+Forward = Callable[[Tensor], Tensor]
+
+# Pixel values altered at once: 111 images of 224×224, 5461 of 32×32.
+_VALUES = 1 << 24
+
+
+def altered_scores(
+    forward: Forward,
+    images: Tensor,
+    targets: Tensor,
+    copies: int,
+    altered: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Logits of the targets on altered copies of each image, float64 (B, copies).
+
+    Args:
+        forward: from images (n, C, H, W) to logits (n, K).
+        images: (B, C, H, W).
+        targets: int64 (B,).
+        copies: of each image.
+        altered: from images' places (n,) and copies' numbers (n,) to altered images (n, C, H, W).
+    """
+    return _of_copies(forward, images, copies, altered, targets, _logit)
+
+
+def altered_probabilities(
+    forward: Forward,
+    images: Tensor,
+    targets: Tensor,
+    copies: int,
+    altered: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Softmax of the targets on altered copies of each image; see `altered_scores`."""
+    return _of_copies(forward, images, copies, altered, targets, _probability)
+
+
+def target_logits(logits: Tensor, targets: Tensor) -> Tensor:
+    """The targets' logits, float64 (B,)."""
+    return _logit(logits, targets)
+
+
+def target_probabilities(logits: Tensor, targets: Tensor) -> Tensor:
+    """The targets' softmax, float64 (B,)."""
+    return _probability(logits, targets)
+
+
+@contextmanager
+def lent(
+    model: nn.Module | PreparedModel, images: Tensor, targets: Tensor | None = None
+) -> Iterator[tuple[Forward, Tensor, Tensor]]:
+    """A model's forward, its logits of the intact images, and the classes that are scored.
+
+    A module is in eval mode and frozen until the end; what it is given goes to its device and
+    what it says comes back to the images'.
+
+    Args:
+        targets: (B,); None: the classes that the model predicts.
+
+    Raises:
+        UserError: images that are not floating (B, C, H, W), targets that do not fit them.
+    """
+    if isinstance(model, PreparedModel):
+        logits = model.logits(images)
+        yield model.scores, logits, _classes(logits, targets)
+        return
+    placed = placed_images(model, images)
+
+    def forward(altered: Tensor) -> Tensor:
+        return checked_logits(model(altered.to(placed)), len(altered)).to(images.device)
+
+    with torch.no_grad(), frozen(model):
+        logits = intact_logits(model, images).to(images.device)
+        yield forward, logits, _classes(logits, targets)
+
+
+def checked_maps(maps: Tensor, images: Tensor) -> Tensor:
+    """Maps on the images' device; a UserError if they are not one (H, W) per image."""
+    if maps.shape != (len(images), *images.shape[2:]):
+        raise UserError(
+            f"Expected `maps` to be {(len(images), *images.shape[2:])} for these images, "
+            f"but got {tuple(maps.shape)}."
+        )
+    return maps.detach().to(images.device)
+
+
+def _of_copies(
+    forward: Forward,
+    images: Tensor,
+    copies: int,
+    altered: Callable[[Tensor, Tensor], Tensor],
+    targets: Tensor,
+    read: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    work = torch.arange(len(images) * copies, device=images.device)
+    size = max(1, _VALUES // images[0].numel()) if len(images) else 1
+    found = []
+    with torch.no_grad():
+        for part in work.split(size):
+            places = torch.div(part, copies, rounding_mode="floor")
+            logits = forward(altered(places, part % copies))
+            found.append(read(logits, targets[places]))
+    return torch.cat(found).view(len(images), copies)
+
+
+def _logit(logits: Tensor, classes: Tensor) -> Tensor:
+    return logits.double().gather(1, classes[:, None]).squeeze(1)
+
+
+def _probability(logits: Tensor, classes: Tensor) -> Tensor:
+    return logits.double().log_softmax(1).gather(1, classes[:, None]).squeeze(1).exp()
+
+
+def _classes(logits: Tensor, targets: Tensor | None) -> Tensor:
+    if targets is None:
+        return logits.argmax(1)
+    if targets.shape != logits.shape[:1] or not 0 <= int(targets.min()) <= int(targets.max()):
+        raise UserError(f"Expected `targets` to be {len(logits)} classes, but got {targets}.")
+    if int(targets.max()) >= logits.shape[1]:
+        raise UserError(
+            f"Expected `targets` to be below {logits.shape[1]}, but got {int(targets.max())}."
+        )
+    return targets.to(logits.device)

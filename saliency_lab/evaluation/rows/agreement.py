@@ -1,0 +1,196 @@
+"""Do measures agree: over images, with each other, and with how many images?"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from saliency_lab.errors import UserError
+
+Level = Literal["ordinal", "interval"]
+
+
+def krippendorff_alpha(ratings: pd.DataFrame, level: Level = "ordinal") -> float:
+    """How far raters agree on units: 1 perfectly, 0 as by chance, below 0 they contradict.
+
+    For a measure: every image is a rater that ranks the maps. Ratings may be missing (NaN); a unit
+    that fewer than two rated is left out.
+
+    Args:
+        ratings: a row per rater, a column per unit.
+        level: `ordinal` counts how many ratings lie between two, `interval` squares their
+            difference.
+
+    Raises:
+        UserError: fewer than two raters of any unit, ratings that are all the same, or an unknown
+            level.
+
+    Source: Krippendorff, "Computing Krippendorff's alpha-reliability", 2011; for measures of
+    saliency maps: Tomsett et al., "Sanity checks for saliency metrics", 2020, section 4.
+    """
+    if level not in ("ordinal", "interval"):
+        raise UserError(f"Expected `level` to be ordinal or interval, but got '{level}'.")
+    table = ratings.to_numpy(np.float64)
+    table = table[:, np.sum(~np.isnan(table), axis=0) >= 2]
+    known = ~np.isnan(table)
+    values, codes = np.unique(table[known], return_inverse=True)
+    if len(values) < 2:
+        raise UserError(
+            "Expected `ratings` to hold at least two different values for units that two raters "
+            f"rated, but got {len(values)}."
+        )
+    totals = np.bincount(codes, minlength=len(values)).astype(np.float64)
+    places = values
+    if level == "ordinal":
+        # The squared difference of these is Krippendorff's ordinal metric.
+        places = np.cumsum(totals) - totals / 2
+    placed = np.full(table.shape, np.nan)
+    placed[known] = places[codes]
+    observed = sum(
+        2 * _pair_squares(column[~np.isnan(column)]) / (np.sum(~np.isnan(column)) - 1)
+        for column in placed.T
+    )
+    every = placed[known]
+    expected = 2 * _pair_squares(every) / (len(every) - 1)
+    return float(1 - observed / expected)
+
+
+def image_agreement(scores: pd.DataFrame, score: str, level: Level = "ordinal") -> float:
+    """Krippendorff's alpha of a measure: do images agree on which map is better?
+
+    Args:
+        scores: one row per image and map under one condition: columns sample_id, method, view and
+            the score.
+        score: which of its columns.
+        level: `ordinal` compares the maps' ranks within each image, `interval` their scores.
+    """
+    wide = scores.pivot(index="sample_id", columns=["method", "view"], values=score)
+    return krippendorff_alpha(wide.rank(axis=1) if level == "ordinal" else wide, level)
+
+
+def measure_correlations(means: pd.DataFrame) -> pd.DataFrame:
+    """How measures rank the same maps.
+
+    Args:
+        means: a row per map, a column per measure; maps that either lacks are left out of a pair.
+
+    Returns:
+        A row per pair of measures: a, b, maps, spearman, spearman_p, kendall, kendall_p (tau-b);
+        NaN where a measure gives every map the same value.
+
+    Raises:
+        UserError: fewer than three maps for a pair.
+    """
+    table = []
+    for a, b in itertools.combinations(means.columns, 2):
+        pair = means[[a, b]].dropna()
+        if len(pair) < 3:
+            raise UserError(
+                f"Expected at least three maps that both {a} and {b} measured, but got {len(pair)}."
+            )
+        first, second = pair[a].to_numpy(np.float64), pair[b].to_numpy(np.float64)
+        row = {"a": a, "b": b, "maps": len(pair)}
+        constant = len(set(first)) == 1 or len(set(second)) == 1
+        for name, function in (("spearman", stats.spearmanr), ("kendall", stats.kendalltau)):
+            found = (np.nan, np.nan) if constant else tuple(function(first, second))
+            row |= {name: float(found[0]), f"{name}_p": float(found[1])}
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def interval_widths(
+    values: NDArray[np.float64] | pd.Series,
+    counts: Sequence[int],
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 42,
+) -> pd.DataFrame:
+    """How wide the interval of a mean is with n images, by resampling the rows of one run.
+
+    Args:
+        values: a number per image (N,); for a comparison the paired differences.
+        counts: numbers of images n; they may exceed N.
+        level: of the interval.
+        resamples: means of n images that are drawn with replacement.
+        seed: of the resamples.
+
+    Returns:
+        Columns images, low, high, width: the percentiles of the means and their distance; and
+        decided, the share of the resamples of n images whose own normal interval excludes 0.
+
+    Raises:
+        UserError: no values, values that are not finite, or counts below 2.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1 or not len(numbers) or not np.isfinite(numbers).all():
+        raise UserError(
+            "Expected `values` to hold one finite number per image, but got an array of shape "
+            f"{numbers.shape}."
+        )
+    if any(count < 2 for count in counts):
+        raise UserError(f"Expected `counts` to be at least 2, but got {list(counts)}.")
+    quantile = stats.norm.ppf((1 + level) / 2)
+    table = []
+    for count in counts:
+        rng = np.random.default_rng([seed, count])
+        means, deviations = _resampled(numbers, count, resamples, rng)
+        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        excluded = np.abs(means) > quantile * deviations / np.sqrt(count)
+        table.append(
+            {
+                "images": count,
+                "low": float(low),
+                "high": float(high),
+                "width": float(high - low),
+                "decided": float(excluded.mean()),
+            }
+        )
+    return pd.DataFrame(table)
+
+
+def images_needed(
+    values: NDArray[np.float64] | pd.Series, *, level: float = 0.95, power: float = 0.8
+) -> int:
+    """How many images decide that the mean is not 0, with this power, if it is what was found.
+
+    By the normal approximation, n = ((z₍₁₊level₎/₂ + z_power) · deviation / mean)², rounded up.
+
+    Args:
+        values: paired differences, one per image.
+        level: of the two-sided interval.
+        power: how often it is to exclude 0.
+
+    Raises:
+        UserError: fewer than two values, or a mean of exactly 0.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if len(numbers) < 2 or numbers.mean() == 0:
+        raise UserError(
+            f"Expected `values` to be at least two with a mean other than 0, but got {len(numbers)}"
+            f" with the mean {numbers.mean() if len(numbers) else 'of none'}."
+        )
+    needed = stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)
+    return max(2, int(np.ceil((needed * numbers.std(ddof=1) / numbers.mean()) ** 2)))
+
+
+def _pair_squares(values: NDArray[np.float64]) -> float:
+    """The sum of squared differences over all pairs, each counted once."""
+    centred = values - values.mean()
+    return float(len(values) * np.sum(centred**2))
+
+
+def _resampled(
+    values: NDArray[np.float64], count: int, resamples: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    means, deviations = np.empty(resamples), np.empty(resamples)
+    for place in range(resamples):
+        drawn = values[rng.integers(0, len(values), count)]
+        means[place], deviations[place] = drawn.mean(), drawn.std(ddof=1)
+    return means, deviations

@@ -1,0 +1,175 @@
+"""What the Python face is given: models and images, checked before anything is computed."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from saliency_lab.errors import UserError
+from saliency_lab.frozen import intact_logits, model_place
+
+PixelRange = tuple[float, float]
+UNIT: PixelRange = (0.0, 1.0)
+_CHANNELS = (1, 3, 4)
+
+
+class Normalize(nn.Module):
+    """(x − mean) / std per channel, for pixels in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+def normalized(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Sequential:
+    """A model of pixels in [0, 1] from one of normalised images: (pixels − mean) / std goes in.
+
+    So images are given as they are, black is 0 and white is 1, and gradients are with respect to
+    pixels. The model itself is not copied: its layers are those of `.model`.
+
+    Args:
+        model: from normalised images (B, C, H, W) to logits (B, K).
+        mean, std: C numbers each, in units of pixels in [0, 1], for example ImageNet's
+            (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225).
+
+    Raises:
+        UserError: a model that is no module, or numbers that are not C means and C positive ones.
+    """
+    given_model(model)
+    mean, std = tuple(mean), tuple(std)
+    if len(mean) != len(std) or not all(math.isfinite(m) for m in mean):
+        raise UserError(
+            "Expected `mean` and `std` to be one finite number per channel each, but got "
+            f"{mean} and {std}."
+        )
+    if not all(math.isfinite(s) and s > 0 for s in std):
+        raise UserError(f"Expected `std` to be greater than 0, but got {std}.")
+    device, dtype = model_place(model, torch.zeros(()))
+    layer = Normalize([float(m) for m in mean], [float(s) for s in std]).to(device, dtype)
+    both = nn.Sequential(OrderedDict(normalize=layer, model=model))
+    # A Sequential begins in training mode and the model may be in eval mode: it stays so.
+    both.training = model.training
+    return both
+
+
+def given_model(model: object) -> nn.Module:
+    """The model if it is a module.
+
+    Raises:
+        UserError: it is something else. A plain function hides its modules, so that nothing could
+            put them into eval mode.
+    """
+    if isinstance(model, nn.Module):
+        return model
+    named = getattr(model, "__name__", type(model).__name__)
+    raise UserError(
+        "Expected `model` to be a torch.nn.Module, which alone can be put into eval mode and back, "
+        f"but got {named}; call it in the forward method of a module that holds its networks."
+    )
+
+
+def given_images(images: object, pixel_range: PixelRange | None = UNIT) -> Tensor:
+    """The images as a tensor (B, C, H, W), NumPy arrays included.
+
+    Args:
+        images: floating, (B, C, H, W), one or more.
+        pixel_range: lowest and highest value that a pixel may have; None: any.
+
+    Raises:
+        UserError: no images, of another kind, shape or range.
+    """
+    pixels = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
+    if not isinstance(pixels, Tensor):
+        raise UserError(
+            "Expected `images` to be a tensor or NumPy array of shape (B, C, H, W), but got "
+            f"{type(images).__name__}."
+        )
+    shape = tuple(pixels.shape)
+    if pixels.dim() != 4 or not pixels.is_floating_point():
+        raise UserError(
+            "Expected `images` to be floating, of shape (B, C, H, W), with pixels in [0, 1], but "
+            f"got {shape} of {pixels.dtype}{_hint(pixels)}."
+        )
+    if not pixels.numel():
+        raise UserError(f"Expected `images` to hold at least one image, but got {shape}.")
+    if pixel_range is not None:
+        _require_range(pixels, pixel_range, shape)
+    return pixels
+
+
+def given_maps(maps: object) -> Tensor:
+    """The maps as a tensor, NumPy arrays included.
+
+    Raises:
+        UserError: they are something else, or not finite.
+    """
+    values = torch.from_numpy(maps) if isinstance(maps, np.ndarray) else maps
+    if not isinstance(values, Tensor):
+        raise UserError(
+            "Expected `maps` to be a tensor or NumPy array of shape (B, H, W), but got "
+            f"{type(maps).__name__}."
+        )
+    finite = values.isfinite()
+    if not bool(finite.all()):
+        rows = (~finite.flatten(1).all(1)).nonzero().flatten().tolist() if values.dim() > 1 else []
+        raise UserError(
+            f"Expected `maps` to be finite, but got NaN or infinity in maps {rows[:5]}."
+        )
+    return values
+
+
+def require_taken(model: nn.Module, images: Tensor) -> None:
+    """Nothing if the model takes one of the images.
+
+    Raises:
+        UserError: it does not; the message holds what the model says.
+    """
+    try:
+        intact_logits(model, images[:1])
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        size = "×".join(str(length) for length in images.shape[1:])
+        raise UserError(
+            f"Expected `model` to take images of {size}, but it says: {reason}"
+        ) from error
+
+
+def _require_range(pixels: Tensor, pixel_range: PixelRange, shape: tuple[int, ...]) -> None:
+    low, high = pixel_range
+    if not low < high:
+        raise UserError(f"Expected `pixel_range` to be (low, high), but got {pixel_range}.")
+    least, most = (float(value) for value in pixels.detach().aminmax())
+    # NaN is neither below nor above: what is computed from it names the images.
+    if not (least < low or most > high):
+        return
+    wanted = f"[{low:g}, {high:g}]"
+    raise UserError(
+        f"Expected `images` to have pixels in {wanted}, but got {least:.4g} to {most:.4g}. A model "
+        "of normalised images goes in as normalized(model, mean, std) with pixels in [0, 1]; if "
+        "these values are meant, say so: pixel_range=(low, high), or None for no check."
+    )
+
+
+def _hint(pixels: Tensor) -> str:
+    shape, hints = pixels.shape, []
+    if pixels.dim() == 3:
+        hints.append("one image is images[None]")
+    if pixels.dim() == 4 and shape[3] in _CHANNELS and shape[1] not in _CHANNELS:
+        hints.append("channels come second: images.transpose(0, 3, 1, 2) of an array")
+    if pixels.dtype == torch.uint8:
+        hints.append("bytes are divided by 255")
+    return f" ({'; '.join(hints)})" if hints else ""

@@ -1,0 +1,265 @@
+"""LRP's rules entry by entry, its composites against zennit, and what they refuse."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from saliency_lab.attribution.core.completeness import completeness_error
+from saliency_lab.attribution.methods.lrp import lrp, lrp_epsilon
+from saliency_lab.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+STABILISER = 1e-6
+
+
+def _stable(z: float) -> float:
+    return z + (STABILISER if z >= 0 else -STABILISER)
+
+
+def _parts(x: list[float], w: list[float], b: float) -> tuple[list[float], list[float]]:
+    """Contributions x_j w_j and the bias, the positive and the negative ones."""
+    parts = [a * c for a, c in zip([*x, 1.0], [*w, b], strict=True)]
+    return [max(p, 0.0) for p in parts], [min(p, 0.0) for p in parts]
+
+
+def _alpha_beta(alpha: float):
+    def shares(x, w, b):
+        up, down = _parts(x, w, b)
+        return [
+            alpha * p / _stable(sum(up)) - (alpha - 1) * n / _stable(sum(down))
+            for p, n in zip(up, down, strict=True)
+        ][:-1]
+
+    return shares
+
+
+def _gamma(gamma: float):
+    def shares(x, w, b):
+        up, down = _parts(x, w, b)
+        z = sum(up) + sum(down)
+        own = [
+            p * (1 + gamma * (z > 0)) + n * (1 + gamma * (z < 0))
+            for p, n in zip(up, down, strict=True)
+        ]
+        return [part / _stable(sum(own)) for part in own][:-1]
+
+    return shares
+
+
+def _w_square(x, w, b):
+    total = sum(one**2 for one in w) + b**2
+    return [one**2 / _stable(total) for one in w]
+
+
+def _flat(x, w, b):
+    return [1 / _stable(len(w))] * len(w)
+
+
+def _z_box(x, w, b):
+    # Pixels lie in [0, 1]: z = Σ x w − 0 · w⁺ − 1 · w⁻.
+    parts = [a * c - min(c, 0.0) for a, c in zip(x, w, strict=True)]
+    return [part / _stable(sum(parts) + b - max(b, 0.0) - min(b, 0.0)) for part in parts]
+
+
+SHARES = {
+    "gamma": (_gamma(0.4), {"gamma": 0.4}),
+    "alpha_beta": (_alpha_beta(3.0), {"alpha": 3.0}),
+    "z_plus": (_alpha_beta(1.0), {}),
+    "w_square": (_w_square, {}),
+    "flat": (_flat, {}),
+}
+
+
+def _passed_down(shares, layer: nn.Linear, x: Tensor, relevance: list[float]) -> list[float]:
+    received = [0.0] * layer.in_features
+    for row, own, arriving in zip(
+        layer.weight.tolist(), layer.bias.tolist(), relevance, strict=True
+    ):
+        for j, share in enumerate(shares(x.flatten().tolist(), row, own)):
+            received[j] += share * arriving
+    return received
+
+
+@pytest.mark.parametrize("rule", [*SHARES, "z_box"])
+def test_rules_by_entries(rule):
+    torch.manual_seed(0)
+    one, two = nn.Linear(6, 7), nn.Linear(7, 4)
+    # Inputs of both signs in the second layer.
+    model = nn.Sequential(nn.Flatten(), one, nn.Tanh(), two)
+    image = torch.rand(1, 1, 2, 3)
+    with torch.no_grad():
+        hidden = one(image.flatten(1)).tanh()
+        logit = float(two(hidden)[0, 2])
+        start = [0.0, 0.0, logit, 0.0]
+        if rule == "z_box":
+
+            def epsilon(x, w, b):
+                parts = [a * c for a, c in zip(x, w, strict=True)]
+                z = sum(parts) + b
+                return [part / (z + 0.1 * (1 if z >= 0 else -1)) for part in parts]
+
+            upper, lower, settings = epsilon, _z_box, {"epsilon": 0.1, "scale": "absolute"}
+        else:
+            upper, settings = SHARES[rule]
+            lower = upper
+        expected = _passed_down(lower, one, image, _passed_down(upper, two, hidden, start))
+    found = lrp(model, image, rule=rule, **settings).of(torch.tensor([2]))
+    assert torch.allclose(found.flatten(), torch.tensor(expected), rtol=1e-8)
+
+
+def test_the_default_is_lrp_epsilon_to_the_last_bit(relu_net, images, classes):
+    expected = lrp_epsilon(relu_net, images, epsilon=0.25, scale="rms").of(classes)
+    assert torch.equal(lrp(relu_net, images).of(classes), expected)
+
+
+def test_sums_and_pools_share_in_proportion():
+    class Sum(nn.Module):
+        def forward(self, x):
+            y = x * 2
+            y += x.flip(3)
+            return F.avg_pool2d(y, 2).flatten(1) - 0.3
+
+    image = torch.rand(1, 1, 2, 2)
+    total = (2 * image + image.flip(3)).sum()
+    logit = total / 4 - 0.3
+    found = lrp(Sum(), image, rule="z_plus").of(torch.tensor([0]))
+    # What is shifted by a constant passes all its relevance on.
+    assert torch.allclose(found, image * 3 / total * logit, rtol=1e-5)
+
+
+@pytest.mark.parametrize("composite", ["epsilon_plus", "epsilon_alpha2_beta1", "epsilon_gamma_box"])
+def test_merging_a_batch_norm_changes_nothing(composite, relu_net, images, classes):
+    folded = nn.Sequential(fuse_conv_bn_eval(relu_net[0], relu_net[1]), *relu_net[2:])
+    found = lrp(relu_net, images, composite=composite)
+    assert torch.allclose(found.logits, relu_net(images))
+    expected = lrp(folded, images, composite=composite).of(classes)
+    assert torch.allclose(found.of(classes), expected)
+    assert expected.std() > 0
+
+
+def test_bounds_of_the_box_are_those_of_the_normalised_pixels(plain_net, images, classes):
+    class Normalised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = copy.deepcopy(plain_net)
+
+        def forward(self, x):
+            return self.net((x - 0.4) / 0.2)
+
+    # The same network with the normalisation inside its first layer is given pixels in [0, 1].
+    inside = copy.deepcopy(plain_net)
+    inside[0] = nn.Conv2d(3, 6, 3)
+    inside[0].load_state_dict(plain_net[0].state_dict())
+    outside = Normalised()
+    outside.net[0].padding = (0, 0)
+    outside.net[6] = inside[6] = nn.Linear(5, 4)
+    with torch.no_grad():
+        inside[0].bias -= 0.4 / 0.2 * inside[0].weight.sum((1, 2, 3))
+        inside[0].weight /= 0.2
+    assert torch.allclose(inside(images), outside(images))
+    expected = lrp(inside, images, composite="epsilon_gamma_box").of(classes)
+    found = lrp(outside, images, composite="epsilon_gamma_box").of(classes)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_relevance_is_kept_without_biases(residual_net, images, classes):
+    # z⁺ in units whose inputs are all negative would lose what it cannot share.
+    for composite in ("epsilon_plus", "epsilon_plus_flat"):
+        field = lrp(residual_net, images, composite=composite, epsilon=1e-9, scale="absolute")
+        missing = completeness_error(field, classes)
+        logits = field.logits.gather(1, classes[:, None])[:, 0]
+        assert (missing < 1e-3 * logits.abs()).all()
+
+
+def test_what_is_refused(images):
+    torch.set_default_dtype(torch.float32)
+    images = images.float()
+    convnext = timm.create_model("convnext_atto", num_classes=4)
+    with pytest.raises(UserError, match="got layer_norm, for which lrp has none"):
+        lrp(convnext, torch.rand(1, 3, 32, 32), composite="epsilon_plus")
+    squared = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    with pytest.raises(UserError, match=r"Expected one of `method\.rule` and `method\.composite`"):
+        lrp(squared, images, rule="flat", composite="epsilon_plus")
+
+    class Product(nn.Module):
+        def forward(self, x):
+            return (x * x).mean((2, 3))
+
+    with pytest.raises(UserError, match="got mul of 2 activations"):
+        lrp(Product(), images, rule="flat")
+    with pytest.raises(UserError, match="convolution or linear layer, but got none"):
+        lrp(Product(), images, rule="z_box")
+
+
+def _zennit_composites():
+    composites = pytest.importorskip("zennit.composites", reason="zennit is not installed")
+    from zennit.rules import AlphaBeta, Flat, Gamma, WSquare, ZPlus
+    from zennit.types import Convolution
+
+    def everywhere(rule):
+        layers = [(Convolution, rule), (nn.Linear, rule)]
+        return composites.LayerMapComposite([*composites.layer_map_base(), *layers])
+
+    return {
+        "epsilon_plus": composites.EpsilonPlus(),
+        "epsilon_plus_flat": composites.EpsilonPlusFlat(),
+        "epsilon_alpha2_beta1": composites.EpsilonAlpha2Beta1(),
+        "epsilon_alpha2_beta1_flat": composites.EpsilonAlpha2Beta1Flat(),
+        "epsilon_gamma_box": composites.EpsilonGammaBox(low=0.0, high=1.0),
+        "gamma": everywhere(Gamma()),
+        "alpha_beta": everywhere(AlphaBeta()),
+        "z_plus": everywhere(ZPlus()),
+        "w_square": everywhere(WSquare()),
+        "flat": everywhere(Flat()),
+    }
+
+
+def _peer_network(kind: str) -> nn.Module:
+    from torchvision.models.resnet import BasicBlock, ResNet
+    from torchvision.models.vgg import VGG, make_layers
+
+    torch.manual_seed(0)
+    if kind == "resnet":
+        model: nn.Module = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=4)
+    else:
+        model = VGG(make_layers([8, "M", 12, "M"], batch_norm=True), init_weights=False)
+        model.avgpool = nn.AdaptiveAvgPool2d(2)
+        model.classifier = nn.Sequential(nn.Linear(48, 16), nn.ReLU(), nn.Linear(16, 4))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            # zennit leaves this in place after merging, which scales each layer by 1 − 5e-6.
+            module.eps = 1e-12
+    return model.eval()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["vgg", "resnet"])
+def test_zennit_agrees(kind):
+    composites = _zennit_composites()
+    from zennit.torchvision import ResNetCanonizer, VGGCanonizer
+
+    model = _peer_network(kind)
+    images, classes = torch.rand(2, 3, 32, 32), torch.tensor([1, 3])
+    for name, composite in composites.items():
+        composite.canonizers = [ResNetCanonizer() if kind == "resnet" else VGGCanonizer()]
+        with composite.context(model) as changed:
+            pixels = images.clone().requires_grad_(True)
+            logits = changed(pixels)
+            chosen = torch.zeros_like(logits).scatter_(1, classes[:, None], 1)
+            (expected,) = torch.autograd.grad(logits, pixels, chosen * logits.detach())
+        setting = {"composite": name} if name.startswith("epsilon_") else {"rule": name}
+        found = lrp(model, images, epsilon=1e-6, scale="absolute", **setting).of(classes)
+        worst = (found - expected).abs().max() / expected.abs().max()
+        assert worst < 1e-5, name

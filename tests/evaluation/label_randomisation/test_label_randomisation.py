@@ -1,0 +1,73 @@
+"""Two networks compared on the same images and classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from saliency_lab.attribution.methods.controls import sobel
+from saliency_lab.attribution.methods.gradient import gradient
+from saliency_lab.data.batch import Batch
+from saliency_lab.data.shapes import Shapes
+from saliency_lab.errors import UserError
+from saliency_lab.evaluation.base import measured_rows
+from saliency_lab.evaluation.context import Context, Method, found_maps
+from saliency_lab.evaluation.label_randomisation.evaluator import LabelRandomisation
+from saliency_lab.evaluation.randomisation.similarity import spearman
+from saliency_lab.inference.engine import Engine
+from saliency_lab.models.basic_cnn import BasicCNN
+from saliency_lab.models.checkpoint import load_classifier
+
+
+def context_of(source: object) -> tuple[Context, Batch]:
+    torch.manual_seed(5)
+    data = Shapes(name="shapes")
+    images = torch.rand(3, *data.input_shape)
+    index = torch.arange(3)
+    model = Engine().prepare(BasicCNN(num_classes=10).eval(), images)
+    method = Method("any", source, ("original",))  # type: ignore[arg-type]
+    return Context(model, method, data, "test", 1), Batch(images, index, index, ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("in_directory", [False, True])
+def test_both_networks_explain_the_same_class(
+    classifier_file: Path, tmp_path: Path, in_directory: bool
+) -> None:
+    other = classifier_file
+    if in_directory:
+        other = tmp_path / "run"
+        (other / "checkpoints").mkdir(parents=True)
+        (other / "checkpoints" / "last.ckpt").symlink_to(classifier_file)
+    context, batch = context_of(gradient)
+    evaluator = LabelRandomisation(other=str(other))
+    evaluator.check(context, "label_randomisation")
+    logits = context.model.logits(batch.image)
+    found = found_maps(context.maps_of(batch.image, batch.ids), logits)
+    rows = measured_rows(evaluator, batch, "any", evaluator.measure(context, batch, found))
+    second = load_classifier(classifier_file).network
+    after = gradient(second, batch.image).of(logits.argmax(1)).abs().amax(1)
+    np.testing.assert_allclose(rows["spearman"], spearman(found.maps["original"], after), atol=1e-3)
+
+
+def test_a_map_that_does_not_ask_the_model_fails(classifier_file: Path) -> None:
+    context, batch = context_of(sobel)
+    evaluator = LabelRandomisation(other=str(classifier_file))
+    found = found_maps(context.maps_of(batch.image, batch.ids), context.model.logits(batch.image))
+    rows = measured_rows(evaluator, batch, "any", evaluator.measure(context, batch, found))
+    (row,) = evaluator.facts(rows, rows)["gate"]
+    assert row["verdict"] == "failed"
+    assert row["value"] == pytest.approx(1)
+
+
+def test_another_network_is_needed(classifier_file: Path, tmp_path: Path) -> None:
+    context, _ = context_of(gradient)
+    with pytest.raises(UserError, match="training_labels=shuffled"):
+        LabelRandomisation().check(context, "label_randomisation")
+    with pytest.raises(UserError, match=r"label_randomisation\.other"):
+        LabelRandomisation(other=str(tmp_path / "none.ckpt")).check(context, "label_randomisation")
+    context.data = Shapes(name="shapes", classes=["circle", "cross"])
+    with pytest.raises(UserError, match="classes"):
+        LabelRandomisation(other=str(classifier_file)).check(context, "label_randomisation")

@@ -1,0 +1,139 @@
+"""Agreement of measures against slow references, scipy and closed forms."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from saliency_lab.errors import UserError
+from saliency_lab.evaluation.rows.agreement import (
+    image_agreement,
+    images_needed,
+    interval_widths,
+    krippendorff_alpha,
+    measure_correlations,
+)
+
+
+def slow_alpha(ratings: np.ndarray, level: str) -> float:
+    """By coincidences, value by value, as in Krippendorff 2011."""
+    units = [column[~np.isnan(column)] for column in ratings.T]
+    units = [unit for unit in units if len(unit) >= 2]
+    values = sorted({float(v) for unit in units for v in unit})
+    place = {value: i for i, value in enumerate(values)}
+    coincidences = np.zeros((len(values), len(values)))
+    for unit in units:
+        for a, b in itertools.permutations(range(len(unit)), 2):
+            coincidences[place[unit[a]], place[unit[b]]] += 1 / (len(unit) - 1)
+    totals = coincidences.sum(1)
+
+    def distance(c: int, k: int) -> float:
+        if level == "interval":
+            return (values[c] - values[k]) ** 2
+        low, high = min(c, k), max(c, k)
+        return (totals[low : high + 1].sum() - (totals[low] + totals[high]) / 2) ** 2
+
+    pairs = list(itertools.product(range(len(values)), repeat=2))
+    observed = sum(coincidences[c, k] * distance(c, k) for c, k in pairs)
+    expected = sum(totals[c] * totals[k] * distance(c, k) for c, k in pairs)
+    return 1 - (totals.sum() - 1) * observed / expected
+
+
+# The example of Krippendorff 2011, section C: four observers, twelve units, missing values.
+NO = np.nan
+PUBLISHED = np.array([
+    [1, 2, 3, 3, 2, 1, 4, 1, 2, NO, NO, NO],
+    [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, NO, 3],
+    [NO, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, NO],
+    [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, NO],
+])  # fmt: skip
+
+
+@pytest.mark.parametrize(("level", "published"), [("ordinal", 0.815), ("interval", 0.849)])
+def test_alpha_of_the_published_example(level: str, published: float) -> None:
+    found = krippendorff_alpha(pd.DataFrame(PUBLISHED), level)
+    assert found == pytest.approx(published, abs=5e-4)
+    assert found == pytest.approx(slow_alpha(PUBLISHED, level), abs=1e-12)
+
+
+@pytest.mark.parametrize("level", ["ordinal", "interval"])
+def test_alpha_is_that_of_coincidences(level: str) -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(5):
+        ratings = rng.integers(0, 6, (7, 9)).astype(float)
+        ratings[rng.uniform(size=ratings.shape) < 0.3] = np.nan
+        expected = slow_alpha(ratings, level)
+        assert krippendorff_alpha(pd.DataFrame(ratings), level) == pytest.approx(expected)
+
+
+def scores(noise: float) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    quality = np.arange(6.0)
+    rows = [
+        {"sample_id": f"test/{i}", "method": "m", "view": str(j),
+         "area": quality[j] + noise * rng.standard_normal()}
+        for i in range(200) for j in range(6)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_images_that_rank_alike_agree_and_noise_does_not() -> None:
+    assert image_agreement(scores(0.0), "area") == pytest.approx(1)
+    assert 0.3 < image_agreement(scores(2.0), "area") < 0.9
+    assert image_agreement(scores(1e9), "area") == pytest.approx(0, abs=0.03)
+
+
+def test_correlations_are_scipy_s_and_leave_out_what_is_missing() -> None:
+    rng = np.random.default_rng(1)
+    means = pd.DataFrame(rng.integers(0, 8, (12, 3)).astype(float), columns=["a", "b", "c"])
+    means.loc[3, "b"] = np.nan
+    found = measure_correlations(means).set_index(["a", "b"])
+    assert len(found) == 3
+    both = means.drop(index=3)
+    assert found.loc[("a", "b"), "maps"] == 11
+    assert found.loc[("a", "b"), "kendall"] == stats.kendalltau(both["a"], both["b"]).statistic
+    assert found.loc[("b", "c"), "spearman"] == stats.spearmanr(both["b"], both["c"]).statistic
+    assert found.loc[("a", "c"), "spearman_p"] == stats.spearmanr(means["a"], means["c"]).pvalue
+    constant = measure_correlations(means.assign(c=1.0))
+    assert constant["kendall"].isna().tolist() == [False, True, True]
+
+
+def test_an_interval_is_as_wide_as_the_central_limit_says() -> None:
+    rng = np.random.default_rng(2)
+    values = 0.3 + rng.standard_normal(2000)
+    found = interval_widths(values, [25, 100, 400], resamples=4000).set_index("images")
+    for count in found.index:
+        expected = 2 * 1.96 * values.std() / np.sqrt(count)
+        assert found.loc[count, "width"] == pytest.approx(expected, rel=0.06)
+        shift = values.mean() * np.sqrt(count) / values.std()
+        power = stats.norm.sf(1.96 - shift) + stats.norm.cdf(-1.96 - shift)
+        assert found.loc[count, "decided"] == pytest.approx(power, abs=0.05)
+
+
+def test_as_many_images_as_are_needed_decide_as_often_as_asked() -> None:
+    rng = np.random.default_rng(3)
+    values = 0.2 + rng.standard_normal(3000)
+    needed = images_needed(values, power=0.8)
+    assert interval_widths(values, [needed], resamples=4000)["decided"].item() == pytest.approx(
+        0.8, abs=0.04
+    )
+    assert images_needed(-values) == needed
+
+
+def test_unusable_values_are_refused() -> None:
+    with pytest.raises(UserError, match="two different values"):
+        krippendorff_alpha(pd.DataFrame(np.ones((3, 3))))
+    with pytest.raises(UserError, match="level"):
+        krippendorff_alpha(pd.DataFrame(PUBLISHED), "nominal")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="three maps"):
+        measure_correlations(pd.DataFrame({"a": [1.0, 2], "b": [1.0, 2]}))
+    with pytest.raises(UserError, match="finite"):
+        interval_widths(np.array([1.0, np.nan]), [10])
+    with pytest.raises(UserError, match="at least 2"):
+        interval_widths(np.ones(5), [1])
+    with pytest.raises(UserError, match="other than 0"):
+        images_needed(np.array([1.0, -1.0]))

@@ -1,0 +1,67 @@
+"""Kept maps come back as they were, and for no other samples."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from saliency_lab.attribution.maps import BatchMaps, Completeness
+from saliency_lab.evaluation.kept_maps import KeptMaps
+
+IDS = ["test/a", "test/b", "test/c"]
+CPU = torch.device("cpu")
+
+
+def block(complete: bool) -> tuple[BatchMaps, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    maps = {view: torch.rand(3, 5, 7, generator=draw) for view in ("original", "active")}
+    logits = torch.rand(3, 4, generator=draw)
+    sums = Completeness(torch.rand(3, generator=draw), torch.rand(3, generator=draw))
+    return BatchMaps(
+        maps, torch.tensor([2, 0, 3]), logits, torch.tensor([True, False, True]),
+        sums if complete else None,
+    ), logits  # fmt: skip
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_block_comes_back_as_it_was(tmp_path: Path, complete: bool) -> None:
+    kept = KeptMaps(tmp_path / "maps", ("original", "active"))
+    found, logits = block(complete)
+    kept.write(6, IDS, found, logits)
+    again, its_logits = kept.read(6, 3, CPU)
+    assert list(again.maps) == ["original", "active"]
+    for view, values in found.maps.items():
+        assert again.maps[view].shape == (3, 5, 7)
+        assert torch.equal(again.maps[view], values)
+    assert torch.equal(its_logits, logits)
+    assert again.targets.tolist() == [2, 0, 3]
+    assert again.targets.dtype == torch.int64
+    assert again.finite.tolist() == [True, False, True]
+    assert again.finite.dtype == torch.bool
+    if not complete:
+        assert again.completeness is None
+    else:
+        for mine, its in zip(found.completeness, again.completeness, strict=True):
+            torch.testing.assert_close(its.double(), mine.double())
+
+
+def test_they_are_of_these_samples_or_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = KeptMaps(tmp_path / "maps", ("original", "active"))
+    assert not kept.has(6, IDS)
+    kept.write(6, IDS, *block(False))
+    assert kept.has(6, IDS)
+    assert not kept.has(0, IDS)
+    assert not kept.has(6, IDS[:2])
+    assert not kept.has(6, ["test/a", "test/c", "test/b"])
+    assert not kept.has(6, ["test/a", "test/b", "test/d"])
+    (path,) = (tmp_path / "maps").iterdir()
+    os.truncate(path, path.stat().st_size // 2)
+    with caplog.at_level(logging.WARNING):
+        assert not kept.has(6, IDS)
+    assert "is damaged and not used" in caplog.text

@@ -1,0 +1,1 @@
+"""Small wrong changes to the code, each of which a test must notice: `python -m tests.mutants`."""

@@ -1,0 +1,158 @@
+"""Several seeds of one training as one number."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from saliency_lab.evaluation.deletion.sections import points_of
+from saliency_lab.evaluation.rows.statistics import hierarchical_interval
+from saliency_lab.report.comparing.panels import build_panels
+from saliency_lab.report.comparing.seeds import SeedGroup, seed_groups
+from saliency_lab.report.page.page import write_report
+from saliency_lab.report.reading.records import read_records
+
+from ..rundirs import FRACTIONS, write_evaluation
+
+SMALL = {"count": 12, "size": 8, "shown": 3}
+
+
+def _groups(outputs: Path) -> list[SeedGroup]:
+    return seed_groups(build_panels(read_records(outputs).evaluations))
+
+
+def _write_seeds(outputs: Path, *seeds: int, **rest: object) -> list[Path]:
+    return [
+        write_evaluation(outputs, **{**SMALL, "seed": s, "name": f"paper/seed-{s}", **rest})
+        for s in seeds
+    ]
+
+
+def test_areas_over_seeds_are_the_hierarchical_ones_of_the_rows(tmp_path: Path) -> None:
+    runs = _write_seeds(tmp_path, 1, 2, 3)
+    (group,) = _groups(tmp_path)
+    assert group.title == "CIFAR-10 · ResNet-18"
+    assert group.seeds == [1, 2, 3]
+    values = []
+    for run in runs:
+        rows = pd.read_parquet(run / "deletion.parquet")
+        mine = rows[(rows["view"] == "active") & (rows["fill"] == "white")]
+        wide = mine.pivot_table(index="sample_id", columns="fraction", values="agrees")
+        values.append(np.trapezoid(wide.to_numpy(dtype=float), FRACTIONS, axis=1))
+    expected = hierarchical_interval(values)
+    found = group.combined["gradient/active", ("deletion", "white")]
+    assert found.value == pytest.approx(expected.value)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.02)
+    assert list(found.by_seed.values()) == pytest.approx([each.mean() for each in values])
+
+
+def test_the_overview_has_one_row_with_a_note_and_the_table_comes_in_all_forms(
+    tmp_path: Path,
+) -> None:
+    _write_seeds(tmp_path, 1, 2, 3)
+    report = write_report(tmp_path, None, tmp_path / "report")
+    text = report.page.read_text(encoding="utf-8")
+    overview = re.search(r'<section id="overview".*?</section>', text, re.S)
+    assert overview
+    assert overview[0].count('<th scope="row">') == 1
+    assert "3 seeds combined: 1, 2, 3" in overview[0]
+    (group,) = _groups(tmp_path)
+    combined = group.combined["gradient/positive", ("deletion", "black")]
+    assert f"{combined.value:.3f}" in overview[0]
+    tables = report.page.parent / "tables"
+    reference = pd.read_csv(tables / "reference.csv")
+    assert reference["seeds"].tolist() == [3]
+    assert reference["black positive"].tolist() == pytest.approx([combined.value])
+    seeds = pd.read_csv(tables / "seeds.csv")
+    assert len(seeds) == 5 * 2
+    row = seeds[(seeds["map"] == "positive") & (seeds["condition"] == "black-deletion")].iloc[0]
+    assert row["lowest seed"] == pytest.approx(min(combined.by_seed.values()))
+    assert row["highest seed"] == pytest.approx(max(combined.by_seed.values()))
+    assert (row["seeds"], row["which"]) == (3, "1, 2, 3")
+    for suffix in ("md", "tex"):
+        assert "positive" in (tables / f"seeds.{suffix}").read_text(encoding="utf-8")
+
+
+def test_what_differs_in_more_than_the_seed_is_not_combined(tmp_path: Path) -> None:
+    for seed, epochs in ((1, 30), (2, 1)):
+        config = {"trainer": {"max_epochs": epochs}, "data": {"name": "cifar10", "seed": seed}}
+        _write_seeds(tmp_path, seed, config=config)
+    assert _groups(tmp_path) == []
+    titles = [panel.title for panel in build_panels(read_records(tmp_path).evaluations)]
+    assert all("seed" in title for title in titles)
+
+
+def test_seeds_with_their_own_data_order_are_combined(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        config = {"trainer": {"max_epochs": 30, "devices": seed}, "data": {"seed": seed}}
+        _write_seeds(tmp_path, seed, config=config)
+    (group,) = _groups(tmp_path)
+    assert group.seeds == [1, 2]
+
+
+def test_one_classifier_under_two_seeds_is_no_second_classifier(tmp_path: Path) -> None:
+    _write_seeds(tmp_path, 1, 2, checkpoint=9)
+    assert _groups(tmp_path) == []
+
+
+def test_a_method_of_other_settings_is_not_combined(tmp_path: Path) -> None:
+    for seed, samples in ((1, 50), (2, 20)):
+        _write_seeds(tmp_path, seed)
+        config = {"method": {"name": "smoothgrad", "samples": samples}}
+        write_evaluation(
+            tmp_path,
+            **SMALL,
+            seed=seed,
+            method="smoothgrad",
+            views=["original"],
+            name=f"smoothgrad/seed-{seed}",
+            config=config,
+        )
+    (group,) = _groups(tmp_path)
+    smooth = {key: one for (key, _), one in group.combined.items() if "smooth" in key}
+    assert [list(one.by_seed) for one in smooth.values()] == [[1], [2]]
+    text = write_report(tmp_path, None, tmp_path / "report").page.read_text(encoding="utf-8")
+    section = re.search(r'<section id="seeds".*?</section>', text, re.S)
+    assert section
+    assert "active" in section[0]
+    assert "smoothgrad" not in section[0]
+
+
+def test_the_latest_evaluation_of_a_seed_counts(tmp_path: Path) -> None:
+    """Of two trainings with one seed, whichever order their names have."""
+    for hours in (("08", "09"), ("09", "08")):
+        outputs = tmp_path / "-".join(hours)
+        for checkpoint, hour in zip((1, 5), hours, strict=True):
+            started = f"2025-02-01T{hour}:00:00+00:00"
+            name = f"of-{checkpoint}/seed-1"
+            _write_seeds(outputs, 1, name=name, checkpoint=checkpoint, started=started)
+        _write_seeds(outputs, 2)
+        (group,) = _groups(outputs)
+        assert group.seeds == [1, 2]
+        latest = 5 if hours == ("08", "09") else 1
+        assert group.panels[0].runs[0].name.split("/")[-2] == f"of-{latest}"
+        place = ("gradient/active", ("deletion", "white"))
+        scores = pd.read_parquet(
+            outputs / f"evaluate/cifar10/resnet18/of-{latest}/seed-1/scores/deletion.parquet"
+        )
+        mine = scores[(scores["view"] == "active") & (scores["fill"] == "white")]
+        assert group.combined[place].by_seed[1] == pytest.approx(mine["allegiance"].mean())
+
+
+def test_every_seed_is_shown_with_its_own_curves(tmp_path: Path) -> None:
+    runs = _write_seeds(tmp_path, 1, 2, 3)
+    panels = build_panels(read_records(tmp_path).evaluations)
+    shown = []
+    for panel, run in zip(panels, runs, strict=True):
+        written = pd.read_csv(run / "deletion-curves.csv")
+        points = points_of(panel)
+        for view in ("original", "active"):
+            mine = points[points["key"] == f"gradient/{view}"]
+            theirs = written[written["view"] == view]
+            assert mine["allegiance"].tolist() == theirs["allegiance"].tolist()
+            shown.append(tuple(mine["probability"]))
+    assert len(set(shown)) == 6

@@ -1,0 +1,324 @@
+"""The report as files: what is in the page, the tables and the figures, and how large they are."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from base64 import b64decode
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from saliency_lab.errors import UserError
+from saliency_lab.evaluation.rows.statistics import holm, paired_difference
+from saliency_lab.report.comparing.panels import Panel, build_panels
+from saliency_lab.report.page.examples import chosen_examples, packed_examples
+from saliency_lab.report.page.page import ReportFiles, write_report
+from saliency_lab.report.page.table_texts import latex_text, markdown_text
+from saliency_lab.report.reading.records import EvaluationRun, read_records
+from saliency_lab.reproductions.published import published
+
+from ..rundirs import FRACTIONS, PAPER_VIEWS, write_evaluation
+
+
+def _data(page: Path) -> dict:
+    text = page.read_text(encoding="utf-8")
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    assert found
+    return json.loads(found[1])
+
+
+@pytest.fixture(scope="session")
+def panels(outputs: Path) -> list[Panel]:
+    return build_panels(read_records(outputs).evaluations)
+
+
+def test_page_names_every_run_and_escapes_what_they_say(report: ReportFiles) -> None:
+    text = report.page.read_text(encoding="utf-8")
+    assert "CIFAR-10 · ResNet-18" in text
+    assert "evaluate/cifar10/convnext_tiny/paper/seed=42" in text
+    assert "out of &lt;memory&gt; &amp; time" in text
+    assert "torch 2.15.0" in text
+    assert "AMD EPYC 7B13, 16 cores" in text
+
+
+def test_page_names_no_address_to_fetch(report: ReportFiles) -> None:
+    text = report.page.read_text(encoding="utf-8")
+    assert not re.findall(r"https?://", text)
+    links = re.findall(r'(?:href|src)="([^"#][^"]*)"', text)
+    for link in links:
+        assert link == "data:," or (report.page.parent / link).is_file(), link
+
+
+def test_figures_and_tables_come_in_all_their_forms(report: ReportFiles) -> None:
+    figures = {path.name for path in report.figures}
+    for name in ("curves-cifar-10-resnet-18", "examples-cifar-10-cnn"):
+        assert {f"{name}.png", f"{name}.pdf"} <= figures
+    names = {path.stem for path in report.tables}
+    assert names == {
+        *(
+            "scores",
+            "reference",
+            "disagreement",
+            "evaluations",
+            "trainings",
+            "cost",
+            "problems",
+            "seeds",
+        )
+    }
+    assert len(report.tables) == 3 * len(names)
+    for path in (*report.figures, *report.tables):
+        assert path.stat().st_size > 0
+
+
+def test_the_score_table_has_the_numbers_of_the_runs_and_of_the_paper(
+    report: ReportFiles, outputs: Path
+) -> None:
+    table = pd.read_csv(report.page.parent / "tables" / "scores.csv")
+    path = outputs / "evaluate/cifar10/basic_cnn/paper/seed=42/summary.json"
+    summary = json.loads(path.read_text())
+    mine = table[(table["panel"] == "CIFAR-10 · CNN")].set_index(["map", "condition", "score"])
+    assert mine.index.is_unique
+    found = summary["evaluators"]["deletion"]
+    for mean in found["means"]:
+        row = mine.loc[mean["view"], f"{mean['condition']['fill']}-deletion", mean["score"]]
+        assert (row["mean"], row["low"], row["high"]) == pytest.approx(
+            (mean["value"], mean["low"], mean["high"])
+        )
+    assert mine.loc[("active", "black-deletion", "allegiance"), "published"] == 0.15
+    assert np.isnan(mine.loc[("active", "black-deletion", "logit"), "published"])
+    assert np.isnan(mine.loc[("active", "white-deletion", "allegiance"), "published"])
+    compared = 0
+    for comparison in found["comparisons"]:
+        views = [comparison[side]["view"] for side in "ab"]
+        if "original" not in views:
+            continue
+        compared += 1
+        view, sign = (views[0], 1) if views[1] == "original" else (views[1], -1)
+        row = mine.loc[view, f"{comparison['condition']['fill']}-deletion", "allegiance"]
+        assert row["difference"] == pytest.approx(sign * comparison["difference"])
+        assert row["p (Holm)"] == pytest.approx(comparison["p_holm"])
+    assert compared == 2 * 4
+
+
+def test_methods_of_separate_runs_are_compared_on_the_same_images(panels: list[Panel]) -> None:
+    (panel,) = (panel for panel in panels if panel.title == "CIFAR-10 · ResNet-18")
+    assert len(panel.maps) == 10
+    assert len(panel.comparison_of) == 9 * 2
+    wide = panel.scores.pivot_table(
+        index="sample_id", columns=["key", "mode", "fill"], values="allegiance"
+    )
+    places = sorted(panel.comparison_of)
+    found = [
+        paired_difference(wide[key, *condition], wide["gradient/original", *condition])
+        for key, condition in places
+    ]
+    corrected = holm([difference.p for difference in found])
+    for place, difference, p_holm in zip(places, found, corrected, strict=True):
+        assert panel.comparison_of[place].difference == pytest.approx(difference.difference)
+        assert panel.comparison_of[place].p_holm == pytest.approx(p_holm)
+
+
+def test_a_comparison_written_the_other_way_round_is_turned(tmp_path: Path) -> None:
+    run = write_evaluation(tmp_path, count=12, size=8, shown=2)
+    path = run / "summary.json"
+    summary = json.loads(path.read_text())
+    straight = build_panels(read_records(tmp_path).evaluations)[0].comparison_of
+    for comparison in summary["evaluators"]["deletion"]["comparisons"]:
+        comparison["a"], comparison["b"] = comparison["b"], comparison["a"]
+        low, high = comparison["low"], comparison["high"]
+        comparison |= {"difference": -comparison["difference"], "low": -high, "high": -low}
+    path.write_text(json.dumps(summary))
+    turned = build_panels(read_records(tmp_path).evaluations)[0].comparison_of
+    assert straight.keys() == turned.keys()
+    for place, comparison in straight.items():
+        assert turned[place].difference == pytest.approx(comparison.difference)
+        assert (turned[place].low, turned[place].high) == pytest.approx(
+            (comparison.low, comparison.high)
+        )
+
+
+def test_panels_that_share_a_name_are_told_apart(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, count=6, size=8, shown=2)
+    write_evaluation(tmp_path, count=6, size=8, shown=2, split="train", name="train/seed=42")
+    titles = [panel.title for panel in build_panels(read_records(tmp_path).evaluations)]
+    assert titles == ["CIFAR-10 · ResNet-18 (test split)", "CIFAR-10 · ResNet-18 (train split)"]
+
+
+def test_published_numbers_stand_beside_the_test_split_only(tmp_path: Path) -> None:
+    for split in ("test", "train"):
+        write_evaluation(
+            tmp_path, count=6, size=8, shown=2, split=split, model="basic_cnn", name=f"{split}/s"
+        )
+    standard = {"protocol": "standard"}
+    run = write_evaluation(
+        tmp_path, count=6, size=8, shown=2, model="basic_cnn", name="other/s", settings=standard
+    )
+    path = run / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["evaluators"]["deletion"]["facts"]["protocol"] = "standard"
+    path.write_text(json.dumps(summary))
+    panels = build_panels(read_records(tmp_path).evaluations)
+    found = {panel.runs[0].name.split("/")[-2]: panel.published for panel in panels}
+    assert {name for name, numbers in found.items() if numbers} == {"test"}
+    write_report(tmp_path, None, tmp_path / "report")
+    table = pd.read_csv(tmp_path / "report" / "tables" / "scores.csv")
+    beside = table[table["published"].notna()]
+    assert len(beside) == 6
+    assert set(beside["panel"].str.contains("test split")) == {True}
+
+
+def test_what_the_page_draws_is_what_the_run_measured(panels: list[Panel]) -> None:
+    panel = next(panel for panel in panels if panel.title == "CIFAR-10 · CNN")
+    examples = chosen_examples(panel, 5)
+    assert examples is not None
+    run: EvaluationRun = panel.runs[0]
+    rows = pd.read_parquet(run.path / "deletion.parquet")
+    packed = packed_examples(examples, 16)
+    shape = (len(PAPER_VIEWS), 2, len(FRACTIONS))
+    with np.load(run.path / "examples.npz") as stored:
+        ids = list(stored["ids"])
+        for item in packed:
+            stack = np.frombuffer(zlib.decompress(b64decode(item["levels"])), np.uint8)
+            expected = np.stack(
+                [stored[f"deletion|levels:{v}"][ids.index(item["id"])] for v in PAPER_VIEWS]
+            )
+            np.testing.assert_array_equal(stack.reshape(expected.shape), expected)
+            predictions = np.frombuffer(b64decode(item["predictions"]), "<u2").reshape(shape)
+            probabilities = np.frombuffer(b64decode(item["probabilities"]), np.uint8)
+            mine = rows[(rows["sample_id"] == item["id"]) & (rows["fill"] == "white")]
+            active = mine[mine["view"] == "active"].sort_values("fraction")
+            np.testing.assert_array_equal(predictions[3, 1], active["prediction"])
+            np.testing.assert_allclose(
+                probabilities.reshape(shape)[3, 1] / 255, active["probability"], atol=0.002
+            )
+
+
+def test_what_was_not_measured_is_marked(tmp_path: Path) -> None:
+    black = ["original", "active"]
+    write_evaluation(tmp_path, count=6, size=8, shown=3, views=black, fills=["black"])
+    white = ["original", "inactive"]
+    write_evaluation(
+        tmp_path, count=6, size=8, shown=3, views=white, fills=["white"], name="white/seed=42"
+    )
+    (panel,) = build_panels(read_records(tmp_path).evaluations)
+    assert [one.label for one in panel.maps] == ["original", "active", "inactive"]
+    examples = chosen_examples(panel, 3)
+    assert examples is not None
+    packed = packed_examples(examples, 8)[0]
+    predictions = np.frombuffer(b64decode(packed["predictions"]), "<u2").reshape(3, 2, -1)
+    missing = (predictions == 65535).all(axis=2)
+    assert missing.tolist() == [[False, False], [False, True], [True, False]]
+
+
+def test_images_that_methods_dispute_are_always_shown(panels: list[Panel]) -> None:
+    panel = next(panel for panel in panels if panel.title == "CIFAR-10 · ResNet-18")
+    examples = chosen_examples(panel, 6)
+    assert examples is not None
+    kept = panel.runs[0].example_ids
+    wide = panel.scores.pivot_table(
+        index=["sample_id", "fill"], columns="key", values="allegiance"
+    ).loc[list(kept)]
+    gap = (wide.max(axis=1) - wide.min(axis=1)).groupby("sample_id").max()
+    shown = gap[examples.ids]
+    assert shown.min() >= gap.drop(examples.ids).max()
+    first = examples.labels[: len(set(examples.labels))]
+    assert len(set(first)) == len(first), "every class comes once before one comes twice"
+
+
+def test_page_of_a_large_run_stays_below_five_megabytes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    run = write_evaluation(tmp_path, count=1000, size=8, shown=50)
+    with np.load(run / "examples.npz") as stored:
+        kept = dict(stored)
+    # Pictures and maps of full size, as noisy as they come: nothing of them compresses.
+    kept["images"] = rng.integers(0, 256, (50, 3, 28, 28), dtype=np.uint8).repeat(8, 2).repeat(8, 3)
+    for view in PAPER_VIEWS:
+        kept[f"map:gradient/{view}"] = rng.uniform(size=(50, 224, 224)).astype(np.float16)
+        kept[f"deletion|levels:{view}"] = rng.integers(1, 14, (50, 224, 224), dtype=np.uint8)
+    np.savez(run / "examples.npz", **kept)
+    page = write_report(tmp_path, None, tmp_path / "report").page
+    assert page.stat().st_size < 5_000_000
+    (examples,) = _data(page)["examples"].values()
+    assert len(examples["items"]) == 50
+    assert examples["width"] >= 96
+
+
+def test_a_page_of_many_panels_shows_fewer_examples_rather_than_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for seed in range(3):
+        write_evaluation(tmp_path, name=f"paper/seed={seed}", seed=seed, size=32, shown=12)
+    whole = write_report(tmp_path, None, tmp_path / "whole").page
+    shown = {name: one["items"] for name, one in _data(whole)["examples"].items()}
+    assert [len(items) for items in shown.values()] == [12] * 3
+    wanted = whole.stat().st_size - len(json.dumps(shown)) // 2
+    monkeypatch.setattr("saliency_lab.report.page.page.PAGE_BYTES", wanted)
+    with caplog.at_level("INFO"):
+        page = write_report(tmp_path, None, tmp_path / "small").page
+    assert page.stat().st_size < 1.02 * wanted
+    counts = [len(one["items"]) for one in _data(page)["examples"].values()]
+    assert all(4 <= count < 12 for count in counts)
+    assert "of the examples, or it would be too large" in caplog.text
+
+
+def test_a_second_report_removes_what_the_first_one_left(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, count=6, size=8, shown=2)
+    write_evaluation(tmp_path, count=6, size=8, shown=2, model="basic_cnn")
+    target = tmp_path / "report"
+    assert len(write_report(tmp_path, None, target).figures) == 8
+    write_report(tmp_path, ["evaluate/cifar10/basic_cnn"], target)
+    assert len(list((target / "figures").iterdir())) == 4
+
+
+def test_only_unfinished_runs_is_a_user_error_that_names_them(tmp_path: Path) -> None:
+    run = write_evaluation(tmp_path, count=6, size=8, shown=2)
+    (run / "summary.json").unlink()
+    with pytest.raises(UserError, match="paper/seed=42: unfinished") as caught:
+        write_report(tmp_path, None, tmp_path / "report")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_run_without_kept_examples_still_has_its_curves(tmp_path: Path) -> None:
+    run = write_evaluation(tmp_path, count=6, size=8, shown=2)
+    (run / "examples.npz").unlink()
+    text = write_report(tmp_path, None, tmp_path / "report").page.read_text(encoding="utf-8")
+    assert 'id="curves"' in text
+    assert 'id="examples"' not in text
+
+
+def test_disagreement_lists_the_widest_gaps_of_all_images(
+    report: ReportFiles, panels: list[Panel]
+) -> None:
+    table = pd.read_csv(report.page.parent / "tables" / "disagreement.csv")
+    panel = next(panel for panel in panels if panel.title == "CIFAR-10 · CNN")
+    part = panel.scores[panel.scores["fill"] == "black"]
+    wide = part.pivot_table(index="sample_id", columns="key", values="allegiance")
+    first = table[(table["panel"] == panel.title) & (table["condition"] == "black-deletion")].iloc[
+        0
+    ]
+    widest = (wide.max(axis=1) - wide.min(axis=1)).max()
+    assert first["highest allegiance"] - first["lowest allegiance"] == pytest.approx(widest)
+
+
+def test_published_numbers_are_those_of_the_paper() -> None:
+    entry = published("imagenette", "convnext_tiny", True)
+    assert entry is not None
+    assert entry.accuracy == 0.9932
+    assert entry.areas["white", "inactive"] == 0.42
+    assert published("imagenette", "convnext_tiny", False) is None
+    assert published("cifar10", "vgg16", False) is None
+
+
+def test_tables_escape_what_markdown_and_latex_would_read() -> None:
+    table = pd.DataFrame({"a_b": ["x|y", "50 % & $"], "area": [0.25, float("nan")]})
+    assert markdown_text(table).splitlines()[2:] == ["| x\\|y | 0.2500 |", "| 50 % & $ | – |"]
+    latex = latex_text(table)
+    assert "a\\_b & area" in latex
+    assert "50 \\% \\& \\$ & -- \\\\" in latex
+    assert "{lr}" in latex

@@ -1,0 +1,95 @@
+"""Evaluators and the prepared model from Python, without Hydra."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import saliency_lab as sl
+from saliency_lab.evaluation.base import Evaluator, Measured, Score
+from saliency_lab.models.basic_cnn import BasicCNN
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    found = BasicCNN(num_classes=6).eval()
+    with torch.no_grad():
+        found.fc.weight.mul_(50)
+    return found
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.rand(7, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+class Mass(Evaluator):
+    """The mean of a map, as somebody's own evaluator."""
+
+    scores = (Score("mass", "higher", 0.0),)
+
+    def measure(self, context, batch, maps):
+        for view, values in maps.maps.items():
+            yield Measured(view, {}, {"mass": values.mean((1, 2))})
+
+
+def test_a_prepared_model_gives_the_same_maps_and_curves(network, images) -> None:
+    methods = ("original", "active", "lrp", "smoothgrad/positive")
+    with sl.prepared(network, images) as fast:
+        mine, plain = (sl.explain(model, images, methods) for model in (fast, network))
+        for name in methods:
+            assert torch.allclose(mine[name], plain[name], atol=1e-5 * float(plain[name].max()))
+        curves = [sl.deletion_curve(m, images, plain["active"]) for m in (fast, network)]
+        assert (curves[0] == curves[1]).float().mean() > 0.99
+        assert torch.allclose(fast(images), network(images), atol=1e-4)
+    assert fast.model is network
+    assert not network.training
+
+
+def test_rows_are_those_of_the_python_functions(network, images) -> None:
+    rows = sl.measure(network, images, ("original", "active"), fills=["black"], labels=[2] * 7)
+    maps = sl.explain(network, images, ("original", "active"))
+    for view in ("original", "active"):
+        curve = rows[rows["view"] == view]
+        expected = sl.deletion_curve(network, images, maps[view], fill="black")
+        found = curve["agrees"].to_numpy().reshape(7, -1)
+        assert (found == expected.numpy()).mean() > 0.98
+    assert rows["label"].unique().tolist() == [2]
+    scores = sl.measure(network, images, ("original",), fills=["black"], scores=True)
+    area = sl.area_under_curve(
+        sl.deletion_curve(network, images, maps["original"]).float(), sl.PAPER_FRACTIONS
+    )
+    np.testing.assert_allclose(scores["allegiance"], area, atol=0.1)
+    assert np.abs(scores["allegiance"] - area.numpy()).mean() < 0.01
+
+
+def test_blocks_change_nothing(network, images) -> None:
+    whole = sl.measure(network, images, ("smoothgrad/active",), fills=["noise"])
+    parts = sl.measure(network, images, ("smoothgrad/active",), fills=["noise"], batch_size=3)
+    parts = parts.sort_values(["index", "fraction"], ignore_index=True)
+    assert whole["prediction"].tolist() == parts["prediction"].tolist()
+    np.testing.assert_allclose(whole["logit"], parts["logit"], rtol=1e-3, atol=1e-2)
+
+
+def test_an_evaluator_of_ones_own(network, images) -> None:
+    rows = sl.measure(network, images, ("positive", "negative"), Mass())
+    maps = sl.explain(network, images, ("positive", "negative"))
+    for view in maps:
+        found = rows.loc[rows["view"] == view, "mass"]
+        np.testing.assert_allclose(found, maps[view].mean((1, 2)), rtol=1e-4)
+    with pytest.raises(sl.UserError, match="no settings beside an evaluator"):
+        sl.measure(network, images, ("positive",), Mass(), power=2)
+
+
+def test_what_an_evaluator_needs_is_asked_for(network, images) -> None:
+    with pytest.raises(sl.UserError, match="masks"):
+        sl.measure(network, images, ("original",), "localisation")
+    with pytest.raises(sl.UserError, match=r"one of .*deletion"):
+        sl.measure(network, images, ("original",), "deletoin")
+    with pytest.raises(sl.UserError, match=r"evaluator\.deletion\.fill"):
+        sl.measure(network, images, ("original",), "deletion", fill="black")
+    with pytest.raises(sl.UserError, match="a label and an id"):
+        sl.measure(network, images, ("original",), labels=[1])
