@@ -126,6 +126,13 @@ def test_fingerprint_follows_content_and_not_the_place(make_tree, tmp_path: Path
         assert _folder(root, **changed).fingerprint("test") != first
 
 
+def test_fingerprint_follows_the_labels_of_the_same_images(root: Path) -> None:
+    one, other = (_folder(root, classes=names) for names in (["ant", "bee"], ["bee", "ant"]))
+    assert one.ids("test") == other.ids("test")
+    assert one.labels("test").tolist() != other.labels("test").tolist()
+    assert one.fingerprint("test") != other.fingerprint("test")
+
+
 def test_worker_processes_change_nothing(root: Path) -> None:
     plain, worked = _folder(root), _folder(root, workers=2)
     for one, other in zip(plain.train_dataloader(), worked.train_dataloader(), strict=True):

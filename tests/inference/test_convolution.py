@@ -73,6 +73,7 @@ UNEQUAL = [
     (6, 4, (3, 2), (2, 3), (1, 1), (2, 1), 12, 13),
     (3, 6, (7, 7), (2, 2), (3, 2), (1, 1), 16, 20),
     (3, 6, (7, 7), (2, 4), (3, 3), (1, 1), 16, 20),
+    (3, 6, (3, 3), (2, 2), (1, 1), (2, 2), 12, 13),  # few channels, but dilated
 ]
 
 
@@ -119,3 +120,13 @@ def test_other_sizes_than_the_typical_one() -> None:
         found = torch.autograd.grad(output.sum(), images)[0]
         wanted = torch.autograd.grad(conv(images).sum(), images)[0]
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_an_addition_to_images_of_another_size(relu: bool) -> None:
+    conv, packed, _, _ = pair(GEOMETRIES[8], relu)
+    images = torch.randn(2, 6, 9, 12)
+    plain = conv(images)
+    other = torch.randn_like(plain)
+    expected = (plain + other).relu() if relu else plain + other
+    torch.testing.assert_close(packed(images, other), expected, atol=1e-5, rtol=1e-5)

@@ -165,3 +165,29 @@ def test_a_path_that_depends_on_the_image_is_refused() -> None:
 
     with pytest.raises(torch.fx.proxy.TraceError):
         folded_copy(Branching())
+
+
+class Forked(nn.Module):
+    """A ReLU whose output goes to a max-pool and elsewhere; a convolution that reflects."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")
+        self.relu, self.pool = nn.ReLU(), nn.MaxPool2d(2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.relu(self.first(images))
+        pooled = self.second(self.pool(features))
+        return torch.cat([pooled.flatten(1), features.flatten(1)], 1)
+
+
+def test_what_may_not_be_reordered_or_packed_is_left_as_it_is() -> None:
+    torch.manual_seed(0)
+    model, images = Forked().eval(), torch.randn(2, 3, 8, 8)
+    packed = packed_copy(folded_copy(model), images)
+    torch.testing.assert_close(packed(images), model(images), atol=1e-5, rtol=1e-5)
+    assert (model(images)[:, 64:] >= 0).all()
+    torch.testing.assert_close(
+        input_gradient(packed, images), input_gradient(model, images), atol=1e-5, rtol=1e-5
+    )

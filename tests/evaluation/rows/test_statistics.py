@@ -140,6 +140,15 @@ def test_hierarchical_variance_is_that_of_both_levels() -> None:
     assert found.high - found.low == pytest.approx(expected, rel=0.08)
 
 
+def test_images_vary_where_seeds_do_not() -> None:
+    """Three seeds of one mean: the variance is that of the images alone, within / (3·30)."""
+    rng = np.random.default_rng(4)
+    groups = [values - values.mean() for values in rng.normal(0, 1, (3, 30))]
+    found = hierarchical_interval(groups, resamples=6000)
+    expected = 2 * 1.96 * np.sqrt(np.mean([group.var() for group in groups]) / 90)
+    assert found.high - found.low == pytest.approx(expected, rel=0.08)
+
+
 def test_wilson_by_hand() -> None:
     """8 of 10: centre (8 + z²/2) / (10 + z²), half-width z·sqrt(1.6 + z²/4) / (10 + z²)."""
     z = 1.959963984540054
