@@ -11,16 +11,9 @@ import yaml
 from torch import Tensor, nn
 
 from saliency_lab.attribution.core.random_streams import SampleGenerator
-from saliency_lab.attribution.core.sources import source_name
+from saliency_lab.attribution.core.sources import Source, reads_layers, source_name
 from saliency_lab.attribution.core.views import Channels, View
-from saliency_lab.attribution.maps import (
-    BatchMaps,
-    Source,
-    maps,
-    reads_layers,
-    require_finite,
-    view_names,
-)
+from saliency_lab.attribution.maps import BatchMaps, maps, require_finite, view_names
 from saliency_lab.config.binding import bound_arguments
 from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError, unknown_choice

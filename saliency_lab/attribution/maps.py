@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -13,16 +13,15 @@ from saliency_lab.attribution.core.completeness import explained_change
 from saliency_lab.attribution.core.field import ClassField, expect_every_class
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.core.sources import (
+    Source,
     source_name,
     source_output,
-    source_parameters,
+    takes_targets,
 )
 from saliency_lab.attribution.core.views import VIEWS, Channels, View, views
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.frozen import intact_logits
-
-Source = Callable[..., Any]
 
 
 class NonFiniteError(UserError):
@@ -87,19 +86,6 @@ class BatchMaps:
             torch.cat([part.finite for part in parts]),
             Completeness.joined([part.completeness for part in parts]),
         )
-
-
-def takes_targets(source: Source) -> bool:
-    """Whether a source gives one map per target (no views) rather than a per-class field."""
-    return "targets" in source_parameters(source)
-
-
-def reads_layers(source: Source) -> bool:
-    """Whether a source needs the model itself, rather than a copy with the same gradients."""
-    if not getattr(getattr(source, "func", source), "input_gradients_only", False):
-        return True
-    wrapped = getattr(source, "keywords", {}).get("base")
-    return wrapped is not None and reads_layers(wrapped)
 
 
 def view_names(source: Source, names: Sequence[View] | Literal["all"]) -> tuple[View, ...]:

@@ -90,7 +90,7 @@ def _forget(directory: Path, output_root: Path) -> None:
     for path in directory.iterdir():
         path.unlink()
     for folder in (directory, *directory.parents):
-        if folder == output_root or not folder.is_relative_to(output_root) or any(folder.iterdir()):
+        if not folder.is_relative_to(output_root) or any(folder.iterdir()):
             return
         folder.rmdir()
 

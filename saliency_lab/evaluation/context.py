@@ -12,17 +12,9 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.core.field import ClassField
 from saliency_lab.attribution.core.random_streams import SampleGenerator
+from saliency_lab.attribution.core.sources import Source, reads_layers, takes_targets
 from saliency_lab.attribution.core.views import Channels, View
-from saliency_lab.attribution.maps import (
-    BatchMaps,
-    Source,
-    chosen_targets,
-    maps,
-    reads_layers,
-    source_name,
-    takes_targets,
-    view_names,
-)
+from saliency_lab.attribution.maps import BatchMaps, chosen_targets, maps, source_name, view_names
 from saliency_lab.data.batch import Batch
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError

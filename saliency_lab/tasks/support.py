@@ -14,7 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from saliency_lab.attribution.maps import Source
+from saliency_lab.attribution.core.sources import Source
 from saliency_lab.attribution.methods.gad import SupportTraining, needs_support
 from saliency_lab.config.identity import decides
 from saliency_lab.data.module import ImageData

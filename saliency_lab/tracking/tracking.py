@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Gt
 
+from saliency_lab.config.identity import leaves
 from saliency_lab.runs.processes import process_rank
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,8 @@ class Tracking:
             "job_type": config["task"],
             "name": f"{directory.parent.name}/{directory.name}"[:_NAME_LENGTH],
             "tags": [tag[:_TAG_LENGTH] for tag in dict.fromkeys([*names, *self.tags])],
-            "config": _flat(config),
+            # Dotted keys such as `model.name`, which W&B's tables group and filter by.
+            "config": leaves(config),
             "dir": str(directory),
         }
 
@@ -189,15 +191,3 @@ def _data_inside(folder: Path) -> Iterator[None]:
 
 def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`model.name`-like keys, which W&B's tables group and filter by."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{name}."))
-        else:
-            flat[name] = value
-    return flat

@@ -8,15 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from saliency_lab.attribution.core.sources import reads_layers, takes_targets
 from saliency_lab.attribution.core.views import VIEWS, views
-from saliency_lab.attribution.maps import (
-    NonFiniteError,
-    maps,
-    reads_layers,
-    require_finite,
-    takes_targets,
-    view_names,
-)
+from saliency_lab.attribution.maps import NonFiniteError, maps, require_finite, view_names
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.attribution.methods.integrated_gradients import integrated_gradients
 from saliency_lab.attribution.methods.smoothgrad import smoothgrad

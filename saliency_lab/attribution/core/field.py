@@ -15,7 +15,7 @@ def input_gradients_only(source: Source) -> Source:
 
     Such a source may be given a folded copy of the model; one that hooks layers, or looks them
     up by name or kind, needs the model itself and is not marked. A source that wraps another one
-    (`base`) is marked for its own part: see `maps.reads_layers`.
+    (`base`) is marked for its own part: see `sources.reads_layers`.
     """
     source.__dict__["input_gradients_only"] = True
     return source

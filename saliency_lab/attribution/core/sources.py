@@ -11,14 +11,17 @@ from torch import Tensor, nn
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.errors import UserError
 
+Source = Callable[..., Any]
+"""`(model, images, targets)` → one map per target, or `(model, images)` → a `ClassField`."""
 
-def source_name(source: Callable[..., Any]) -> str:
+
+def source_name(source: Source) -> str:
     """The name to call a source by in messages."""
     inner = getattr(source, "func", source)
     return getattr(inner, "__name__", type(inner).__name__)
 
 
-def source_parameters(source: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+def source_parameters(source: Source) -> Mapping[str, inspect.Parameter]:
     """The parameters of a source by name.
 
     Raises:
@@ -34,7 +37,7 @@ def source_parameters(source: Callable[..., Any]) -> Mapping[str, inspect.Parame
 
 
 def source_output(
-    source: Callable[..., Any],
+    source: Source,
     model: nn.Module,
     images: Tensor,
     *targets: Tensor,
@@ -47,3 +50,29 @@ def source_output(
     )
     given = {"generator": generator} if takes else {}
     return source(model, images, *targets, **given)
+
+
+def takes_targets(source: Source) -> bool:
+    """Whether a source gives one map per target (no views) rather than a per-class field."""
+    return "targets" in source_parameters(source)
+
+
+def reads_layers(source: Source) -> bool:
+    """Whether a source needs the model itself, rather than a copy with the same gradients."""
+    if not getattr(getattr(source, "func", source), "input_gradients_only", False):
+        return True
+    wrapped = getattr(source, "keywords", {}).get("base")
+    return wrapped is not None and reads_layers(wrapped)
+
+
+def expect_field_source(base: Source) -> None:
+    """Refuse, as the `base` of a method, a source without a signed field per class.
+
+    Raises:
+        UserError: it gives one map per target.
+    """
+    if takes_targets(base):
+        raise UserError(
+            "Expected `base` to be a source of a signed field per class, but got "
+            f"{source_name(base)}, which gives one map per target."
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Annotated
 
@@ -15,8 +14,8 @@ from saliency_lab.attribution.core.field import (
     input_gradients_only,
 )
 from saliency_lab.attribution.core.random_streams import SampleGenerator, restarted
+from saliency_lab.attribution.core.sources import expect_field_source
 from saliency_lab.attribution.methods.gradient import gradient
-from saliency_lab.errors import UserError
 
 
 @input_gradients_only
@@ -47,11 +46,7 @@ def degraded(
     Raises:
         UserError: the base is no source of a class field, or refuses the model.
     """
-    if "targets" in inspect.signature(base).parameters:
-        raise UserError(
-            "Expected `base` to be a source of a signed field per class, but got "
-            f"{getattr(base, 'func', base).__name__}, which gives one map per target."
-        )
+    expect_field_source(base)
     streams = restarted(generator, images)
     return _DegradedField(base(model, images, generator=generator), share, streams)
 

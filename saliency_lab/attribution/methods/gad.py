@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from saliency_lab.attribution.core.field import ClassField, input_gradients_only
 from saliency_lab.attribution.core.importance import Rule, important_pixels
 from saliency_lab.attribution.core.random_streams import SampleGenerator, restarted
+from saliency_lab.attribution.core.sources import expect_field_source
 from saliency_lab.attribution.core.views import views
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.errors import UserError
@@ -109,11 +110,7 @@ def gad(
             "Expected `support` to hold the support models of the model, but got none; "
             "`evaluate method=gad` and `explain method=gad` train them"
         )
-    if "targets" in inspect.signature(base).parameters:
-        raise UserError(
-            "Expected `base` to be a source of a signed field per class, but got "
-            f"{getattr(base, 'func', base).__name__}, which gives one map per target."
-        )
+    expect_field_source(base)
 
     def original_map(network: nn.Module) -> Tensor:
         field = base(network, images, generator=restarted(generator, images))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
@@ -12,10 +11,9 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.core.field import ClassField, input_gradients_only
 from saliency_lab.attribution.core.random_streams import SampleGenerator, derived, restarted
-from saliency_lab.attribution.core.sources import source_output
+from saliency_lab.attribution.core.sources import expect_field_source, source_output
 from saliency_lab.attribution.core.summed_field import StreamedField, Term
 from saliency_lab.attribution.methods.gradient import gradient
-from saliency_lab.errors import UserError
 from saliency_lab.frozen import intact_logits
 
 FieldSource = Callable[..., ClassField]
@@ -127,11 +125,7 @@ class NoisyFields:
         noise: float,
         generator: SampleGenerator | None,
     ) -> None:
-        if "targets" in inspect.signature(base).parameters:
-            raise UserError(
-                "Expected `base` to be a source of a signed field per class, but got "
-                f"{getattr(base, 'func', base).__name__}, which gives one map per target."
-            )
+        expect_field_source(base)
         self._model, self._base, self._samples = model, base, samples
         self._images = images.detach()
         self._streams = restarted(generator, images)

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from saliency_lab.attribution.maps import takes_targets
+from saliency_lab.attribution.core.sources import takes_targets
 from saliency_lab.data.batch import Batch
 from saliency_lab.evaluation.base import Evaluator, Measured, Score
 from saliency_lab.evaluation.context import Context, Found

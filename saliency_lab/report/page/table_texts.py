@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+
 import pandas as pd
 
 DECIMALS = {"passes": 1, "(ms)": 2, "(MiB)": 0, "seconds": 0}
@@ -15,10 +17,13 @@ def decimals_of(column: object) -> int | None:
 
 def markdown_text(table: pd.DataFrame) -> str:
     """The table in GitHub's Markdown, numbers to four digits."""
-    lines = [list(table.columns), ["---"] * len(table.columns), *_cells(table)]
-    return "".join(
-        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines
-    )
+    return "".join(f"{line}\n" for line in markdown_lines(list(table.columns), _cells(table)))
+
+
+def markdown_lines(names: Sequence[object], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """A table in GitHub's Markdown, line by line."""
+    for line in (names, ["---"] * len(names), *rows):
+        yield "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |"
 
 
 def latex_text(table: pd.DataFrame) -> str:

@@ -116,7 +116,7 @@ def read_records(outputs: Path, runs: Sequence[str] | None = None) -> Records:
     found = sorted(_run_directories(outputs))
     if not found:
         raise UserError(
-            f"Expected `outputs` to hold runs, but got '{outputs}' without any: "
+            f"Expected `output_root` to hold runs, but got '{outputs}' without any: "
             "run `python -m saliency_lab evaluate model=resnet18 data=cifar10` first."
         )
     records = Records()

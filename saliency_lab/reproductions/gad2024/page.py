@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from saliency_lab.report.page.table_texts import markdown_lines
 from saliency_lab.reproductions.gad2024.reading import conclusion, sentences
 
 CONTROLS = ("retraining", "random_subset", "top")
@@ -114,7 +115,8 @@ def _complexity_table(record: Mapping[str, Any]) -> Iterator[str]:
             [source, label, gad["smaller"], gad["equal"], told, _mean(gad, "relative_complexity")]
             + [_mean(masks[control], "relative_complexity") for control in CONTROLS]
         )
-    yield from _markdown(names, rows)
+    yield from markdown_lines(names, rows)
+    yield ""
 
 
 def _sensitivity_table(record: Mapping[str, Any]) -> Iterator[str]:
@@ -126,7 +128,8 @@ def _sensitivity_table(record: Mapping[str, Any]) -> Iterator[str]:
         cells = [_mean(masks[mask], "relative_sensitivity", 1000) for mask in shown]
         rows.append([source, label, f"{masks['gad'].get('pixels', 0):.0f}", *cells])
     names = [mask.replace("_", " ") for mask in shown]
-    yield from _markdown(["source", "class", "pixels", *names], rows)
+    yield from markdown_lines(["source", "class", "pixels", *names], rows)
+    yield ""
 
 
 def _cells(record: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -143,11 +146,3 @@ def _mean(row: Mapping[str, Any], score: str, times: float = 1) -> str:
         return "–"
     value, low, high = (times * row[name] for name in (score, f"{score}_low", f"{score}_high"))
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _markdown(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    yield "| " + " | ".join(names) + " |"
-    yield "|" + "---|" * len(names)
-    for row in rows:
-        yield "| " + " | ".join(str(cell) for cell in row) + " |"
-    yield ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from saliency_lab.report.page.table_texts import markdown_lines
 from saliency_lab.reproductions.llorente2023.workload import (
     STEP_SECONDS,
     SUSTAINED_TFLOPS,
@@ -73,7 +74,8 @@ def _overview(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if any(record["departures"] for record in records):
         words = [" ".join(f"`{word}`" for word in record["departures"]) for record in records]
         rows.append(["departs in", *(word or "–" for word in words)])
-    yield from _markdown(["", *(record["title"] for record in records)], rows)
+    yield from markdown_lines(["", *(record["title"] for record in records)], rows)
+    yield ""
     yield from _between_seeds(records)
     missing = [name for name in WORKLOADS if name not in {r["column"] for r in records}]
     if missing:
@@ -145,7 +147,8 @@ def _whole() -> Iterator[str]:
     total = sum(load.tflop for load in WORKLOADS.values())
     hours = sum(load.hours for load in WORKLOADS.values())
     rows.append(["all six", f"{total:,.0f}", f"{hours:.1f} h"])
-    yield from _markdown(["column", "TFLOP", "estimate"], rows)
+    yield from markdown_lines(["column", "TFLOP", "estimate"], rows)
+    yield ""
 
 
 def _section(record: Mapping[str, Any], remark: str | None) -> Iterator[str]:
@@ -215,7 +218,8 @@ def _comparison_table(record: Mapping[str, Any]) -> Iterator[str]:
                 ours = (row["area"], row["low"], row["high"])
                 rows.append(_cells(f"{fill}, {view}", value, *ours, seeds))
     names = ("", "paper", "ours", "95 %", "seeds", "difference", "verdict")
-    yield from _markdown(names, rows)
+    yield from markdown_lines(names, rows)
+    yield ""
 
 
 def _known(record: Mapping[str, Any]) -> dict[tuple[str, str], float]:
@@ -254,7 +258,8 @@ def _areas_by_map(evaluation: Mapping[str, Any]) -> Iterator[str]:
         values = [row["area"] for row in found.values() if row]
         best = min(values) if mode == "deletion" else max(values)
         rows.append([mode, fill, *(_with_interval(row, best) for row in found.values())])
-    yield from _markdown(["mode", "fill", *_MAPS], rows)
+    yield from markdown_lines(["mode", "fill", *_MAPS], rows)
+    yield ""
 
 
 def _with_interval(row: Mapping[str, Any] | None, best: float) -> str:
@@ -303,11 +308,3 @@ def _orders(evaluation: Mapping[str, Any]) -> Iterator[str]:
 
 def _p(value: float) -> str:
     return f"p = {value:.2g}" if value > 1e-300 else "p < 1e-300"
-
-
-def _markdown(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    yield "| " + " | ".join(names) + " |"
-    yield "|" + "---|" * len(names)
-    for row in rows:
-        yield "| " + " | ".join(str(cell) for cell in row) + " |"
-    yield ""

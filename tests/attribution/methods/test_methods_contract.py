@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import saliency_lab.models.basic_cnn  # noqa: F401  (registers basic_cnn with timm)
 from saliency_lab.attribution.core.random_streams import SampleGenerator
-from saliency_lab.attribution.maps import reads_layers
+from saliency_lab.attribution.core.sources import reads_layers
 from saliency_lab.attribution.methods.gad import SupportModels, needs_support
 from saliency_lab.attribution.methods.smoothgrad import smoothgrad
 from saliency_lab.config.binding import bound_arguments

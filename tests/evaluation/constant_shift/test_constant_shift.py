@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import nn
 
-from saliency_lab.attribution.maps import Source
+from saliency_lab.attribution.core.sources import Source
 from saliency_lab.attribution.methods.controls import sobel
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.attribution.methods.gradient_x_input import gradient_x_input

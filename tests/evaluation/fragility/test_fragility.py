@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from saliency_lab.attribution.core.random_streams import SampleGenerator
-from saliency_lab.attribution.maps import Source
+from saliency_lab.attribution.core.sources import Source
 from saliency_lab.attribution.methods.controls import centre_bias
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.data.batch import Batch

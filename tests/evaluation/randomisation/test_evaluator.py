@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from saliency_lab.attribution.maps import Source
+from saliency_lab.attribution.core.sources import Source
 from saliency_lab.attribution.methods.controls import random_map, sobel
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.data.batch import Batch
