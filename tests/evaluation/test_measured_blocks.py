@@ -72,7 +72,7 @@ def test_rows_are_the_masked_images_own_answers(tmp_path: Path) -> None:
 def test_fills_belong_to_the_image_and_not_to_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = deletion.fill_images
+    real = deletion.replacement
     drawn: dict[int, list[Tensor]] = {}
 
     def noting(*arguments: object, **named: object) -> Tensor:
@@ -80,7 +80,7 @@ def test_fills_belong_to_the_image_and_not_to_its_place(
         drawn.setdefault(len(drawn_for), []).extend(found.unbind())
         return found
 
-    monkeypatch.setattr(deletion, "fill_images", noting)
+    monkeypatch.setattr(deletion, "replacement", noting)
     drawn_for: list[int] = []
     for block in (1, 4, 50):
         drawn_for.append(block)
