@@ -65,7 +65,8 @@ def test_every_column_is_what_it_was(found: dict[str, pd.DataFrame], name: str) 
             values = mine[column].to_numpy(np.float64)
             np.testing.assert_allclose(values, expected[column], rtol=2e-3, atol=2e-4)
         else:
-            assert mine[column].astype(str).tolist() == expected[column].astype(str).tolist()
+            values = mine[column].astype(object).where(mine[column].notna(), "")
+            assert values.astype(str).tolist() == expected[column].astype(str).tolist()
 
 
 def test_the_golden_numbers_say_something() -> None:
