@@ -27,6 +27,7 @@ def test_every_image_is_a_flipped_or_plain_crop_of_its_padded_self() -> None:
     # 64 draws out of 50: most places are met, and both directions.
     assert len(places) > 25
     assert {flip for *_, flip in places} == {False, True}
+    assert {top for top, *_ in places} == {left for _, left, _ in places} == set(range(5))
 
 
 def _crop(padded: torch.Tensor, top: int, left: int, flip: bool) -> torch.Tensor:

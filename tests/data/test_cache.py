@@ -115,6 +115,19 @@ def test_unreadable_images_are_remembered(tmp_path: Path) -> None:
         assert images.unreadable == {7: "seven.jpg (cut)"}
 
 
+def test_a_part_names_what_it_cannot_read_by_its_own_positions() -> None:
+    source, reads = _source()
+
+    def broken(positions: Sequence[int]) -> tuple[Pixels, Unreadable]:
+        return reads(positions)[0], {7: "seven.jpg (cut)"} if 7 in positions else {}
+
+    part = replace(source, read=broken).part(np.array([3, 7, 11]))
+    pixels, unreadable = part.read([2, 1])
+    assert pixels[:, 0, 0, 0].tolist() == [11, 7]
+    assert unreadable == {1: "seven.jpg (cut)"}
+    assert part.ids == ["3", "7", "11"]
+
+
 def test_a_finished_cache_pickles_as_its_path(tmp_path: Path) -> None:
     images = cached_images(_source()[0], tmp_path, "x")
     packed = pickle.dumps(images)

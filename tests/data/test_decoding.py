@@ -41,6 +41,9 @@ def test_sixteen_bit_grey_is_scaled_and_not_cut_off(tmp_path: Path) -> None:
     grey[0, 0] = 255
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "a.png")
     assert np.array_equal(decoded(tmp_path / "a.png", 8, "stretch")[0], grey)
+    # The lower eight bits are what is left out, whatever they are.
+    Image.fromarray(grey.astype(np.uint16) * 256 + 7).save(tmp_path / "b.png")
+    assert np.array_equal(decoded(tmp_path / "b.png", 8, "stretch")[0], grey)
 
 
 def test_exif_orientation_is_honoured(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from saliency_lab.data.batch import Batch
+from saliency_lab.data.batch import Batch, channels_last_pixels
 from saliency_lab.data.folder import Folder
 from saliency_lab.errors import UserError
 
@@ -66,6 +66,15 @@ def test_pixels_are_in_zero_to_one_on_the_device(root: Path) -> None:
     assert ready.image.dtype == torch.float32
     assert torch.equal(ready.image, batch.image.float() / 255)
     assert ready.ids == batch.ids
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_training_pixels_are_the_same_numbers_in_another_layout(channels: int) -> None:
+    values = torch.arange(256, dtype=torch.uint8).repeat(2 * channels).view(2, channels, 16, 16)
+    ready = channels_last_pixels(values)
+    assert ready.dtype == torch.float32
+    assert torch.equal(ready, values.float() / 255)
+    assert ready.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_classes_select_and_renumber_on_the_cache_of_the_whole_split(root: Path) -> None:

@@ -76,6 +76,12 @@ def test_standard_protocol_by_hand_with_ties() -> None:
     assert levels.tolist() == [[[1, 1, 1, 1], [2, 2, 2, 2], [3, 3, 3, 3], [4, 4, 4, 4]]]
 
 
+def test_many_ties_go_row_by_row() -> None:
+    """Also where there are so many that an unstable sort would shuffle them."""
+    levels = deletion_levels(torch.ones(1, 20, 20), (0.25, 0.5, 1.0), "standard")
+    assert levels.flatten().tolist() == [0] * 100 + [1] * 100 + [2] * 200
+
+
 def test_standard_protocol_follows_the_values_not_the_place() -> None:
     levels = deletion_levels(torch.tensor([[[1.0, 3.0], [2.0, 3.0]]]), (0.25, 0.5, 1), "standard")
     assert levels.tolist() == [[[2, 0], [2, 1]]]
