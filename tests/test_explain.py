@@ -85,7 +85,7 @@ def test_a_function_is_a_method_too() -> None:
 
 def test_every_source_of_the_configuration_can_be_named() -> None:
     assert len(method_names()) >= 27
-    assert {"active", "paper", "smoothgrad", "lime", "gradient"} <= set(method_names())
+    assert {"active", "five_views", "smoothgrad", "lime", "gradient"} <= set(method_names())
     for name in method_names():
         source, views = named_method(name)
         assert callable(source_function(source))

@@ -160,7 +160,10 @@ def run_directory(
     rest: dict[str, Any] = {}
     if "classifier" in config:
         rest["classifier"] = str(config["classifier"]["sha256"])[:_DIGITS]
-    if list(config.get("labels", {}).values()) not in ([], ["deletion"]):
+    if config["task"] == "compare" and list(config.get("labels", {}).values()) not in (
+        [],
+        ["deletion"],
+    ):
         rest["evaluator"] = "_".join(config["labels"].values())
     rest |= dict(sorted((chosen or {}).items()))
     rest |= {

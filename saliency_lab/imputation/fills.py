@@ -13,12 +13,7 @@ from torch import Tensor
 
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.imputation.linear import Imputation, NormalStreams, road_imputation
-
-FILLS = ("black", "white", "mean", "blur", "noise", "shift+0.1", "shift-0.1", "road")
-
-# The blur's standard deviation as a share of the image's shorter side: 10 pixels of 224, as in
-# Fong and Vedaldi, "Interpretable explanations of black boxes by meaningful perturbation", 2017.
-BLUR_SHARE = 10 / 224
+from saliency_lab.imputation.names import BLUR_SHARE, FILLS
 
 _SHIFT = re.compile(r"shift([+-]\d*\.?\d+)")
 

@@ -62,17 +62,18 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         UserError: no trained classifier, an unreadable image, an unknown target class.
     """
     checked(config)
-    if process_rank() > 0:
-        return  # a handful of images is the work of one process
     method = configured_method(config)
     checkpoint = Path(config["classifier"]["path"])
+    asked, model = pair_classifier(config, method, load_classifier(checkpoint))
+    classes = list(model.facts["classes"])
+    target = None if config["target"] is None else _class_index(config["target"], classes)
+    # Where support models are missing, all processes train them.
+    method = supported(asked, method, model, _device(config), controls=False)
+    if process_rank() > 0:
+        return  # a handful of images is the work of one process
     with held(directory):
         # All that may be refused comes before anything of an earlier run is cleared away.
-        asked, model = pair_classifier(config, method, load_classifier(checkpoint))
-        method = supported(asked, method, model, _device(config), controls=False)
         model = model.to(_device(config))
-        classes = list(model.facts["classes"])
-        target = None if config["target"] is None else _class_index(config["target"], classes)
         if config["images"]:
             examples = _own_files(image_files(config["images"]), model)
         else:

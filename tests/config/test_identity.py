@@ -223,7 +223,8 @@ def test_every_key_is_known_to_decide_or_not():
 def test_ignored_keys_are_these():
     assert set(NOT_IDENTITY) == {
         "task", "output_root", "overwrite", "continues", "hydra", "logger", "ckpt",
-        "classifier", "labels", "evaluator", "examples", "block_size", "maps", "data.workers",
+        "classifier", "labels", "evaluator", "alpha", "tolerance", "least", "kind", "correction",
+        "condition", "examples", "block_size", "maps", "data.workers",
         "data.cache_dir", "data.root", "data.on_corrupt", "trainer.accelerator", "trainer.devices",
         "trainer.num_nodes", "trainer.strategy", "trainer.threads", "trainer.progress",
         "trainer.timeout", "engine.frozen_copy", "engine.compile", "engine.calibration",

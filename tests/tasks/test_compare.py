@@ -46,7 +46,8 @@ def test_a_comparison_says_what_its_rows_say_and_can_be_widened(command, classif
         black.loc[black["map"] == one, "allegiance"].to_numpy() for one in (pair["a"], pair["b"])
     ]
     bounds = confidence_sequence(sides[0] - sides[1], population=60)[summary["images"] - 1]
-    np.testing.assert_allclose([summary["low"], summary["high"]], bounds, atol=1e-9)
+    # Bounds are searched for: of a longer sequence they are the same up to the search's steps.
+    np.testing.assert_allclose([summary["low"], summary["high"]], bounds, atol=2e-4)
 
     outcome = command("compare", *given, "least=60")
     assert outcome.code == 0, outcome.err

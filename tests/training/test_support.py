@@ -106,6 +106,21 @@ def test_alpha_moves_the_wrong_logit_and_retraining_alone_hardly(place, network)
     assert abs(plain - retrained) < 0.2
 
 
+def test_a_network_that_is_at_its_goal_stays_there(place):
+    torch.manual_seed(1)
+    plain = nn.Sequential(
+        nn.Conv2d(3, 4, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Linear(16, 2),
+    ).eval()  # fmt: skip
+    made = place("goal").models(plain, data, controls=False)
+    same(made.distanced[0], plain)
+    epochs = [
+        len((place("goal").directory / name / "metrics.csv").read_text().splitlines()) - 1
+        for name in ("alpha-0-order-0", "alpha-3-order-1")
+    ]
+    assert epochs == [1, 3]
+
+
 def test_a_killed_training_ends_as_one_that_was_never_killed(place, network, caplog):
     whole = place("whole").models(network, data, controls=False)
     with pytest.raises(KilledError):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.maps import BatchMaps
 from saliency_lab.evaluation.context import Context
-from saliency_lab.imputation.fills import BLUR_SHARE, smoothed
+from saliency_lab.imputation.fills import smoothed
+from saliency_lab.imputation.names import BLUR_SHARE
 
 
 def twins(maps: Mapping[str, Tensor], sigma: float) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ import pandas as pd
 from PIL import Image, ImageFilter
 
 from saliency_lab.evaluation.rows.format import read_rows
-from saliency_lab.imputation.fills import BLUR_SHARE
+from saliency_lab.imputation.names import BLUR_SHARE
 from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.report.reading.records import EvaluationRun, example_maps
 
@@ -241,7 +241,7 @@ def _fill_pictures(image: np.ndarray, panel: Panel) -> Mapping[str, object]:
     for _, fill in panel.conditions:
         if fill == "mean":
             pictures[fill] = [int(value) for value in np.asarray(picture).mean(axis=(0, 1)).round()]
-        elif fill == "blur":
+        elif fill in ("blur", "road"):
             radius = BLUR_SHARE * min(picture.size)
             pictures[fill] = _picture_uri(picture.filter(ImageFilter.GaussianBlur(radius)))
         elif fill.startswith("shift"):

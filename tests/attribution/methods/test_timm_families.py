@@ -16,6 +16,7 @@ import yaml
 from torch import Tensor, nn
 
 from saliency_lab.attribution.core.random_streams import SampleGenerator
+from saliency_lab.attribution.methods.gad import SupportModels, needs_support
 from saliency_lab.config.binding import bound_arguments
 from saliency_lab.errors import UserError
 
@@ -145,6 +146,8 @@ def _state(model: nn.Module) -> tuple[Any, ...]:
 
 def _attribution(source: partial[Any], model: nn.Module, images: Tensor) -> Tensor:
     generator = SampleGenerator(42, IDS)
+    if needs_support(source):
+        source = partial(source, support=SupportModels((model,), ()))
     if "targets" in inspect.signature(source).parameters:
         return source(model, images, TARGETS, generator=generator)
     field = source(model, images, generator=generator)

@@ -68,7 +68,7 @@ def test_logits_and_gradients_are_the_same_up_to_the_border(name: str, shift: fl
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
     # Without the compensation it would be another network.
-    assert not torch.allclose(model(shifted), first, atol=1e-4)
+    assert (model(shifted) - first).abs().max() > 1e3 * (second - first).abs().max() > -1
 
 
 @pytest.mark.parametrize(

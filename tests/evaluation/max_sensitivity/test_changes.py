@@ -33,10 +33,10 @@ def test_it_is_captums() -> None:
     streams = SampleGenerator(2, ["a", "b"])
     steps = [(2 * streams.uniform(3, 8, 10) - 1).double() * 0.1 for _ in range(7)]
 
-    def explanation(inputs: Tensor | tuple[Tensor]) -> Tensor:
+    def explanation(inputs: Tensor | tuple[Tensor]) -> tuple[Tensor]:
         # Captum hands on the intact images as a tuple, the altered ones as a tensor.
         inputs = inputs[0] if isinstance(inputs, tuple) else inputs
-        return gradients(model, inputs, classes.repeat_interleave(len(inputs) // 2))
+        return (gradients(model, inputs, classes.repeat_interleave(len(inputs) // 2)),)
 
     expected = sensitivity_max(
         explanation,

@@ -125,7 +125,7 @@ def test_a_recorded_comparison_with_a_reference_of_other_settings_is_not_taken(
     run = write_evaluation(tmp_path, **SMALL, name=name, config=other)
     path = run / "summary.json"
     summary = json.loads(path.read_text())
-    for comparison in summary["comparisons"]:
+    for comparison in summary["evaluators"]["deletion"]["comparisons"]:
         comparison["p"] = comparison["p_holm"] = 0.123
     path.write_text(json.dumps(summary))
     (panel,) = _panels(tmp_path)

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from saliency_lab.errors import UserError
+from saliency_lab.evaluation.rows.format import FORMAT
 from saliency_lab.report.reading.records import read_records
 
 from ..rundirs import FRACTIONS, write_evaluation
@@ -92,7 +93,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "summary cut": lambda run: _cut(run / "summary.json"),
     "summary a list": lambda run: (run / "summary.json").write_text("[]"),
     "summary of another form": lambda run: (run / "summary.json").write_text(
-        json.dumps({"task": "evaluate", "status": "finished"})
+        json.dumps({"task": "evaluate", "status": "finished", "format": FORMAT})
     ),
     "curves gone": lambda run: (run / "deletion-curves.csv").unlink(),
     "curves empty": lambda run: (run / "deletion-curves.csv").write_text(""),

@@ -301,6 +301,7 @@
     } else {
       caption.append(element("span", { className: "leaves" }, `now ${className(set, found.prediction)}`), ` instead of ${intact}, whose probability is ${percent(found.probability)}.`);
     }
+    if (fill === "road") caption.append(" The fill shown is a blur; the classifier was given what follows linearly from the neighbours that are left.");
     if (fill === "noise") caption.append(" The noise shown is drawn anew in the browser; the classifier was given the noise of the run.");
     for (const canvas of [byId("view-image"), byId("view-map")]) canvas.classList.toggle("pixelated", set.pixels <= 64);
     drawDeleted(byId("view-image"), set, item, ready, key, condition(), view.step);
