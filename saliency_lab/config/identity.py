@@ -275,7 +275,7 @@ def _joined(name: str, rest: Mapping[str, Any]) -> str:
     if len(full) <= LONGEST_NAME and all(_is_plain(value) for value in rest.values()):
         return full
     # What was cut or replaced would otherwise make two runs one.
-    told = json.dumps([name, dict(rest)], sort_keys=True, default=str)
+    told = json.dumps([name, _whole(dict(rest))], sort_keys=True, default=str)
     digest = hashlib.sha256(told.encode()).hexdigest()[:_DIGITS]
     return f"{_safe(full)[: LONGEST_NAME - _DIGITS - 1]}-{digest}"
 
@@ -290,11 +290,19 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float)
 
 
+def _whole(value: Any) -> Any:
+    """The value with every whole number an int: 1 and 1.0 are one number."""
+    if isinstance(value, Mapping):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "_".join(_text(item) for item in value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # 1 and 1.0 are one number
+    value = _whole(value)
     return (
         "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     )

@@ -220,6 +220,11 @@ def test_every_key_is_known_to_decide_or_not():
             assert (same == run_directory(EVALUATION, EVALUATION)) == (path in FREE), path
 
 
+def test_whole_numbers_are_one_number_in_names_with_a_digest_too():
+    one, other = (name(optimizer__betas=[0.5, value], seed=1) for value in (1, 1.0))
+    assert one == other != name(optimizer__betas=[0.5, 0.999], seed=1)
+
+
 def test_ignored_keys_are_these():
     assert set(NOT_IDENTITY) == {
         "task", "output_root", "overwrite", "continues", "hydra", "logger", "ckpt",

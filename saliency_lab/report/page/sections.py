@@ -205,8 +205,8 @@ def _score_section(panel: Panel, condition: Condition) -> dict[str, Any]:
     means = {one.key: panel.main_mean(one.key, condition) for one in panel.maps}
     scale = interval_span(end for mean in means.values() if mean for end in (mean.low, mean.high))
     others = [score.name for score in panel.found.scores if score.name != panel.main]
-    if panel.published:
-        # Published areas are of prediction agreement; the files have every score.
+    if panel.found.facts.get("protocol") == "threshold":
+        # The reference experiment's areas are of prediction agreement; the files have every score.
         others = [name for name in others if name not in ("probability", "logit")]
     rows = []
     for one in panel.maps:
