@@ -185,9 +185,9 @@ def _say(
     for pair, halt, values in zip(comparison.pairs, halts, differences, strict=True):
         if not halt.stopped:
             log.info(
-                "%s against %s: %d of %d images, mean difference %+.4f, not decided",
+                "%s against %s: %s of %s images, mean difference %+.4f, not decided",
                 *pair,
-                len(values),
-                population,
+                f"{len(values):,}",
+                f"{population:,}",
                 values.mean(),
             )
