@@ -90,3 +90,8 @@ def test_sgd_with_nesterov_momentum():
         parameter.grad = torch.tensor([gradient])
         optimizer.step()
     assert parameter.item() == pytest.approx(weight, abs=1e-6)
+
+
+def test_adamw_is_given_its_betas():
+    (group,) = adamw([Parameter(torch.zeros(1))], betas=(0.5, 0.75)).param_groups
+    assert tuple(group["betas"]) == (0.5, 0.75)

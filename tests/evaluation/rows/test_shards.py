@@ -43,3 +43,13 @@ def test_a_truncated_block_is_named_and_not_done(
 def test_blocks_of_another_size_are_not_done(tmp_path: Path) -> None:
     Shards(tmp_path, size=4, block=2).write(0, frame(0, 1), {}, None)
     assert Shards(tmp_path, size=4, block=3).done() == []
+
+
+def test_a_block_with_truncated_examples_is_not_done(tmp_path: Path) -> None:
+    shards = Shards(tmp_path, size=4, block=2)
+    for number, ids in enumerate(((0, 1), (2, 3))):
+        shards.write(number, frame(*ids), {}, {"ids": np.array(ids)})
+    assert shards.done() == [0, 1]
+    examples = shards.path(1).with_suffix(".npz")
+    examples.write_bytes(examples.read_bytes()[:-40])
+    assert shards.done() == [0]
