@@ -11,6 +11,7 @@ from PIL import Image
 
 from saliency_lab.data.batch import Batch, channels_last_pixels
 from saliency_lab.data.folder import Folder
+from saliency_lab.data.source import Source
 from saliency_lab.errors import UserError
 
 COUNTS = {"train/ant": 10, "train/bee": 6, "train/cow": 8, "test/ant": 3, "test/bee": 3,
@@ -196,3 +197,17 @@ def test_shuffled_labels_reach_training_images_only(root: Path) -> None:
     assert np.array_equal(
         dealt.labels("train"), _folder(root, training_labels="shuffled").labels("train")
     )
+
+
+def test_a_part_names_unreadable_images_by_its_own_positions() -> None:
+    def read(positions):
+        pixels = np.zeros((len(positions), 1, 2, 2), dtype=np.uint8)
+        return pixels, {position: "broken" for position in positions if position == 3}
+
+    whole = Source(
+        class_names=("a", "b"), ids=list("vwxyz"), labels=np.array([0, 1, 0, 1, 0]),
+        shape=(1, 2, 2), settings="", read=read, place="",
+    )  # fmt: skip
+    part = whole.part(np.array([4, 3]))
+    assert part.ids == ["z", "y"]
+    assert part.read([0, 1])[1] == {1: "broken"}
