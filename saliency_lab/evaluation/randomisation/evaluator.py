@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from saliency_lab.data.batch import Batch
 from saliency_lab.errors import UserError
-from saliency_lab.evaluation.base import Evaluator, Measured, Score
+from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found, Need
 from saliency_lab.evaluation.randomisation.complexity import histogram_entropy, relative_rise
 from saliency_lab.evaluation.randomisation.gate import gate_table, image_means, layer_curves
@@ -65,6 +65,7 @@ class Randomisation(Evaluator):
         *(Score(name, None, *RANGES[name]) for name in SIMILARITIES),
         Score("entropy_rise"),
     )
+    role: ClassVar[Role] = "gate"
     keys: ClassVar[tuple[str, ...]] = ("mode", "variant", "draw", "step", "layer")
     conditions: ClassVar[tuple[str, ...] | None] = ("mode", "variant")
     needs: ClassVar[frozenset[Need]] = frozenset({"source"})

@@ -12,7 +12,7 @@ from saliency_lab.report.drawing.palette import Style
 
 WIDTH, HEIGHT = 460, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 12, 44
-_MARKERS = {
+MARKERS = {
     "o": "M-2.6 0a2.6 2.6 0 1 0 5.2 0a2.6 2.6 0 1 0 -5.2 0z",
     "^": "M0 -3.2L3 2.4L-3 2.4z",
     "v": "M0 3.2L3 -2.4L-3 -2.4z",
@@ -175,4 +175,4 @@ def _dash(style: Style) -> str:
 
 
 def _marker(style: Style) -> str:
-    return _MARKERS.get(style.marker, _MARKERS["o"])
+    return MARKERS.get(style.marker, MARKERS["o"])

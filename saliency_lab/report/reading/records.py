@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.rows.format import (
     EXAMPLES,
+    ComparisonSummary,
     EvaluationSummary,
     EvaluatorSummary,
     TrainingSummary,
@@ -38,7 +39,7 @@ from saliency_lab.report.reading.configs import (
 )
 
 _MARKERS = ("config.yaml", "summary.json", "error.txt")
-_TASKS = ("train", "evaluate")
+_TASKS = ("train", "evaluate", "compare")
 _UNREADABLE: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, EOFError)
 _UNREADABLE += (zipfile.BadZipFile, zlib.error, pa.ArrowException, yaml.YAMLError)
 _EXAMPLE_ARRAYS = ("ids", "labels", "predictions", "images")
@@ -98,10 +99,19 @@ class TrainingRun:
     metrics: pd.DataFrame
 
 
+@dataclass(frozen=True)
+class ComparisonRun:
+    """A finished `compare`: one entry of `summary.pairs` for each pair of maps."""
+
+    name: str
+    summary: ComparisonSummary
+
+
 @dataclass
 class Records:
     evaluations: list[EvaluationRun] = field(default_factory=list)
     trainings: list[TrainingRun] = field(default_factory=list)
+    comparisons: list[ComparisonRun] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -200,6 +210,8 @@ def _read_run(path: Path, name: str, records: Records) -> None:
                 metrics=pd.read_csv(path / "metrics.csv"),
             )
         )
+    elif summary.get("task") == "compare":
+        records.comparisons.append(ComparisonRun(name, ComparisonSummary.model_validate(summary)))
     else:
         _read_evaluation(path, name, summary, records)
 
