@@ -84,6 +84,7 @@ def _drawn_until(
     trainer = lightning_trainer(config, directory, [])
     device = trainer.strategy.root_device
     size = block_size(config["block_size"], data.input_shape, device)
+    said = 0  # a line at each doubling
     while True:
         drawn = 0 if scores.empty else int(scores[DRAWN].max()) + 1
         if drawn:
@@ -96,7 +97,9 @@ def _drawn_until(
                     differences, len(order), rule, span=comparison.span, lower_is_better=lower
                 )
                 return found, conditions, drawn
-            _say(comparison, halts, differences, len(order))
+            if drawn >= said:
+                _say(comparison, halts, differences, len(order))
+                said = 2 * drawn
         places = order[drawn : drawn + size]
         batch = _batch(data, config["split"], places, device)
         if not contexts:

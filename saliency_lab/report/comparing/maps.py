@@ -78,6 +78,13 @@ class Panel:
         return self.runs[0].found
 
     @property
+    def classifier(self) -> tuple[object, ...]:
+        """Equal for panels of one classifier on one split, whatever was measured of its maps."""
+        summary = self.summary
+        sha = (summary.checkpoint or {}).get("sha256")
+        return summary.data.name, summary.model.name, sha, summary.data.split, summary.seed
+
+    @property
     def main(self) -> str:
         """The score that maps are compared by."""
         return self.found.scores[0].name

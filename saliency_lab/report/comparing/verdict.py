@@ -101,10 +101,7 @@ def verdicts(panels: Sequence[Panel]) -> list[Verdict]:
     """One for each classifier and split, in the order of its first panel."""
     groups: dict[tuple[object, ...], list[Panel]] = defaultdict(list)
     for panel in panels:
-        summary = panel.summary
-        sha = (summary.checkpoint or {}).get("sha256")
-        split = summary.data.split
-        groups[summary.data.name, summary.model.name, sha, split, summary.seed].append(panel)
+        groups[panel.classifier].append(panel)
     return [_verdict(group) for group in groups.values()]
 
 

@@ -18,6 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from saliency_lab.errors import UserError
+from saliency_lab.report.comparing import agreement
 from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.report.comparing.panels import build_panels
 from saliency_lab.report.comparing.seeds import SeedGroup, seed_groups
@@ -205,6 +206,9 @@ def _tables(
         "verdict": verdict_texts.verdict_table(judged),
         "agreement": verdict_texts.agreement_table(judged),
         "comparisons": tables.comparison_table(records.comparisons),
+        "fills": agreement.fill_table(panels),
+        "images": agreement.image_table(panels),
+        "measures": agreement.measure_table(panels),
         "scores": tables.score_table(panels),
         "reference": overview.reference_table(overview.overview_rows(panels, groups)),
         "seeds": tables.seed_table(groups),
