@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
+from saliency_lab import __version__
 from saliency_lab.cli.older_words import renamed
 from saliency_lab.cli.words import TASKS, overview, task_of
 from saliency_lab.errors import ProcessError, UserError
@@ -62,9 +63,7 @@ def _answered(arguments: list[str]) -> int:
         print(overview())
         return 0 if arguments else USER_ERROR
     if arguments[0] == "--version":
-        from importlib.metadata import version
-
-        print(version("saliency-lab"))
+        print(__version__)
         return 0
     return _exit_code(arguments)
 
