@@ -22,6 +22,7 @@ from saliency_lab.runs.processes import (
     process_rank,
     started_by_us,
 )
+from saliency_lab.training.origin import with_origin
 
 USER_ERROR, FAULT, INTERRUPTED = 2, 1, 130
 # What a shell says of a program that a closed pipe has ended: 128 + SIGPIPE.
@@ -84,7 +85,7 @@ def _exit_code(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         task, rest = task_of(arguments)
-        rest = renamed(rest)
+        rest = with_origin(task, renamed(rest))
         sweep = Sweep.of(rest)
         with _argv(rest), _hydra_raises():
             _hydra_main(task)
