@@ -85,6 +85,11 @@ def _exit_code(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         task, rest = task_of(arguments)
+        if task == "runs":
+            from saliency_lab.tasks.runs import run as look_at_runs
+
+            look_at_runs(rest)
+            return 0
         rest = with_origin(task, renamed(rest))
         sweep = Sweep.of(rest)
         with _argv(rest), _hydra_raises():
@@ -191,6 +196,12 @@ def _completed(arguments: list[str]) -> int:
             print("\n".join(name for name in TASKS if name.startswith(start)))
             return 0
         task = words[1] if words[1] in TASKS else task
+        if task == "runs":
+            from saliency_lab.tasks.runs import KEYS
+
+            start = "" if line.endswith(" ") else words[-1]
+            print("\n".join(f"{key}=" for key in KEYS if key.startswith(start)))
+            return 0
         # Hydra completes `program overrides` and knows no task word.
         without = line.replace(f" {words[1]}", "", 1)
         os.environ["COMP_LINE"], os.environ["COMP_POINT"] = without, str(len(without))
