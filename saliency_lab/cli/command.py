@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
+from saliency_lab import __version__
 from saliency_lab.cli.older_words import renamed
 from saliency_lab.cli.words import TASKS, overview, task_of
 from saliency_lab.errors import ProcessError, UserError
@@ -21,6 +22,7 @@ from saliency_lab.runs.processes import (
     process_rank,
     started_by_us,
 )
+from saliency_lab.training.origin import with_origin
 
 USER_ERROR, FAULT, INTERRUPTED = 2, 1, 130
 # What a shell says of a program that a closed pipe has ended: 128 + SIGPIPE.
@@ -62,9 +64,7 @@ def _answered(arguments: list[str]) -> int:
         print(overview())
         return 0 if arguments else USER_ERROR
     if arguments[0] == "--version":
-        from importlib.metadata import version
-
-        print(version("saliency-lab"))
+        print(__version__)
         return 0
     return _exit_code(arguments)
 
@@ -85,7 +85,12 @@ def _exit_code(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         task, rest = task_of(arguments)
-        rest = renamed(rest)
+        if task == "runs":
+            from saliency_lab.tasks.runs import run as look_at_runs
+
+            look_at_runs(rest)
+            return 0
+        rest = with_origin(task, renamed(rest))
         sweep = Sweep.of(rest)
         with _argv(rest), _hydra_raises():
             _hydra_main(task)
@@ -191,6 +196,12 @@ def _completed(arguments: list[str]) -> int:
             print("\n".join(name for name in TASKS if name.startswith(start)))
             return 0
         task = words[1] if words[1] in TASKS else task
+        if task == "runs":
+            from saliency_lab.tasks.runs import KEYS
+
+            start = "" if line.endswith(" ") else words[-1]
+            print("\n".join(f"{key}=" for key in KEYS if key.startswith(start)))
+            return 0
         # Hydra completes `program overrides` and knows no task word.
         without = line.replace(f" {words[1]}", "", 1)
         os.environ["COMP_LINE"], os.environ["COMP_POINT"] = without, str(len(without))

@@ -19,6 +19,7 @@ from saliency_lab.cli.sweep import is_own_sweep, leave_record
 from saliency_lab.errors import ProcessError, UserError
 from saliency_lab.runs.directory import is_finished, require_same_run
 from saliency_lab.runs.processes import process_rank, started_by_launcher, started_by_us
+from saliency_lab.training.origin import of_training, stored_settings
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ def run_task(config: DictConfig) -> None:
     if "classifier" in settings:
         # The checkpoint is the truth about its model, whatever `model` was left at.
         settings["model"] = settings["classifier"]["model"]
+    if settings.get("run") is not None and "classifier" in settings:
+        settings = of_training(settings, stored_settings(Path(settings["run"])))
     task = str(settings["task"])
     configure_logging(directory, task)
     argv = sys.argv

@@ -17,6 +17,7 @@ TASKS = {
         "compare a=active b=original data=cifar10",
     ),
     "report": ("tables, figures and one HTML page from the runs", "report"),
+    "runs": ("list, show, compare and remove runs", "runs task=evaluate model=resnet18"),
     "reproduce": ("the reference experiment, as one resumable sweep", "reproduce"),
 }
 

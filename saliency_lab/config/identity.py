@@ -36,6 +36,7 @@ NOT_IDENTITY = (
     "hydra",
     "logger",
     "ckpt",
+    "run",
     "classifier",
     "labels",
     "evaluator",

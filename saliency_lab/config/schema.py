@@ -57,6 +57,7 @@ class TrainTaskConfig(TrainConfig):
 class MapsConfig(TrainConfig):
     """A trained classifier and an attribution method."""
 
+    run: str | None = None
     ckpt: str | None = None
     method: Component = field(default_factory=partial(_named, "method"))
     view: Component = MISSING
@@ -87,6 +88,7 @@ class CompareConfig(TrainConfig):
     # A name, or a list of them.
     a: Any = MISSING
     b: Any = MISSING
+    run: str | None = None
     ckpt: str | None = None
     engine: Component = MISSING
     evaluator: dict[str, Any] = MISSING

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import psutil
 import yaml
 
 from saliency_lab.config.identity import conflicts
@@ -97,6 +98,55 @@ def held(directory: Path) -> Iterator[None]:
     finally:
         (directory / _HOLDER).unlink(missing_ok=True)
         lock.release()
+
+
+def is_held(directory: Path) -> bool:
+    """Whether a process is at work in a run directory, as far as can be seen from here.
+
+    A killed process leaves its note behind; the lock tells, wherever the note is of this machine.
+    """
+    holder = _holder(directory)
+    if not holder:
+        return False
+    if holder["host"] == platform.node() and not psutil.pid_exists(int(holder["pid"])):
+        return False
+    # Asked only where there is a note: a lock that is tried could keep out a run that starts.
+    lock = filelock.FileLock(directory / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def remove(directory: Path, output_root: Path) -> None:
+    """Delete a run directory and the folders above it that are empty then, below `output_root`.
+
+    Raises:
+        UserError: another process holds it, or it cannot be deleted.
+    """
+    lock = filelock.FileLock(directory / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+        _clear(directory)
+        for path in directory.iterdir():
+            path.unlink()
+        directory.rmdir()
+    except filelock.Timeout as error:
+        raise UserError(
+            f"'{directory}' is held by {_named(_holder(directory))}; stop it first"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"Expected '{directory}' to be deletable, but got: {error.strerror}"
+        ) from error
+    finally:
+        lock.release()
+    for folder in directory.parents:
+        if not folder.is_relative_to(output_root) or folder == output_root or any(folder.iterdir()):
+            return
+        folder.rmdir()
 
 
 def _acquire(lock: filelock.FileLock, directory: Path) -> None:

@@ -11,8 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from saliency_lab import __version__
+
 PACKAGES = (
-    "saliency-lab",
     "torch",
     "torchvision",
     "pytorch-lightning",
@@ -46,7 +47,7 @@ def environment(seed: int) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {"saliency-lab": __version__} | {name: _version(name) for name in PACKAGES},
     }
 
 

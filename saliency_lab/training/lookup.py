@@ -17,6 +17,7 @@ import yaml
 from saliency_lab.config.identity import conflicts, file_digest, leaves, training_config
 from saliency_lab.errors import UserError
 from saliency_lab.runs.directory import CONFIG, is_finished
+from saliency_lab.training.origin import require_no_contradiction
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ _SHOWN = 5
 def classifier_of(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
     """The checkpoint that a configuration means, its digest, and what it says of itself.
 
-    With `ckpt`, that file, or the newest of that run directory. Else the finished training of
+    With `ckpt`, that file, or the newest of that run directory; with `run`, the newest of that
+    training. Else the finished training of
     these settings below `output_root`: `data.limit` is that of the evaluated images, so the one
     that was trained on all images; where there is none but one with a limit, that one.
 
@@ -43,8 +45,9 @@ def classifier_of(config: Mapping[str, Any], given: Collection[str]) -> dict[str
         UserError: there is no such classifier, or `model` says otherwise than the checkpoint. The
             message lists trainings near by and the command for each.
     """
-    named = config.get("ckpt")
-    path = _trained(config) if named is None else _named(Path(named))
+    path = _meant(config)
+    if config.get("run") is not None:
+        require_no_contradiction(config, Path(config["run"]), given)
     facts = checkpoint_facts(path)
     _require_same_model(config, facts, path, given)
     home = path.parent.parent if path.parent.name == "checkpoints" else None
@@ -141,6 +144,20 @@ def _named(path: Path) -> Path:
     return named.absolute()
 
 
+def _meant(config: Mapping[str, Any]) -> Path:
+    run = config.get("run")
+    named = config.get("ckpt") or run
+    if named is None:
+        return _trained(config)
+    path = _named(Path(named))
+    if run is not None and not path.is_relative_to(Path(run).absolute()):
+        raise UserError(
+            f"Expected `ckpt` to be a checkpoint of the training that `run` names, '{run}', but "
+            f"got '{named}'; leave one of them out"
+        )
+    return path
+
+
 def _trained(config: Mapping[str, Any]) -> Path:
     wanted = training_config(config)
     near = list(_near_by(config, wanted))
@@ -220,7 +237,18 @@ _WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "
 _KEPT = ("--config-dir", "-cd")
 # Overrides of `evaluate` and `explain` that say nothing about the training.
 _NOT_TRAINING = (
-    *("method", "view", "evaluator", "engine", "ckpt", "images", "target", "per_class", "hydra"),
+    *(
+        "method",
+        "view",
+        "evaluator",
+        "engine",
+        "ckpt",
+        "run=",
+        "images",
+        "target",
+        "per_class",
+        "hydra",
+    ),
     *("overwrite", "trainer.devices", "trainer=", "logger", "data.limit", "split", "maps"),
     *("examples", "resamples", "on_nonfinite", "block_size"),
 )

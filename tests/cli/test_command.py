@@ -197,6 +197,7 @@ def test_a_default_that_has_changed_since_is_no_silent_mixture(command, tmp_path
     [
         ("saliency-lab ", set(TASKS)),
         ("saliency-lab tr", {"train"}),
+        ("saliency-lab runs s", {"seed=", "state=", "show="}),
         ("saliency-lab train model=res", {"model=resnet18"}),
         ("saliency-lab train optimizer.l", {"optimizer.lr="}),
         ("saliency-lab evaluate method=smoothgrad_", {"method=smoothgrad_squared"}),

@@ -145,12 +145,14 @@ EVALUATION = {
     "resamples": 1000,
     "block_size": None,
     "ckpt": None,
+    "run": None,
 }
 # What may differ between two evaluations with equal numbers, spelled out.
 FREE = {
     "output_root": ["elsewhere"],
     "overwrite": [True],
     "ckpt": ["/here"],
+    "run": ["/here"],
     "maps": ["keep"],
     "examples": [0, 7],
     "block_size": [3, 100],
@@ -227,7 +229,7 @@ def test_whole_numbers_are_one_number_in_names_with_a_digest_too():
 
 def test_ignored_keys_are_these():
     assert set(NOT_IDENTITY) == {
-        "task", "output_root", "overwrite", "continues", "hydra", "logger", "ckpt",
+        "task", "output_root", "overwrite", "continues", "hydra", "logger", "ckpt", "run",
         "classifier", "labels", "evaluator", "alpha", "tolerance", "least", "kind", "correction",
         "condition", "examples", "block_size", "maps", "data.workers",
         "data.cache_dir", "data.root", "data.on_corrupt", "trainer.accelerator", "trainer.devices",

@@ -97,7 +97,7 @@ def test_a_seed_a_method_and_a_classifier_are_told_apart() -> None:
 def test_what_is_ignored_is_written_down() -> None:
     """A key that is added here makes runs with different numbers one; see to it that it cannot."""
     assert set(NOT_IDENTITY) == {
-        "task", "output_root", "overwrite", "continues", "hydra", "logger", "ckpt",
+        "task", "output_root", "overwrite", "continues", "hydra", "logger", "ckpt", "run",
         "classifier", "labels", "evaluator", "alpha", "tolerance", "least", "kind", "correction",
         "condition", "examples", "block_size", "maps", "data.workers",
         "data.cache_dir", "data.root", "data.on_corrupt", "trainer.accelerator",

@@ -10,6 +10,8 @@ from torch import nn
 
 from saliency_lab.inference.convolution import FrozenConv
 
+pytestmark = pytest.mark.onednn
+
 GEOMETRIES = [
     # in, out, kernel, stride, padding, dilation, groups, height, width
     (3, 8, 7, 2, 3, 1, 1, 32, 32),  # a stem: phases

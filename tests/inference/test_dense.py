@@ -11,6 +11,8 @@ from torch import nn
 
 from saliency_lab.inference.dense import DenseSteps, dense_matrix, is_better_dense
 
+pytestmark = pytest.mark.onednn
+
 GEOMETRIES = [
     # in, out, kernel, stride, padding, dilation, height, width
     (6, 8, 3, 1, 1, 1, 1, 1),

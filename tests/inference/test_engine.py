@@ -79,6 +79,7 @@ def test_a_screen_keeps_the_decisions(trained: tuple[nn.Module, Tensor], screen:
     assert (plain == screened).float().mean() >= 0.99
 
 
+@pytest.mark.onednn
 def test_report_is_plain_and_true(trained: tuple[nn.Module, Tensor]) -> None:
     model, images = trained
     report = Engine(maps_batch=3, scores_batch=7).prepare(model, images).report()
@@ -103,6 +104,7 @@ def test_work_is_cut_to_the_batch_size(trained: tuple[nn.Module, Tensor]) -> Non
     assert prepared.maps(lambda rows: rows.stop - rows.start, 24) == [10, 10, 4]
 
 
+@pytest.mark.onednn
 def test_bf16_states_its_agreement(trained: tuple[nn.Module, Tensor]) -> None:
     model, images = trained
     prepared = Engine(precision="bf16").prepare(model, images)
@@ -157,6 +159,7 @@ def test_models_that_cannot_be_copied_are_run_as_they_are(
         Engine(precision="bf16").prepare(model, images)
 
 
+@pytest.mark.onednn
 def test_the_copy_does_not_follow_the_model() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).train()

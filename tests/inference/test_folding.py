@@ -11,6 +11,8 @@ from saliency_lab.inference.convolution import FrozenConv
 from saliency_lab.inference.folding import folded_copy, packed_copy
 from saliency_lab.inference.pooled import PooledConv
 
+pytestmark = pytest.mark.onednn
+
 
 def trained_looking(name: str) -> nn.Module:
     """A network whose batch norms have statistics and scales of their own."""

@@ -87,6 +87,7 @@ def test_batches_by_hand() -> None:
     assert free_bytes(CPU) > 0
 
 
+@pytest.mark.onednn
 def test_a_prepared_model_is_freed_with_its_last_name() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4)).eval()
     prepared = Engine().prepare(model, torch.rand(2, 3, 8, 8))

@@ -8,6 +8,8 @@ from torch import nn
 
 from saliency_lab.inference.pooled import PooledConv
 
+pytestmark = pytest.mark.onednn
+
 POOLS = [
     nn.MaxPool2d(3, 2, 1),
     nn.MaxPool2d(2),

@@ -201,7 +201,7 @@ def small_net() -> nn.Module:
     ).eval()
 
 
-@pytest.mark.parametrize("kind", ["int8", "bf16"])
+@pytest.mark.parametrize("kind", ["int8", pytest.param("bf16", marks=pytest.mark.onednn)])
 def test_low_precision_is_near_full_precision(kind: str) -> None:
     model, images = small_net(), torch.rand(64, 3, 16, 16)
     engine = torch.backends.quantized.engine

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from saliency_lab.cli.command import run
@@ -283,3 +284,23 @@ def test_explain_takes_a_persons_own_files_and_another_target(
     (tmp_path / "text.jpg").write_text("no image")
     assert command("explain", f"images=[{tmp_path}/text.jpg]", *TINY) == 2
     assert "text.jpg" in capsys.readouterr().err
+
+
+def test_a_training_says_what_need_not_be_repeated(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = trained_on_all()
+    words = ("method=negative", "data.limit=6", "logger=none", "trainer.threads=1")
+    assert command("evaluate", f"run={training}", *words) == 0
+    named = capsys.readouterr().out.rpartition("wrote ")[2].strip()
+    assert command("evaluate", *TINY, *words) == 0
+    shown = capsys.readouterr().out
+    assert f"already finished; pass overwrite=true to rerun: {named}" in shown
+    config = yaml.safe_load((Path(named) / "config.yaml").read_text())
+    assert (config["trainer"]["max_epochs"], config["data"]["test_images"]) == (2, 24)
+    # Whatever contradicts the training is refused.
+    for word in ("data=cifar10", "model=resnet18", "trainer.max_epochs=3", "data.test_images=9"):
+        assert command("evaluate", f"run={training}", *words, word) == 2
+        told = capsys.readouterr().err
+        assert "leave it out, it comes from `run`" in told, told
+        assert len(told.splitlines()) == 1
