@@ -263,8 +263,8 @@ def _named(config: Mapping[str, Any], group: str) -> str:
 
 def _ignored(config: Mapping[str, Any]) -> Sequence[str]:
     ignored: list[str] = list(NOT_IDENTITY)
-    if config.get("data", {}).get("name") == "folder":
-        # A tree of class folders has no identity but its place; the named data sets do.
+    if config.get("data", {}).get("name") in ("folder", "arrays"):
+        # A person's own files have no identity but their place; the named data sets do.
         ignored.remove("data.root")
     if "classifier" in config:
         ignored += _OF_THE_CLASSIFIER

@@ -18,12 +18,14 @@ from saliency_lab.attribution.maps import BatchMaps, chosen_targets, maps, sourc
 from saliency_lab.data.batch import Batch
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError
+from saliency_lab.evaluation.retraining.conditions import Retrained
 from saliency_lab.inference.engine import PreparedModel
 
-Need = Literal["masks", "fields", "source", "support"]
+Need = Literal["masks", "fields", "source", "support", "retrained"]
 """`masks`: ground-truth evidence of every image. `fields`: a signed field of any class. `source`:
 the method can be asked for maps of other images and models. `support`: the method comes with
-support models and those that they are compared with."""
+support models and those that they are compared with. `retrained`: networks were trained on images
+altered by the maps."""
 
 Cached = TypeVar("Cached")
 
@@ -76,6 +78,7 @@ class Context:
         seed: the run's; with a sample's id it decides every random number.
         training: the run directory of the classifier, where its further models are kept; None for
             a checkpoint that lies elsewhere.
+        retrained: networks trained on images altered by the maps; None where no task trained any.
     """
 
     model: PreparedModel
@@ -84,6 +87,7 @@ class Context:
     split: Literal["train", "test"]
     seed: int
     training: Path | None = None
+    retrained: Retrained | None = None
     _kept: dict[object, Any] = field(default_factory=dict, repr=False)
 
     def generator(self, ids: Sequence[str], purpose: str) -> SampleGenerator:
@@ -168,6 +172,11 @@ class Context:
             raise UserError(
                 f"Expected `method` to be gad for evaluator={evaluator}, but got "
                 f"{self.method.name}, which has no support models"
+            )
+        if "retrained" in needs and self.retrained is None:
+            raise UserError(
+                f"Expected the task evaluate for evaluator={evaluator}: nothing else trains the "
+                "networks that it measures"
             )
 
 

@@ -26,6 +26,7 @@ from saliency_lab.evaluation.loop import (
     Plan,
     block_size,
 )
+from saliency_lab.evaluation.retraining.conditions import Retrained
 from saliency_lab.evaluation.rows.format import (
     is_readable,
     kept_maps_folder,
@@ -44,6 +45,7 @@ from saliency_lab.runs.processes import process_rank
 from saliency_lab.runs.progress import rate_text
 from saliency_lab.tasks.components import checked, tracker
 from saliency_lab.tasks.results import begin_evaluation, write_results
+from saliency_lab.tasks.retraining import retrained
 from saliency_lab.tasks.support import pair_classifier, supported
 from saliency_lab.tracking.records import record_evaluation
 from saliency_lab.tracking.tracking import Record
@@ -189,7 +191,8 @@ def _evaluated(
     controls = any("support" in evaluator.needs for evaluator in evaluators.values())
     device = trainer.strategy.root_device
     method = supported(asked, method, model, device, controls=controls)
-    plan = _plan(config, directory, data, method, evaluators, block)
+    networks = retrained(asked, method, model, data, evaluators, trainer)
+    plan = _plan(config, directory, data, method, evaluators, block, networks)
     finished = agreed(trainer, lambda: _done_blocks(plan))
     data.done_blocks = lambda: finished
     count = plan.shards[MAPS].count
@@ -225,6 +228,7 @@ def _plan(
     method: Method,
     evaluators: Mapping[str, Evaluator],
     block: int,
+    networks: Retrained | None,
 ) -> Plan:
     split, seed = config["split"], int(config["seed"])
     size = len(data.ids(split))
@@ -247,6 +251,7 @@ def _plan(
         kept_maps=KeptMaps(kept_folder, method.views) if keeps else None,
         examples=frozenset(chosen.tolist()),
         training=None if home is None else Path(home),
+        retrained=networks,
         earlier={},
     )
 

@@ -163,7 +163,9 @@ def _run_directories(outputs: Path) -> Iterator[Path]:
     for task in _TASKS:
         for marker in _MARKERS:
             for file in (outputs / task).rglob(marker):
-                hidden = any(part.startswith(".") for part in file.relative_to(outputs).parts)
+                parts = file.relative_to(outputs).parts
+                # Trainings on altered images belong to the evaluation that asked for them.
+                hidden = "retraining" in parts or any(part.startswith(".") for part in parts)
                 if not hidden and "wandb" not in file.parts and file.parent not in seen:
                     seen.add(file.parent)
                     yield file.parent
