@@ -221,6 +221,7 @@ _KEPT = ("--config-dir", "-cd")
 # Overrides of `evaluate` and `explain` that say nothing about the training.
 _NOT_TRAINING = (
     *("method", "view", "evaluator", "engine", "ckpt", "images", "target", "per_class", "hydra"),
+    "overlay",
     *("overwrite", "trainer.devices", "trainer=", "logger", "data.limit", "split", "maps"),
     *("examples", "resamples", "on_nonfinite", "block_size"),
 )
