@@ -48,6 +48,7 @@ NOT_IDENTITY = (
     "correction",
     "condition",
     "examples",
+    "overlay",
     "block_size",
     "maps",
     "data.workers",

@@ -248,6 +248,7 @@ _NOT_TRAINING = (
         "target",
         "per_class",
         "hydra",
+        "overlay",
     ),
     *("overwrite", "trainer.devices", "trainer=", "logger", "data.limit", "split", "maps"),
     *("examples", "resamples", "on_nonfinite", "block_size"),

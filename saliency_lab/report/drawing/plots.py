@@ -8,6 +8,7 @@ from html import escape
 
 import pandas as pd
 
+from saliency_lab.report.drawing.axes import Axis, places
 from saliency_lab.report.drawing.palette import Style
 
 WIDTH, HEIGHT = 460, 300
@@ -47,14 +48,14 @@ class Scale:
         return HEIGHT - _BOTTOM - value / self.y_max * (HEIGHT - _TOP - _BOTTOM)
 
 
-def lines_of(points: pd.DataFrame, styles: dict[str, Style]) -> list[Line]:
-    """The curves of one condition, in the order of `styles`."""
+def lines_of(points: pd.DataFrame, styles: dict[str, Style], over: Axis = "fraction") -> list[Line]:
+    """The curves of one condition over an axis, in the order of `styles`."""
     found = []
     for key, style in styles.items():
         part = points[points["key"] == key].sort_values("fraction")
         if not part.empty:
-            columns = (part[name].tolist() for name in ("fraction", "allegiance", "low", "high"))
-            found.append(Line(key, style, *columns))
+            values = (part[name].tolist() for name in ("allegiance", "low", "high"))
+            found.append(Line(key, style, places(part, over).tolist(), *values))
     return found
 
 

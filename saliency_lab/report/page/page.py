@@ -23,6 +23,7 @@ from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.report.comparing.panels import build_panels
 from saliency_lab.report.comparing.seeds import SeedGroup, seed_groups
 from saliency_lab.report.comparing.verdict import Verdict, verdicts
+from saliency_lab.report.drawing.axes import AXES, AXIS_NAMES, Axis
 from saliency_lab.report.drawing.figures import condition_name
 from saliency_lab.report.drawing.palette import MAP_COLOURS
 from saliency_lab.report.page import overview, sections, table_texts, tables
@@ -57,15 +58,23 @@ class ReportFiles:
     figures: tuple[Path, ...]
     tables: tuple[Path, ...]
     records: Records
+    curves_over: Axis = "fraction"
 
 
-def write_report(outputs: Path, runs: Sequence[str] | None, destination: Path) -> ReportFiles:
+def write_report(
+    outputs: Path,
+    runs: Sequence[str] | None,
+    destination: Path,
+    curves_over: Axis = "fraction",
+) -> ReportFiles:
     """Read the runs under `outputs` and write index.html, figures/ and tables/.
 
     Args:
         outputs: the folder that holds train/ and evaluate/.
         runs: directories or patterns inside `outputs`; None takes every run.
         destination: where the report goes, usually outputs/report.
+        curves_over: the axis of the curves in the figure files, and the one that the page shows
+            first; areas are over the fraction whatever it is.
 
     Raises:
         UserError: there is no run at all, none that can be shown, or a name matches no run.
@@ -78,6 +87,8 @@ def write_report(outputs: Path, runs: Sequence[str] | None, destination: Path) -
             "Run `python -m saliency_lab evaluate model=resnet18 data=cifar10` first."
         )
     panels = build_panels(records.evaluations)
+    for panel in panels:
+        panel.curves_over = curves_over
     groups, judged = seed_groups(panels), verdicts(panels)
     each = max(_LEAST_SHOWN, SHOWN // max(len(panels), 1))
     examples = [found for panel in panels if (found := chosen_examples(panel, each))]
@@ -87,7 +98,7 @@ def write_report(outputs: Path, runs: Sequence[str] | None, destination: Path) -
     written = _write_tables(shown, destination / "tables")
     page = destination / "index.html"
     write_text(page, _page_text(records, panels, groups, judged, shown, examples, named))
-    return ReportFiles(page, tuple(figures), tuple(written), records)
+    return ReportFiles(page, tuple(figures), tuple(written), records, curves_over)
 
 
 def _page_text(
@@ -116,6 +127,7 @@ def _page_text(
         "style": Markup(_template("page.css")),
         "script": Markup(_template("page.js")),
         "methods": sections.method_choice(panels),
+        "axes": {axis: AXIS_NAMES[axis] for axis in AXES},
     }
     room = PAGE_BYTES - len(_rendered(content, _page_data(panels, [], 0)))
     pictures = len(_json(_page_data(panels, examples, 1)))
