@@ -112,7 +112,9 @@ class Evaluator(ABC):
         """Tables that are written beside the rows as `NAME.csv`, such as mean curves."""
         return {}
 
-    def example_arrays(self, maps: Found, chosen: Sequence[int]) -> dict[str, NDArray[Any]]:
+    def example_arrays(
+        self, context: Context, batch: Batch, maps: Found, chosen: Sequence[int]
+    ) -> dict[str, NDArray[Any]]:
         """What is kept of example images beside their maps, one entry per chosen image."""
         return {}
 

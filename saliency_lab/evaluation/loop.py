@@ -154,7 +154,9 @@ def measure_block(plan: Plan, context: Context, batch: Batch) -> None:
                 meta = {"images": len(batch.ids), "cost": cost.totals(label)}
                 rows = rows[~rows["sample_id"].isin(skipped)] if skipped else rows
                 examples = _chosen(plan, batch)
-                arrays = evaluator.example_arrays(found, examples) if examples else None
+                arrays = None
+                if examples:
+                    arrays = evaluator.example_arrays(context, batch, found, examples)
                 plan.shards[label].write(number, rows, meta, arrays)
     meta = {
         "skipped": skipped,

@@ -52,6 +52,7 @@ def panel_section(panel: Panel) -> dict[str, Any]:
         "title": panel.title,
         "facts": _facts(panel),
         "charts": charts,
+        "pictures": part.pictures(panel) if hasattr(part, "pictures") else [],
         "axes": any("svgs" in chart for chart in charts),
         "figure": f"{part.CURVES}-{panel.slug}" if hasattr(part, "CURVES") else "",
         "maps": [legend_entry(one) for one in panel.maps],

@@ -85,6 +85,10 @@ class EvaluationRun:
         found = evaluator_settings(self.found.settings, self.found.selects)
         return self.found.name, tuple(sorted(found.items()))
 
+    def kept_examples(self, view: str) -> dict[str, np.ndarray]:
+        """What was kept of the examples for a view: its maps, and what the evaluator adds."""
+        return example_maps(self, [view])[1].get(view, {})
+
     def table(self, name: str) -> pd.DataFrame:
         """One of the evaluator's further tables, texts as they are written."""
         return pd.read_csv(table_path(self.path, self.label, name), keep_default_na=False)
