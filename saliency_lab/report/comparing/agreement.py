@@ -68,6 +68,8 @@ def fill_table(panels: Sequence[Panel]) -> pd.DataFrame:
                     by_rest[rest].setdefault(condition[at], {})[key] = mean.value
             for rest, by_fill in by_rest.items():
                 wide = pd.DataFrame(by_fill).dropna()
+                # A fill under which all maps score the same has no order to agree with.
+                wide = wide.loc[:, wide.nunique() > 1]
                 if wide.shape[1] < 2 or len(wide) < LEAST_MAPS:
                     continue
                 rows.append(
@@ -146,10 +148,12 @@ def _agreement(wide: pd.DataFrame) -> dict[str, object]:
     values = wide.to_numpy(np.float64)
     pairs = list(itertools.combinations(range(values.shape[1]), 2))
     found = _taus(values, pairs)
-    least = pairs[int(np.nanargmin(found))] if not np.isnan(found).all() else pairs[0]
+    least = pairs[int(np.nanargmin(found))]
     drawn = np.random.default_rng(42).integers(0, len(values), (_RESAMPLES, len(values)))
-    means = [np.nanmean(_taus(values[rows], pairs)) for rows in drawn]
-    low, high = np.nanquantile(means, [0.025, 0.975])
+    # A draw of few maps may be the same map over and over, which has no order.
+    resampled = [taus for rows in drawn if not np.isnan(taus := _taus(values[rows], pairs)).all()]
+    means = [np.nanmean(taus) for taus in resampled]
+    low, high = np.quantile(means, [0.025, 0.975]) if means else (np.nan, np.nan)
     return {
         "mean tau": float(np.nanmean(found)),
         "low": float(low),

@@ -68,6 +68,8 @@ def test_figures_and_tables_come_in_all_their_forms(report: ReportFiles) -> None
             "cost",
             "problems",
             "seeds",
+            "images",
+            "measures",
         )
     }
     assert len(report.tables) == 3 * len(names)
