@@ -9,7 +9,7 @@ OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline WANDB_SILENT=true
 RUN := $(OFFLINE) $(BIN)/python -m saliency_lab
 DEMO := data=shapes data.batch_size=64 scheduler=cosine trainer.max_epochs=14 trainer.threads=1
 
-.PHONY: help demo test check format mutants bench clean
+.PHONY: help demo test check docs minimum format mutants bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -24,11 +24,26 @@ demo: $(INSTALLED) ## train on the embedded data set, compute maps, measure them
 test: $(INSTALLED) ## all tests
 	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
-check: $(INSTALLED) ## format, lint, types, direction of imports
+check: $(INSTALLED) ## format, lint, types, direction of imports, links and public names in the docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/documentation/test_pages.py
+
+docs: $(INSTALLED) ## the documentation site, in site/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-e ".[docs]" -c constraints.txt
+	$(OFFLINE) $(BIN)/python -m mkdocs build --strict
+
+# An environment of its own, with the lowest version that pyproject.toml allows of each dependency.
+minimum: ## a part of the tests with the lowest versions of all dependencies
+	$(PYTHON) -m venv --clear .venv-minimum
+	$(PYTHON) -m tests.packaging.lowest > .venv-minimum/lowest.txt
+	.venv-minimum/bin/python -m pip install --quiet --disable-pip-version-check \
+		-e ".[dev]" -c .venv-minimum/lowest.txt
+	OMP_NUM_THREADS=1 $(OFFLINE) .venv-minimum/bin/python -m pytest \
+		tests/attribution/core tests/config tests/evaluation/rows tests/report/reading tests/test_explain.py
 
 format: $(INSTALLED) ## rewrite the sources in the one format
 	$(BIN)/ruff format .
@@ -47,7 +62,7 @@ bench: $(INSTALLED) ## speed: training, processes and, with SALIENCY_LAB_DATA=DI
 	$(if $(SALIENCY_LAB_DATA),$(BIN)/python -m benchmarks)
 
 clean: ## forget the environment and the tools' caches (outputs/ stays)
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf .venv .venv-minimum site .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 
 # The stamp is written last: an installation that was interrupted is taken up again, and one that
 # cannot be taken up is made anew.

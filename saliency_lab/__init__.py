@@ -20,6 +20,7 @@ _HOMES = {
     "gradient": "saliency_lab.attribution.methods.gradient",
     "SampleGenerator": "saliency_lab.attribution.core.random_streams",
     "deletion_curve": "saliency_lab.evaluation.deletion.curves",
+    "curves": "saliency_lab.evaluation.deletion.mean_curves",
     "masked_scores": "saliency_lab.evaluation.deletion.curves",
     "deletion_levels": "saliency_lab.evaluation.deletion.removal",
     "area_under_curve": "saliency_lab.evaluation.deletion.removal",

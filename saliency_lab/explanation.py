@@ -17,6 +17,7 @@ from saliency_lab.attribution.maps import BatchMaps, maps, require_finite, view_
 from saliency_lab.config.binding import bound_arguments
 from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError, unknown_choice
+from saliency_lab.explained import Maps
 from saliency_lab.inference.engine import PreparedModel
 from saliency_lab.inputs import UNIT, PixelRange, given_images, given_model, require_taken
 
@@ -45,7 +46,7 @@ def explain(
     competitors: int | None = None,
     seed: int = 42,
     sample_ids: Sequence[str | int] | None = None,
-) -> dict[str, Tensor]:
+) -> Maps:
     """Saliency maps of a batch by several methods; views of one source share its computation.
 
     Args:
@@ -64,8 +65,8 @@ def explain(
             unless given.
 
     Returns:
-        One map (B, H, W) float32 per name, detached, unscaled, on the images' device (float64
-        for float64 views). A function is listed under its own name, a further one of the same
+        A dict, which a notebook draws: one map (B, H, W) float32 per name, detached, unscaled, on
+        the images' device (float64 for float64 views). A function is listed under its own name, a further one of the same
         name as NAME-2 and so on.
 
     Raises:
@@ -111,7 +112,8 @@ def explain(
             for view in request.views:
                 label = request.label if len(request.views) == 1 else view
                 found[label] = batch.maps[view]
-    return {label: found[label] for request in requests for label in _labels(request)}
+    shown = {label: found[label] for request in requests for label in _labels(request)}
+    return Maps(shown, images, [str(name) for name in ids])
 
 
 def _distinct(requests: list[_Request]) -> list[_Request]:

@@ -14,6 +14,7 @@ from saliency_lab.errors import UserError, unknown_choice
 View = Literal["original", "positive", "negative", "active", "inactive"]
 
 VIEWS: tuple[View, ...] = ("original", "positive", "negative", "active", "inactive")
+"""The five views, in the order of the paper; the last two need a field per class."""
 MULTI_CLASS: tuple[View, ...] = ("active", "inactive")
 
 Channels = Literal["max", "sum", "l2"]

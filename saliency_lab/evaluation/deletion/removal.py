@@ -14,7 +14,9 @@ from saliency_lab.errors import UserError, unknown_choice
 
 # Llorente, Boal, Sánchez-Úbeda, "A matter of attitude".
 PAPER_FRACTIONS = (0.0, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Shares of removed pixels of the protocol `threshold` (Llorente et al. 2023)."""
 STANDARD_FRACTIONS = tuple(step / 20 for step in range(21))
+"""Shares of removed pixels of the protocol `standard`: 0, 0.05, … 1."""
 
 Protocol = Literal["threshold", "standard"]
 
