@@ -48,6 +48,9 @@ NOT_IDENTITY = (
     "condition",
     "examples",
     "overlay",
+    # Their content counts (`sources`), not where they lie.
+    "method.maps",
+    "method.ids",
     "block_size",
     "maps",
     "data.workers",
@@ -233,12 +236,25 @@ def _outside(component: Mapping[str, Any]) -> Iterator[bytes]:
             if module and module.partition(".")[0] != __name__.partition(".")[0]:
                 yield from _module_text(module)
         elif isinstance(value, str) and _names_file(value):
-            yield file_digest(Path(value)).encode()
+            yield file_digest(Path(value).expanduser()).encode()
+        elif key in _FOLDERS and isinstance(value, str) and Path(value).expanduser().is_dir():
+            yield from _folder_content(Path(value).expanduser())
+
+
+# Settings that may name a folder whose files decide numbers.
+_FOLDERS = ("maps", "folder")
 
 
 def _names_file(value: str) -> bool:
     # A word without a suffix is a choice, even where a file of that name happens to lie about.
-    return len(value) < 4096 and bool(Path(value).suffix) and Path(value).is_file()
+    path = Path(value)
+    return len(value) < 4096 and bool(path.suffix) and path.expanduser().is_file()
+
+
+def _folder_content(folder: Path) -> Iterator[bytes]:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        yield path.relative_to(folder).as_posix().encode()
+        yield file_digest(path).encode()
 
 
 def _module_text(module: str) -> Iterator[bytes]:

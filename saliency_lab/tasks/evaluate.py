@@ -43,6 +43,7 @@ from saliency_lab.runs.directory import held, is_finished, read_summary
 from saliency_lab.runs.processes import process_rank
 from saliency_lab.runs.progress import rate_text
 from saliency_lab.tasks.components import checked, tracker
+from saliency_lab.tasks.foreign_maps import require_file, with_stored_maps
 from saliency_lab.tasks.results import begin_evaluation, write_results
 from saliency_lab.tasks.support import pair_classifier, supported
 from saliency_lab.tracking.records import record_evaluation
@@ -75,6 +76,8 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     _check_choices(config)
     evaluators = configured_evaluators(config)
     method = configured_method(config)
+    for label, evaluator in evaluators.items():
+        method.require(evaluator.needs, label)
     trainer = lightning_trainer(config, directory, [])
     with contextlib.ExitStack() as stack:
         labels = agreed(trainer, lambda: _begun(config, directory, stack))
@@ -103,6 +106,7 @@ def configured_method(config: Mapping[str, Any]) -> Method:
         config["method"], "method", ("model", "images", "targets", "generator")
     )
     source = functools.partial(target, **arguments)
+    require_file(source)
     return Method.of(config["method"]["name"], source, config["view"])
 
 
@@ -189,6 +193,7 @@ def _evaluated(
     controls = any("support" in evaluator.needs for evaluator in evaluators.values())
     device = trainer.strategy.root_device
     method = supported(asked, method, model, device, controls=controls)
+    method = with_stored_maps(method, data.ids(config["split"]), data.input_shape)
     plan = _plan(config, directory, data, method, evaluators, block)
     finished = agreed(trainer, lambda: _done_blocks(plan))
     data.done_blocks = lambda: finished

@@ -29,6 +29,7 @@ from saliency_lab.runs.processes import process_rank
 from saliency_lab.tasks.components import checked
 from saliency_lab.tasks.evaluate import configured_method
 from saliency_lab.tasks.examples import Examples, correct_examples, image_files, own_examples
+from saliency_lab.tasks.foreign_maps import with_stored_maps
 from saliency_lab.tasks.support import pair_classifier, supported
 from saliency_lab.training.components import data_module
 
@@ -63,10 +64,12 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         model = model.to(_device(config))
         if config["images"]:
             examples = own_examples(image_files(config["images"]), model)
+            method = with_stored_maps(method, None, model.facts["input_shape"])
         else:
             data = data_module(asked)
             data.download()
             examples = correct_examples(data, model, int(config["per_class"]), int(config["seed"]))
+            method = with_stored_maps(method, data.ids("test"), data.input_shape)
         begin(directory, config, overwrite=True, checkpoint={"path": str(checkpoint)})
         found = []
         each: Sequence[int | None] = wanted or [None]
