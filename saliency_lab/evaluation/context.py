@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.core.field import ClassField
 from saliency_lab.attribution.core.random_streams import SampleGenerator
-from saliency_lab.attribution.core.sources import Source, reads_layers, takes_targets
+from saliency_lab.attribution.core.sources import Source, reads_layers, recomputes, takes_targets
 from saliency_lab.attribution.core.views import Channels, View
 from saliency_lab.attribution.maps import BatchMaps, chosen_targets, maps, source_name, view_names
 from saliency_lab.data.batch import Batch
@@ -46,7 +46,25 @@ class Method:
     def of(cls, name: str, source: Source, view: Mapping[str, Any]) -> Method:
         """A method with the settings of the `view` group."""
         names = view_names(source, view["names"])
-        return cls(name, source, names, view["channels"], view["competitors"])
+        channels, competitors = view["channels"], view["competitors"]
+        return cls(name, source, names, channels, competitors, recomputes(source))
+
+    def require(self, needs: frozenset[Need], evaluator: str) -> None:
+        """Nothing, or a UserError that names what an evaluator needs and this method cannot give.
+
+        Known before anything is loaded; what the data must give is the context's to say.
+        """
+        single = takes_targets(self.source)
+        if "fields" in needs and (single or not self.recomputes):
+            raise UserError(
+                f"Expected `method` to give a signed field of every class for "
+                f"evaluator={evaluator}, but {source_name(self.source)} does not"
+            )
+        if "source" in needs and not self.recomputes:
+            raise UserError(
+                f"Expected `method` to be one that can explain other images and models for "
+                f"evaluator={evaluator}, but {self.name} only has the maps in its file"
+            )
 
 
 @dataclass(frozen=True)
@@ -156,17 +174,7 @@ class Context:
                 f"Expected `data` to have masks for evaluator={evaluator}, but {self.data.name} "
                 "has none (a folder has them in masks/ beside its classes)"
             )
-        single = takes_targets(self.method.source)
-        if "fields" in needs and (single or not self.method.recomputes):
-            raise UserError(
-                f"Expected `method` to give a signed field of every class for "
-                f"evaluator={evaluator}, but {source_name(self.method.source)} does not"
-            )
-        if "source" in needs and not self.method.recomputes:
-            raise UserError(
-                f"Expected `method` to be one that can explain other images and models for "
-                f"evaluator={evaluator}, but {self.method.name} only has the maps in its file"
-            )
+        self.method.require(needs, evaluator)
         support = getattr(self.method.source, "keywords", {}).get("support")
         if "support" in needs and support is None:
             raise UserError(

@@ -30,9 +30,9 @@ from saliency_lab.evaluation.rows.decisions import (
     stops,
 )
 from saliency_lab.evaluation.rows.format import is_readable, rows_path
-from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.runs.directory import begin, held
 from saliency_lab.runs.files import atomic_path
+from saliency_lab.tasks.classifiers import configured_classifier
 from saliency_lab.tasks.components import checked
 from saliency_lab.tasks.pairs import DRAWN, Comparison, compared, paired_differences
 from saliency_lab.tasks.verdicts import finish_comparison
@@ -113,7 +113,7 @@ def _drawn_until(
 def _contexts(
     config: Mapping[str, Any], comparison: Comparison, data: ImageData, batch: Batch
 ) -> dict[str, Context]:
-    classifier = load_classifier(Path(config["classifier"]["path"]))
+    classifier = configured_classifier(config)
     trained = tuple(classifier.facts["classes"])
     if trained != data.class_names:
         raise UserError(

@@ -18,7 +18,6 @@ from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.maps import maps, require_finite
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.evaluation.context import Method
-from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.report.drawing.figures import example_grid, figure_bytes
 from saliency_lab.report.drawing.palette import label_of
@@ -26,9 +25,11 @@ from saliency_lab.report.drawing.terminal import print_table
 from saliency_lab.runs.directory import begin, finish, held
 from saliency_lab.runs.files import atomic_path
 from saliency_lab.runs.processes import process_rank
+from saliency_lab.tasks.classifiers import configured_classifier, require_layers
 from saliency_lab.tasks.components import checked
 from saliency_lab.tasks.evaluate import configured_method
 from saliency_lab.tasks.examples import Examples, correct_examples, image_files, own_examples
+from saliency_lab.tasks.foreign_maps import with_stored_maps
 from saliency_lab.tasks.support import pair_classifier, supported
 from saliency_lab.training.components import data_module
 
@@ -50,8 +51,9 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     """
     checked(config)
     method = configured_method(config)
-    checkpoint = Path(config["classifier"]["path"])
-    asked, model = pair_classifier(config, method, load_classifier(checkpoint))
+    require_layers(config, method)
+    checkpoint = config["classifier"]["path"]
+    asked, model = pair_classifier(config, method, configured_classifier(config))
     classes = list(model.facts["classes"])
     wanted = target_classes(config["target"], classes)
     # Where support models are missing, all processes train them.
@@ -63,10 +65,12 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         model = model.to(_device(config))
         if config["images"]:
             examples = own_examples(image_files(config["images"]), model)
+            method = with_stored_maps(method, None, model.facts["input_shape"])
         else:
             data = data_module(asked)
             data.download()
             examples = correct_examples(data, model, int(config["per_class"]), int(config["seed"]))
+            method = with_stored_maps(method, data.ids("test"), data.input_shape)
         begin(directory, config, overwrite=True, checkpoint={"path": str(checkpoint)})
         found = []
         each: Sequence[int | None] = wanted or [None]

@@ -70,6 +70,7 @@ def test_figures_and_tables_come_in_all_their_forms(report: ReportFiles) -> None
             "seeds",
             "images",
             "measures",
+            "fills",
         )
     }
     assert len(report.tables) == 3 * len(names)
