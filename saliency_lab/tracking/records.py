@@ -27,7 +27,7 @@ _ROW_SUFFIXES = (".parquet", ".csv", ".npz")
 _EXAMPLES = 50
 _ARTIFACT_NAME_LENGTH = 128
 # The report's tables that say which maps may be believed and whether measures agree.
-_JUDGING = ("verdict", "agreement", "comparisons", "fills", "images", "measures")
+_JUDGING = ("verdict", "sanity", "agreement", "comparisons", "fills", "images", "measures")
 
 
 def record_training(record: Record | None, summary: Mapping[str, Any], directory: Path) -> None:
