@@ -12,8 +12,8 @@ from saliency_lab.evaluation.context import Method
 from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.models.given import given_classifier, has_layers
+from saliency_lab.training.brought_along import NO_CHECKPOINT
 from saliency_lab.training.components import data_module
-from saliency_lab.training.lookup import NO_CHECKPOINT
 
 
 def configured_classifier(config: Mapping[str, Any]) -> Classifier:

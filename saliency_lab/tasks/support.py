@@ -22,8 +22,8 @@ from saliency_lab.errors import UserError
 from saliency_lab.evaluation.context import Method
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.models.pair import PairNetwork, class_pair
+from saliency_lab.training.brought_along import NO_CHECKPOINT
 from saliency_lab.training.components import data_module, lightning_trainer
-from saliency_lab.training.lookup import NO_CHECKPOINT
 from saliency_lab.training.support import SupportPlace
 
 
