@@ -3,8 +3,9 @@
 Two runs share a directory if and only if their numbers must be equal. What decides them:
 
 - a training: its settings (data, model, optimizer, scheduler, trainer, seed);
-- an evaluation: the classifier, by the digest of its checkpoint, the images (data set, classes,
-  limit, split), the attribution method with its views, seed and precision;
+- an evaluation: the classifier, by the digest of its checkpoint (or of what a network that was
+  trained elsewhere is made of), the images (data set, classes, limit, split), the attribution
+  method with its views, seed and precision;
 - both: the text of components that lie outside this package, the content of files that settings
   name, and `NUMBERS`.
 
