@@ -152,13 +152,16 @@ def _recipe(
     trainer = {name: stored["trainer"][name] for name in _TRAINER if name in stored["trainer"]}
     if evaluator.epochs is not None:
         trainer["max_epochs"] = evaluator.epochs
+    data = {name: stored["data"][name] for name in _DATA if name in stored["data"]}
+    if evaluator.batch_size is not None:
+        data["batch_size"] = evaluator.batch_size
     return {
         "model": dict(model.facts["model"]),
         "optimizer": stored["optimizer"],
         "scheduler": stored["scheduler"],
         "callback": stored.get("callback", {}),
         "trainer": trainer,
-        "data": {name: stored["data"][name] for name in _DATA if name in stored["data"]},
+        "data": data,
         # The images that are explained, as they are before they are altered.
         "images": {**config["data"], "limit": limit, "augment": "none", "validation": 0.0},
     }
