@@ -66,8 +66,8 @@ def explain(
 
     Returns:
         A dict, which a notebook draws: one map (B, H, W) float32 per name, detached, unscaled, on
-        the images' device (float64 for float64 views). A function is listed under its own name, a further one of the same
-        name as NAME-2 and so on.
+        the images' device (float64 for float64 views). A function is listed under its own name, a
+        further one of the same name as NAME-2 and so on.
 
     Raises:
         UserError: an unknown method or view, images, targets or logits that do not fit, pixels
