@@ -35,8 +35,8 @@ if sys.argv[1] == "train":
     from saliency_lab.models.classifier import Classifier
     Classifier.training_step = first
 else:
-    from saliency_lab.evaluation.deletion.evaluator import DeletionEvaluator
-    DeletionEvaluator.on_test_batch_end = first
+    from saliency_lab.evaluation.loop import EvaluationLoop
+    EvaluationLoop.on_test_batch_end = first
 main()
 """
 

@@ -92,6 +92,11 @@ def _missing_config(error: MissingConfigException) -> str:
             f"Expected the launcher of `hydra/launcher={choice}` to be installed, but it is not: "
             f"pip install 'saliency-lab[launchers]' (or hydra-{plugin}-launcher)"
         )
+    if (group, choice) == ("hydra/sweeper", "optuna"):
+        return (
+            "Expected the sweeper of `hydra/sweeper=optuna` to be installed, but it is not: "
+            "pip install 'saliency-lab[launchers]' (or hydra-optuna-sweeper)"
+        )
     return str(unknown_choice(group or "config", choice, sorted(options)))
 
 

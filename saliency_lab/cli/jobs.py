@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from saliency_lab.cli.logs import IN_FILE_ONLY, close_logs, configure_logging
 from saliency_lab.cli.ranks import leave_outcome, processes_here, run_ranks
+from saliency_lab.cli.search import objective, require_searchable
 from saliency_lab.cli.sweep import is_own_sweep, leave_record
 from saliency_lab.errors import ProcessError, UserError
 from saliency_lab.runs.directory import is_finished, require_same_run
@@ -24,8 +25,12 @@ from saliency_lab.training.origin import of_training, stored_settings
 log = logging.getLogger(__name__)
 
 
-def run_task(config: DictConfig) -> None:
-    """Run one task; the function that Hydra calls for a run and for every job of a sweep."""
+def run_task(config: DictConfig) -> float | None:
+    """Run one task; the function that Hydra calls for a run and for every job of a sweep.
+
+    Returns:
+        What a sweeper that optimises goes by, where the task has something of the kind.
+    """
     hydra_config: Any = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -42,6 +47,7 @@ def run_task(config: DictConfig) -> None:
     argv = sys.argv
     sys.argv = _own_command(task, hydra_config)
     try:
+        require_searchable(task, settings, hydra_config)
         if not settings["overwrite"]:
             require_same_run(directory, settings)
         _start(task, settings, directory)
@@ -59,11 +65,12 @@ def run_task(config: DictConfig) -> None:
         if not _told_here(hydra_config):
             raise
         _kept.append(error)
-        return
+        return None
     finally:
         sys.argv = argv
         _leave_process_group()
     _record(hydra_config, None)
+    return objective(task, directory)
 
 
 # Hydra adds a line of its own to an exception that passes through it, so a job of this process

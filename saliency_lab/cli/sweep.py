@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from saliency_lab.cli.search import kept_results
 from saliency_lab.runs.processes import SWEEP
 
 
@@ -59,6 +60,10 @@ class Sweep:
     def say_end(self) -> None:
         """Print that all is done: the output of a launcher's jobs is elsewhere."""
         print(f"all {len(self.records())} jobs of the sweep are finished")
+        directory = _located.get(self.name)
+        best = None if directory is None else kept_results(directory)
+        if best is not None:
+            print(best)
         self.succeeded = True
 
     def close(self) -> None:

@@ -48,6 +48,10 @@ NOT_IDENTITY = (
     "correction",
     "condition",
     "examples",
+    "overlay",
+    # Their content counts (`sources`), not where they lie.
+    "method.maps",
+    "method.ids",
     "block_size",
     "maps",
     "data.workers",
@@ -228,17 +232,32 @@ def _outside(component: Mapping[str, Any]) -> Iterator[bytes]:
     for key, value in component.items():
         if isinstance(value, Mapping):
             yield from _outside(value)
-        elif key == "_target_":
+        elif key in ("_target_", "target"):
             module = str(value).rpartition(".")[0]
             if module and module.partition(".")[0] != __name__.partition(".")[0]:
                 yield from _module_text(module)
-        elif isinstance(value, str) and _names_file(value):
-            yield file_digest(Path(value)).encode()
+        elif isinstance(value, str) and _names_file(key, value):
+            yield file_digest(Path(value).expanduser()).encode()
+        elif key in _FOLDERS and isinstance(value, str) and Path(value).expanduser().is_dir():
+            yield from _folder_content(Path(value).expanduser())
 
 
-def _names_file(value: str) -> bool:
+# Settings that may name a folder whose files decide numbers.
+_FOLDERS = ("maps", "folder")
+_FILES = ("maps", "ids", "file", "weights")
+
+
+def _names_file(key: str, value: str) -> bool:
     # A word without a suffix is a choice, even where a file of that name happens to lie about.
-    return len(value) < 4096 and bool(Path(value).suffix) and Path(value).is_file()
+    path = Path(value)
+    named = key in _FILES or bool(path.suffix)
+    return len(value) < 4096 and named and path.expanduser().is_file()
+
+
+def _folder_content(folder: Path) -> Iterator[bytes]:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        yield path.relative_to(folder).as_posix().encode()
+        yield file_digest(path).encode()
 
 
 def _module_text(module: str) -> Iterator[bytes]:
@@ -263,8 +282,8 @@ def _named(config: Mapping[str, Any], group: str) -> str:
 
 def _ignored(config: Mapping[str, Any]) -> Sequence[str]:
     ignored: list[str] = list(NOT_IDENTITY)
-    if config.get("data", {}).get("name") == "folder":
-        # A tree of class folders has no identity but its place; the named data sets do.
+    if config.get("data", {}).get("name") in ("folder", "arrays"):
+        # A person's own files have no identity but their place; the named data sets do.
         ignored.remove("data.root")
     if "classifier" in config:
         ignored += _OF_THE_CLASSIFIER

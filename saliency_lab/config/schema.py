@@ -112,7 +112,9 @@ class ExplainConfig(MapsConfig):
 
     # One path, or a list of them.
     images: Any = field(default_factory=list)
-    target: str | None = None
+    # One class, or a list of them.
+    target: Any = None
+    overlay: bool = False
     per_class: int = 1
 
 
@@ -122,6 +124,7 @@ class ReportConfig(RunConfig):
 
     runs: list[str] | None = None
     destination: str | None = None
+    curves_over: str = "fraction"
     wandb: bool = False
     logger: Component = MISSING
 

@@ -112,6 +112,10 @@ class ImageData(LightningDataModule):
     def download(self) -> None:
         """Bring the files to their place; called by one process per machine."""
 
+    def stored(self, split: Literal["train", "test"]) -> CachedImages | None:
+        """All images of the source where they lie decoded on the disk; None: the cache is used."""
+        return None
+
     # What the tasks ask for --------------------------------------------------------------------
 
     @property
@@ -276,18 +280,23 @@ class ImageData(LightningDataModule):
         their own under a limit, so that no more is decoded than is used."""
         source = self._source(split)
         rows, labels = renumbered(source.labels, class_labels(source.class_names, self.classes))
-        ids = source.ids
+        ids, stored = source.ids, self.stored(split)
         if self.limit is not None:
             picked = balanced(labels, self.limit, (self.seed, split == "test"))
-            source, labels = source.part(rows[picked]), labels[picked]
-            ids, rows = source.ids, np.arange(len(picked), dtype=np.int64)
+            rows, labels = rows[picked], labels[picked]
+        if self.limit is not None and stored is None:
+            source = source.part(rows)
+            ids, rows = source.ids, np.arange(len(rows), dtype=np.int64)
         if split == "train" and self.training_labels == "shuffled":
             labels = shuffled(labels, (self.seed, 3))
-        folder = Path(self.cache_dir).expanduser() if self.cache_dir else default_cache_dir()
-        label = re.sub(r"[^\w.-]", "_", self.name)
-        images = cached_images(source, folder, f"{label}-{split}")
+        images = self._cached(source, split) if stored is None else stored
         good = self._readable(images, rows, len(source))
         return Split(images, rows[good], labels[good], [ids[row] for row in rows[good]])
+
+    def _cached(self, source: Source, split: str) -> CachedImages:
+        folder = Path(self.cache_dir).expanduser() if self.cache_dir else default_cache_dir()
+        label = re.sub(r"[^\w.-]", "_", self.name)
+        return cached_images(source, folder, f"{label}-{split}")
 
     def _readable(
         self, images: CachedImages, rows: NDArray[np.int64], total: int

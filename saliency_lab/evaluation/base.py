@@ -15,6 +15,7 @@ from saliency_lab.data.batch import Batch
 from saliency_lab.evaluation.context import Context, Found, Need
 
 Better = Literal["higher", "lower"] | None
+Role = Literal["measure", "gate", "truth", "panel"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class Evaluator(ABC):
         columns: what a row holds; the scores, unless `image_scores` computes them from others.
         selects: settings that choose conditions and decide no number, such as a list of fills.
         needs: what the context must be able to give.
+        role: in the verdict on a map. A `gate` gives `facts["gate"]`, a list of method, view and
+            verdict (passed, failed, undecided); the first score of a `truth` is taken against
+            evidence that is known; a `panel` has the score `value` under the conditions `measure`
+            and `version`; a `measure` is anything else.
         sections: module with this evaluator's part of the page, by its dotted path; without one
             the page shows a table of the scores with their intervals.
     """
@@ -73,6 +78,7 @@ class Evaluator(ABC):
     columns: ClassVar[tuple[str, ...]] = ()
     selects: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[frozenset[Need]] = frozenset()
+    role: ClassVar[Role] = "measure"
     sections: ClassVar[str | None] = None
 
     @abstractmethod
@@ -106,7 +112,9 @@ class Evaluator(ABC):
         """Tables that are written beside the rows as `NAME.csv`, such as mean curves."""
         return {}
 
-    def example_arrays(self, maps: Found, chosen: Sequence[int]) -> dict[str, NDArray[Any]]:
+    def example_arrays(
+        self, context: Context, batch: Batch, maps: Found, chosen: Sequence[int]
+    ) -> dict[str, NDArray[Any]]:
         """What is kept of example images beside their maps, one entry per chosen image."""
         return {}
 

@@ -12,18 +12,20 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.core.field import ClassField
 from saliency_lab.attribution.core.random_streams import SampleGenerator
-from saliency_lab.attribution.core.sources import Source, reads_layers, takes_targets
+from saliency_lab.attribution.core.sources import Source, reads_layers, recomputes, takes_targets
 from saliency_lab.attribution.core.views import Channels, View
 from saliency_lab.attribution.maps import BatchMaps, chosen_targets, maps, source_name, view_names
 from saliency_lab.data.batch import Batch
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError
+from saliency_lab.evaluation.retraining.conditions import Retrained
 from saliency_lab.inference.engine import PreparedModel
 
-Need = Literal["masks", "fields", "source", "support"]
+Need = Literal["masks", "fields", "source", "support", "retrained"]
 """`masks`: ground-truth evidence of every image. `fields`: a signed field of any class. `source`:
 the method can be asked for maps of other images and models. `support`: the method comes with
-support models and those that they are compared with."""
+support models and those that they are compared with. `retrained`: networks were trained on images
+altered by the maps."""
 
 Cached = TypeVar("Cached")
 
@@ -44,7 +46,25 @@ class Method:
     def of(cls, name: str, source: Source, view: Mapping[str, Any]) -> Method:
         """A method with the settings of the `view` group."""
         names = view_names(source, view["names"])
-        return cls(name, source, names, view["channels"], view["competitors"])
+        channels, competitors = view["channels"], view["competitors"]
+        return cls(name, source, names, channels, competitors, recomputes(source))
+
+    def require(self, needs: frozenset[Need], evaluator: str) -> None:
+        """Nothing, or a UserError that names what an evaluator needs and this method cannot give.
+
+        Known before anything is loaded; what the data must give is the context's to say.
+        """
+        single = takes_targets(self.source)
+        if "fields" in needs and (single or not self.recomputes):
+            raise UserError(
+                f"Expected `method` to give a signed field of every class for "
+                f"evaluator={evaluator}, but {source_name(self.source)} does not"
+            )
+        if "source" in needs and not self.recomputes:
+            raise UserError(
+                f"Expected `method` to be one that can explain other images and models for "
+                f"evaluator={evaluator}, but {self.name} only has the maps in its file"
+            )
 
 
 @dataclass(frozen=True)
@@ -76,6 +96,7 @@ class Context:
         seed: the run's; with a sample's id it decides every random number.
         training: the run directory of the classifier, where its further models are kept; None for
             a checkpoint that lies elsewhere.
+        retrained: networks trained on images altered by the maps; None where no task trained any.
     """
 
     model: PreparedModel
@@ -84,6 +105,7 @@ class Context:
     split: Literal["train", "test"]
     seed: int
     training: Path | None = None
+    retrained: Retrained | None = None
     _kept: dict[object, Any] = field(default_factory=dict, repr=False)
 
     def generator(self, ids: Sequence[str], purpose: str) -> SampleGenerator:
@@ -152,22 +174,17 @@ class Context:
                 f"Expected `data` to have masks for evaluator={evaluator}, but {self.data.name} "
                 "has none (a folder has them in masks/ beside its classes)"
             )
-        single = takes_targets(self.method.source)
-        if "fields" in needs and (single or not self.method.recomputes):
-            raise UserError(
-                f"Expected `method` to give a signed field of every class for "
-                f"evaluator={evaluator}, but {source_name(self.method.source)} does not"
-            )
-        if "source" in needs and not self.method.recomputes:
-            raise UserError(
-                f"Expected `method` to be one that can explain other images and models for "
-                f"evaluator={evaluator}, but {self.method.name} only has the maps in its file"
-            )
+        self.method.require(needs, evaluator)
         support = getattr(self.method.source, "keywords", {}).get("support")
         if "support" in needs and support is None:
             raise UserError(
                 f"Expected `method` to be gad for evaluator={evaluator}, but got "
                 f"{self.method.name}, which has no support models"
+            )
+        if "retrained" in needs and self.retrained is None:
+            raise UserError(
+                f"Expected the task evaluate for evaluator={evaluator}: nothing else trains the "
+                "networks that it measures"
             )
 
 

@@ -23,6 +23,7 @@ from saliency_lab.evaluation.base import Evaluator, measured_rows
 from saliency_lab.evaluation.context import Context, Found, Method, found_maps
 from saliency_lab.evaluation.cost import CostMeter
 from saliency_lab.evaluation.kept_maps import KeptMaps
+from saliency_lab.evaluation.retraining.conditions import Retrained
 from saliency_lab.evaluation.rows.shards import Shards
 from saliency_lab.inference.engine import Engine, PreparedModel
 from saliency_lab.inference.memory import is_out_of_memory
@@ -70,6 +71,7 @@ class Plan:
     kept_maps: KeptMaps | None = None
     examples: frozenset[int] = frozenset()
     training: Path | None = None
+    retrained: Retrained | None = None
     earlier: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -113,7 +115,9 @@ class EvaluationLoop(pl.Callback):
         plan = self.plan
         model = prepared(plan.engine, network, images)
         model.resume(plan.earlier)
-        context = Context(model, plan.method, plan.data, plan.split, plan.seed, plan.training)
+        context = Context(
+            model, plan.method, plan.data, plan.split, plan.seed, plan.training, plan.retrained
+        )
         for label, evaluator in plan.evaluators.items():
             evaluator.check(context, label)
         return context
@@ -150,7 +154,9 @@ def measure_block(plan: Plan, context: Context, batch: Batch) -> None:
                 meta = {"images": len(batch.ids), "cost": cost.totals(label)}
                 rows = rows[~rows["sample_id"].isin(skipped)] if skipped else rows
                 examples = _chosen(plan, batch)
-                arrays = evaluator.example_arrays(found, examples) if examples else None
+                arrays = None
+                if examples:
+                    arrays = evaluator.example_arrays(context, batch, found, examples)
                 plan.shards[label].write(number, rows, meta, arrays)
     meta = {
         "skipped": skipped,

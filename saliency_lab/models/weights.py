@@ -99,6 +99,27 @@ def _state_dict(content: dict[str, Any]) -> dict[str, Tensor]:
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
 
 
+def load_weights_of(network: nn.Module, path: Path) -> None:
+    """Load a file's weights into any module, in place, every one of them.
+
+    Args:
+        network: the module.
+        path: a state dict, or a mapping with one under `state_dict` or `model`.
+
+    Raises:
+        UserError: the file cannot be read, or its tensors are not those of the module.
+    """
+    state = _state_dict(read_file(path, "model.weights"))
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"Expected `model.weights` to fit {type(network).__name__}, but '{path}' does not: "
+            f"{reason}"
+        ) from error
+
+
 def classifier_layers(backbone: Any) -> list[nn.Module]:
     """The classification layers of a timm model; distilled transformers have two."""
     layers = backbone.get_classifier()

@@ -30,9 +30,9 @@ from saliency_lab.evaluation.rows.decisions import (
     stops,
 )
 from saliency_lab.evaluation.rows.format import is_readable, rows_path
-from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.runs.directory import begin, held
 from saliency_lab.runs.files import atomic_path
+from saliency_lab.tasks.classifiers import configured_classifier
 from saliency_lab.tasks.components import checked
 from saliency_lab.tasks.pairs import DRAWN, Comparison, compared, paired_differences
 from saliency_lab.tasks.verdicts import finish_comparison
@@ -84,6 +84,7 @@ def _drawn_until(
     trainer = lightning_trainer(config, directory, [])
     device = trainer.strategy.root_device
     size = block_size(config["block_size"], data.input_shape, device)
+    said = 0  # a line at each doubling
     while True:
         drawn = 0 if scores.empty else int(scores[DRAWN].max()) + 1
         if drawn:
@@ -96,7 +97,9 @@ def _drawn_until(
                     differences, len(order), rule, span=comparison.span, lower_is_better=lower
                 )
                 return found, conditions, drawn
-            _say(comparison, halts, differences, len(order))
+            if drawn >= said:
+                _say(comparison, halts, differences, len(order))
+                said = 2 * drawn
         places = order[drawn : drawn + size]
         batch = _batch(data, config["split"], places, device)
         if not contexts:
@@ -110,7 +113,7 @@ def _drawn_until(
 def _contexts(
     config: Mapping[str, Any], comparison: Comparison, data: ImageData, batch: Batch
 ) -> dict[str, Context]:
-    classifier = load_classifier(Path(config["classifier"]["path"]))
+    classifier = configured_classifier(config)
     trained = tuple(classifier.facts["classes"])
     if trained != data.class_names:
         raise UserError(

@@ -26,6 +26,7 @@ from saliency_lab.evaluation.loop import (
     Plan,
     block_size,
 )
+from saliency_lab.evaluation.retraining.conditions import Retrained
 from saliency_lab.evaluation.rows.format import (
     is_readable,
     kept_maps_folder,
@@ -33,7 +34,6 @@ from saliency_lab.evaluation.rows.format import (
     shards_folder,
 )
 from saliency_lab.evaluation.rows.shards import Shards
-from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.models.trained_samples import trained_samples
 from saliency_lab.report.drawing.palette import label_of
@@ -42,8 +42,11 @@ from saliency_lab.runs.agreement import agreed
 from saliency_lab.runs.directory import held, is_finished, read_summary
 from saliency_lab.runs.processes import process_rank
 from saliency_lab.runs.progress import rate_text
+from saliency_lab.tasks.classifiers import configured_classifier, require_layers
 from saliency_lab.tasks.components import checked, tracker
+from saliency_lab.tasks.foreign_maps import require_file, with_stored_maps
 from saliency_lab.tasks.results import begin_evaluation, write_results
+from saliency_lab.tasks.retraining import retrained
 from saliency_lab.tasks.support import pair_classifier, supported
 from saliency_lab.tracking.records import record_evaluation
 from saliency_lab.tracking.tracking import Record
@@ -75,6 +78,9 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     _check_choices(config)
     evaluators = configured_evaluators(config)
     method = configured_method(config)
+    require_layers(config, method)
+    for label, evaluator in evaluators.items():
+        method.require(evaluator.needs, label)
     trainer = lightning_trainer(config, directory, [])
     with contextlib.ExitStack() as stack:
         labels = agreed(trainer, lambda: _begun(config, directory, stack))
@@ -103,6 +109,7 @@ def configured_method(config: Mapping[str, Any]) -> Method:
         config["method"], "method", ("model", "images", "targets", "generator")
     )
     source = functools.partial(target, **arguments)
+    require_file(source)
     return Method.of(config["method"]["name"], source, config["view"])
 
 
@@ -176,8 +183,7 @@ def _evaluated(
     record: Record | None,
 ) -> None:
     began = time.monotonic()
-    classifier = config["classifier"]
-    model = load_classifier(Path(classifier["path"]))
+    model = configured_classifier(config)
     asked, model = pair_classifier(config, method, model)
     data = data_module(asked)
     _require_same_classes(model, data)
@@ -189,7 +195,9 @@ def _evaluated(
     controls = any("support" in evaluator.needs for evaluator in evaluators.values())
     device = trainer.strategy.root_device
     method = supported(asked, method, model, device, controls=controls)
-    plan = _plan(config, directory, data, method, evaluators, block)
+    networks = retrained(asked, method, model, data, evaluators, trainer)
+    method = with_stored_maps(method, data.ids(config["split"]), data.input_shape)
+    plan = _plan(config, directory, data, method, evaluators, block, networks)
     finished = agreed(trainer, lambda: _done_blocks(plan))
     data.done_blocks = lambda: finished
     count = plan.shards[MAPS].count
@@ -225,6 +233,7 @@ def _plan(
     method: Method,
     evaluators: Mapping[str, Evaluator],
     block: int,
+    networks: Retrained | None,
 ) -> Plan:
     split, seed = config["split"], int(config["seed"])
     size = len(data.ids(split))
@@ -247,6 +256,7 @@ def _plan(
         kept_maps=KeptMaps(kept_folder, method.views) if keeps else None,
         examples=frozenset(chosen.tolist()),
         training=None if home is None else Path(home),
+        retrained=networks,
         earlier={},
     )
 

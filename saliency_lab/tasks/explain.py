@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import glob
-import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +16,8 @@ from torch import Tensor
 
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.maps import maps, require_finite
-from saliency_lab.data.decoding import DAMAGE, SUFFIXES, decoded
-from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.evaluation.context import Method
-from saliency_lab.frozen import intact_logits
-from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.report.drawing.figures import example_grid, figure_bytes
 from saliency_lab.report.drawing.palette import label_of
@@ -31,28 +25,22 @@ from saliency_lab.report.drawing.terminal import print_table
 from saliency_lab.runs.directory import begin, finish, held
 from saliency_lab.runs.files import atomic_path
 from saliency_lab.runs.processes import process_rank
+from saliency_lab.tasks.classifiers import configured_classifier, require_layers
 from saliency_lab.tasks.components import checked
 from saliency_lab.tasks.evaluate import configured_method
+from saliency_lab.tasks.examples import Examples, correct_examples, image_files, own_examples
+from saliency_lab.tasks.foreign_maps import with_stored_maps
 from saliency_lab.tasks.support import pair_classifier, supported
 from saliency_lab.training.components import data_module
 
-log = logging.getLogger(__name__)
-
-SEARCHED_AT_ONCE = 256
-
 
 @dataclass
-class Examples:
-    """Images to explain, with what the classifier says of them."""
+class Explained:
+    """The maps of all examples for one class, or each for the class that is predicted."""
 
-    names: list[str]
-    images: NDArray[np.uint8]
-    labels: list[str | None]
-    logits: Tensor
-    targets: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.targets = self.logits.argmax(1)
+    name: str | None
+    targets: Tensor
+    maps: dict[str, NDArray[np.float32]]
 
 
 def run(config: Mapping[str, Any], directory: Path) -> None:
@@ -63,10 +51,11 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     """
     checked(config)
     method = configured_method(config)
-    checkpoint = Path(config["classifier"]["path"])
-    asked, model = pair_classifier(config, method, load_classifier(checkpoint))
+    require_layers(config, method)
+    checkpoint = config["classifier"]["path"]
+    asked, model = pair_classifier(config, method, configured_classifier(config))
     classes = list(model.facts["classes"])
-    target = None if config["target"] is None else _class_index(config["target"], classes)
+    wanted = target_classes(config["target"], classes)
     # Where support models are missing, all processes train them.
     method = supported(asked, method, model, _device(config), controls=False)
     if process_rank() > 0:
@@ -75,22 +64,30 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         # All that may be refused comes before anything of an earlier run is cleared away.
         model = model.to(_device(config))
         if config["images"]:
-            examples = _own_files(image_files(config["images"]), model)
+            examples = own_examples(image_files(config["images"]), model)
+            method = with_stored_maps(method, None, model.facts["input_shape"])
         else:
             data = data_module(asked)
             data.download()
-            examples = _correct_ones(data, model, int(config["per_class"]), int(config["seed"]))
-        if target is not None:
-            examples.targets.fill_(target)
+            examples = correct_examples(data, model, int(config["per_class"]), int(config["seed"]))
+            method = with_stored_maps(method, data.ids("test"), data.input_shape)
         begin(directory, config, overwrite=True, checkpoint={"path": str(checkpoint)})
-        found = _maps(model, examples, method, int(config["seed"]))
+        found = []
+        each: Sequence[int | None] = wanted or [None]
+        for target in each:
+            targets = examples.logits.argmax(1)
+            if target is not None:
+                targets.fill_(target)
+            values = _maps(model, examples, targets, method, int(config["seed"]))
+            found.append(Explained(None if target is None else classes[target], targets, values))
         summary = _written(directory, config, examples, found, classes, method)
         finish(directory, {**summary, "checkpoint": {"path": str(checkpoint)}})
     columns = ["image", "label", "predicted", "probability", "explained"]
-    if target is not None:
+    if wanted:
         columns.append("probability of explained")
     rows = [[row[name] for name in columns] for row in summary["examples"]]
-    print_table("Explained", columns, rows, wrote=directory / "figures" / "grid.png")
+    wrote = directory / "figures" / ("" if len(wanted) > 1 else "grid.png")
+    print_table("Explained", columns, rows, wrote=wrote)
 
 
 def _device(config: Mapping[str, Any]) -> torch.device:
@@ -98,87 +95,22 @@ def _device(config: Mapping[str, Any]) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def image_files(given: object) -> list[Path]:
-    """The files that `images` names: files, folders with all below them, patterns; each once.
+def target_classes(target: object, classes: Sequence[str]) -> list[int]:
+    """The classes that `target` asks for, each once; none where it is None.
 
     Args:
-        given: one path or a list of paths; `~` is the user's home, and a pattern (`*`, `?`, `[…]`)
-            is asked for where no file has that very name.
+        target: a class's name or number, or a list of them.
+        classes: names by number.
 
     Raises:
-        UserError: a path with no image, or something that is no path.
+        UserError: an unknown class, or an empty list.
     """
-    paths = [given] if isinstance(given, str) else given
-    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise UserError(f"Expected `images` to be a path or a list of paths, but got {given!r}")
-    found = [file for path in paths for file in _files_at(path)]
-    return list(dict.fromkeys(found))
-
-
-def _files_at(path: str) -> list[Path]:
-    place = Path(path).expanduser()
-    if place.is_file():
-        return [place]
-    inside = place.rglob("*") if place.is_dir() else map(Path, glob.glob(str(place)))
-    shown = (file for file in inside if not file.name.startswith("."))
-    files = [file for file in shown if file.suffix.lower() in SUFFIXES and file.is_file()]
-    if not files:
-        raise UserError(
-            f"Expected `images` to be files, folders or patterns, but no image is at '{path}'"
-        )
-    return sorted(files)
-
-
-def _own_files(paths: Sequence[Path], model: Classifier) -> Examples:
-    _, height, _ = model.facts["input_shape"]
-    images = []
-    for path in paths:
-        try:
-            images.append(decoded(path, height, "stretch"))
-        except DAMAGE as error:
-            raise UserError(
-                f"Expected `images` to be readable images, but '{path}' is not: {error}"
-            ) from error
-    stacked = np.stack(images)
-    return Examples([str(p) for p in paths], stacked, [None] * len(paths), _logits(model, stacked))
-
-
-def _correct_ones(data: ImageData, model: Classifier, per_class: int, seed: int) -> Examples:
-    """For each class, test images that are classified correctly, drawn at random by seed."""
-    if tuple(model.facts["classes"]) != data.class_names:
-        raise UserError("Expected `data` to have the classes that the checkpoint was trained on")
-    labels = data.labels("test")
-    order = np.random.default_rng(seed).permutation(len(labels))
-    found: dict[int, list[int]] = {label: [] for label in range(data.num_classes)}
-    for start in range(0, len(order), SEARCHED_AT_ONCE):
-        wanted = [
-            i
-            for i in order[start : start + SEARCHED_AT_ONCE]
-            if len(found[int(labels[i])]) < per_class
-        ]
-        if wanted:
-            predicted = _logits(model, data.images("test", wanted)).argmax(1).tolist()
-            for index, prediction in zip(wanted, predicted, strict=True):
-                if prediction == labels[index] and len(found[prediction]) < per_class:
-                    found[prediction].append(int(index))
-    for label, indices in found.items():
-        if len(indices) < per_class:
-            log.warning(
-                "class %s has %d correctly classified test images, not %d",
-                data.class_names[label],
-                len(indices),
-                per_class,
-            )
-    chosen = [index for indices in found.values() for index in indices]
-    if not chosen:
-        raise UserError("Expected correctly classified test images, but the classifier has none")
-    ids, images = data.ids("test"), data.images("test", chosen)
-    names = [data.class_names[labels[index]] for index in chosen]
-    return Examples([ids[i] for i in chosen], images, list(names), _logits(model, images))
-
-
-def _logits(model: Classifier, images: NDArray[np.uint8]) -> Tensor:
-    return intact_logits(model.network, torch.from_numpy(images).float().div(255)).cpu()
+    if target is None:
+        return []
+    listed = target if isinstance(target, list) else [target]
+    if not listed:
+        raise UserError("Expected `target` to be a class or a list of classes, but got []")
+    return list(dict.fromkeys(_class_index(str(one), classes) for one in listed))
 
 
 def _class_index(target: str, classes: Sequence[str]) -> int:
@@ -190,7 +122,7 @@ def _class_index(target: str, classes: Sequence[str]) -> int:
 
 
 def _maps(
-    model: Classifier, examples: Examples, method: Method, seed: int
+    model: Classifier, examples: Examples, targets: Tensor, method: Method, seed: int
 ) -> dict[str, NDArray[np.float32]]:
     found = []
     # A few at a time: a person's own images may be many.
@@ -201,7 +133,7 @@ def _maps(
             torch.from_numpy(examples.images[rows]).float().div(255),
             method.source,
             method.views,
-            examples.targets[rows],
+            targets[rows],
             channels=method.channels,
             competitors=method.competitors,
             generator=SampleGenerator(seed, examples.names[rows]),
@@ -218,29 +150,22 @@ def _written(
     directory: Path,
     config: Mapping[str, Any],
     examples: Examples,
-    found: Mapping[str, NDArray[np.float32]],
+    found: Sequence[Explained],
     classes: Sequence[str],
     method: Method,
 ) -> dict[str, Any]:
-    probabilities = examples.logits.float().softmax(1)
-    rows = [
-        {
-            "image": name,
-            "label": examples.labels[i],
-            "predicted": classes[int(probabilities[i].argmax())],
-            "probability": float(probabilities[i].max()),
-            "explained": classes[int(examples.targets[i])],
-            "probability of explained": float(probabilities[i, examples.targets[i]]),
-        }
-        for i, name in enumerate(examples.names)
-    ]
-    captions = [_caption(row) for row in rows]
-    figure = example_grid(examples.images.transpose(0, 2, 3, 1), found, captions)
-    for kind in ("png", "pdf"):
-        with atomic_path(directory / "figures" / f"grid.{kind}") as path:
-            path.write_bytes(figure_bytes(figure, kind))
+    rows = []
+    arrays: dict[str, NDArray[Any]] = {}
+    for one in found:
+        mine = _rows(examples, one.targets, classes)
+        # A class of several has files and arrays of its own.
+        own = f"-{_file_name(str(one.name))}" if len(found) > 1 else ""
+        _draw(directory, f"grid{own}", examples, one.maps, mine, overlay=False)
+        if config["overlay"]:
+            _draw(directory, f"overlay{own}", examples, one.maps, mine, overlay=True)
+        arrays |= {re.sub(r"\W+", "_", f"{name}{own}"): values for name, values in one.maps.items()}
+        rows += mine
     with atomic_path(directory / "maps.npz") as path:
-        arrays = {re.sub(r"\W+", "_", name): values for name, values in found.items()}
         np.savez_compressed(
             path, allow_pickle=False, images=examples.images, ids=np.array(examples.names), **arrays
         )
@@ -255,6 +180,42 @@ def _written(
         "views": list(method.views),
         "examples": rows,
     }
+
+
+def _rows(examples: Examples, targets: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
+    probabilities = examples.logits.float().softmax(1)
+    return [
+        {
+            "image": name,
+            "label": examples.labels[i],
+            "predicted": classes[int(probabilities[i].argmax())],
+            "probability": float(probabilities[i].max()),
+            "explained": classes[int(targets[i])],
+            "probability of explained": float(probabilities[i, targets[i]]),
+        }
+        for i, name in enumerate(examples.names)
+    ]
+
+
+def _draw(
+    directory: Path,
+    name: str,
+    examples: Examples,
+    found: Mapping[str, NDArray[np.float32]],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    overlay: bool,
+) -> None:
+    captions = [_caption(row) for row in rows]
+    pictures = examples.images.transpose(0, 2, 3, 1)
+    figure = example_grid(pictures, found, captions, overlay=overlay)
+    for kind in ("png", "pdf"):
+        with atomic_path(directory / "figures" / f"{name}.{kind}") as path:
+            path.write_bytes(figure_bytes(figure, kind))
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w-]+", "_", text)
 
 
 def _caption(row: Mapping[str, Any]) -> str:

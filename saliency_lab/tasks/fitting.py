@@ -13,8 +13,10 @@ import pandas as pd
 import pytorch_lightning as pl
 
 from saliency_lab.data.module import ImageData
+from saliency_lab.errors import UserError
 from saliency_lab.evaluation.rows.statistics import accuracy_interval
 from saliency_lab.models.classifier import Classifier
+from saliency_lab.models.given import has_layers
 from saliency_lab.models.trained_samples import FACT, sample_digests
 from saliency_lab.report.drawing.figures import confusion_figure, figure_bytes, training_figure
 from saliency_lab.runs.agreement import agreed
@@ -44,6 +46,11 @@ def train_classifier(config: Mapping[str, Any], directory: Path) -> None:
         UserError: the configuration, the data or the weights are wrong. Nothing is written then.
     """
     checked(config)
+    if not has_layers(config["model"]):
+        raise UserError(
+            f"Expected `model` to be one that can be trained, but {config['model']['name']} is a "
+            "file of a network as it is: evaluate it with ckpt=none"
+        )
     keep_freed_memory()
     checkpoints = Checkpoints(directory)
     trainer = lightning_trainer(config, directory, [*training_callbacks(config), checkpoints])

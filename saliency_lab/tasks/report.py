@@ -8,6 +8,7 @@ from typing import Any
 
 from saliency_lab.config.binding import built
 from saliency_lab.errors import UserError
+from saliency_lab.report.drawing.axes import checked_axis
 from saliency_lab.report.page.page import ReportFiles, write_report
 from saliency_lab.tracking.tracking import Tracking
 
@@ -18,11 +19,13 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     With `wandb=true` the same goes to Weights & Biases, as one comparison of all runs.
 
     Raises:
-        UserError: there is no run to show, or `logger` records nothing although `wandb=true`.
+        UserError: there is no run to show, no such axis of curves, or `logger` records nothing
+            although `wandb=true`.
     """
+    axis = checked_axis(config["curves_over"])
     tracking = _tracking(config) if config["wandb"] else None
     destination = Path(config["destination"]) if config["destination"] else directory
-    files = write_report(Path(config["output_root"]), config["runs"], destination)
+    files = write_report(Path(config["output_root"]), config["runs"], destination, axis)
     print(f"wrote {files.page}")
     if tracking is not None:
         _record(tracking, config, files)

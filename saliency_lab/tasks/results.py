@@ -145,6 +145,7 @@ def _written(
             {"name": s.name, "better": s.better, "low": s.low, "high": s.high}
             for s in evaluator.scores
         ],
+        "role": evaluator.role,
         "sections": evaluator.sections,
         "means": score_means(evaluator, scores, resamples),
         "comparisons": comparisons(evaluator, scores, resamples),

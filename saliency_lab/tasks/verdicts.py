@@ -23,7 +23,8 @@ def finish_comparison(
 ) -> None:
     """Write the summary and say how each pair was decided."""
     evaluator, score = comparison.evaluator, comparison.evaluator.scores[0]
-    entries = [
+    alpha = float(config["alpha"])
+    entries: list[dict[str, Any]] = [
         {
             "a": pair[0],
             "b": pair[1],
@@ -32,6 +33,8 @@ def finish_comparison(
         }
         for pair, condition, decision in zip(comparison.pairs, conditions, made, strict=True)
     ]
+    for entry in entries:
+        entry["sentence"] = verdict_text(entry, population, alpha, config["correction"])
     summary = {
         "task": "compare",
         "data": {"name": config["data"]["name"], "split": config["split"], "images": population},
@@ -54,7 +57,7 @@ def finish_comparison(
     }
     finish(directory, summary)
     for entry in entries:
-        print(verdict_text(entry, population, float(config["alpha"]), config["correction"]))
+        print(entry["sentence"])
     print(f"wrote {directory}")
 
 

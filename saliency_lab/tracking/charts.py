@@ -14,28 +14,30 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saliency_lab.evaluation.rows.format import EXAMPLES, read_scores
+from saliency_lab.report.drawing.axes import Axis, places
 from saliency_lab.report.drawing.palette import MAP_COLOURS
 
 _COLUMNS = ["sample_id", "image", "label", "prediction", "right", "method", "view", "map"]
 _CELL_PIXELS = 128
 
 
-def line_charts(curves: pd.DataFrame, prefix: str = "") -> dict[str, Any]:
+def line_charts(curves: pd.DataFrame, prefix: str = "", over: Axis = "fraction") -> dict[str, Any]:
     """A chart of every map's allegiance for each mode and fill.
 
     Args:
         curves: columns label, mode, fill, fraction, allegiance; a line for each label.
         prefix: goes before the mode in the charts' names, such as the evaluator's label.
+        over: the horizontal axis; the deleted share takes a column `deleted`.
     """
     charts = {}
     for (mode, fill), group in curves.groupby(["mode", "fill"], sort=False, observed=True):
         lines = list(group.groupby("label", sort=False, observed=True))
         charts[f"charts/{prefix}{mode}/{fill}"] = wandb.plot.line_series(
-            xs=[line["fraction"].tolist() for _, line in lines],
+            xs=[places(line, over).tolist() for _, line in lines],
             ys=[line["allegiance"].tolist() for _, line in lines],
             keys=[str(label) for label, _ in lines],
             title=f"Allegiance, {mode}, {fill}",
-            xname="fraction",
+            xname=over.replace("_", " "),
         )
     return charts
 

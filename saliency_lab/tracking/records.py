@@ -140,7 +140,7 @@ def record_report(record: Record | None, files: ReportFiles) -> str | None:
                 labels = {one.key: one.label for one in panel.maps}
                 points = part_of(panel).points_of(panel)
                 curves = points.assign(label=points["key"].map(labels))
-                content.update(line_charts(curves, f"{panel.slug}/"))
+                content.update(line_charts(curves, f"{panel.slug}/", files.curves_over))
         if panels:
             content["scores"] = wandb.Table(dataframe=score_table(panels))
         run.log(content)

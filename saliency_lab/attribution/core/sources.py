@@ -49,7 +49,29 @@ def source_output(
         parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()
     )
     given = {"generator": generator} if takes else {}
+    positional = [
+        parameter
+        for parameter in parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    several = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
+    if len(positional) < 2 + len(targets) and not several:
+        raise UserError(
+            "Expected a method to be a function of (model, images) or (model, images, targets), "
+            f"but got {source_name(source)}, which takes ({', '.join(parameters)})."
+        )
     return source(model, images, *targets, **given)
+
+
+def stored_only(source: Source) -> Source:
+    """Marks a source that has the maps of some images and can make none of others."""
+    source.__dict__["stored_only"] = True
+    return source
+
+
+def recomputes(source: Source) -> bool:
+    """Whether a source can be asked for maps of any image and model; a file of maps cannot."""
+    return not getattr(getattr(source, "func", source), "stored_only", False)
 
 
 def takes_targets(source: Source) -> bool:

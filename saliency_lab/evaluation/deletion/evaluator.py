@@ -142,7 +142,9 @@ class Deletion(Evaluator):
     def tables(self, rows: pd.DataFrame, resamples: int) -> dict[str, pd.DataFrame]:
         return {"curves": mean_curves(rows, resamples)}
 
-    def example_arrays(self, maps: Found, chosen: Sequence[int]) -> dict[str, NDArray[Any]]:
+    def example_arrays(
+        self, context: Context, batch: Batch, maps: Found, chosen: Sequence[int]
+    ) -> dict[str, NDArray[Any]]:
         """The index of the fraction at which each pixel goes, by view."""
         return {
             f"levels:{view}": self._levels(values[list(chosen)]).cpu().numpy()

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from saliency_lab.report.drawing.axes import AXES, axis_title
 from saliency_lab.report.drawing.figures import condition_name, curves_figure
 from saliency_lab.report.drawing.plots import chart_svg, lines_of
 
@@ -22,30 +23,35 @@ def run_figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Fig
 
 def panel_figures(panel: Any) -> dict[str, Callable[[], Figure]]:
     """What draws the figures of a panel."""
-    return {CURVES: partial(curves_figure, points_of(panel), panel.title)}
+    return {CURVES: partial(curves_figure, points_of(panel), panel.title, panel.curves_over)}
 
 
-def charts(panel: Any) -> list[dict[str, str]]:
-    """A chart of every map's prediction agreement for each mode and fill, as inline SVG."""
+def charts(panel: Any) -> list[dict[str, Any]]:
+    """A chart of every map's prediction agreement for each mode and fill, as inline SVG.
+
+    `svgs` has it over each axis: the page shows one of them.
+    """
     styles = {one.key: one.style for one in panel.maps}
     points = points_of(panel)
     drawn = []
     for mode, fill in panel.conditions:
         part = points[(points["mode"] == mode) & (points["fill"] == fill)]
         name = condition_name(mode, fill)
-        word = "inserted" if mode == "insertion" else "deleted"
-        svg = chart_svg(
-            lines_of(part, styles),
-            name=f"{panel.title}, {name}: allegiance against the share of pixels {word}; "
-            "the values are in the table beside it",
-            x_title=f"most salient pixels {word}",
-        )
-        drawn.append({"name": name, "score": "allegiance", "svg": svg})
+        svgs = {
+            axis: chart_svg(
+                lines_of(part, styles, axis),
+                name=f"{panel.title}, {name}: allegiance against {axis_title(axis, mode)}; "
+                "the values are in the table beside it",
+                x_title=axis_title(axis, mode),
+            )
+            for axis in AXES
+        }
+        drawn.append({"name": name, "score": "allegiance", "svgs": svgs})
     return drawn
 
 
 def read_out(panel: Any) -> dict[str, Any]:
-    """What the page's read-out needs: value, low, high per map, condition and fraction."""
+    """What the page's read-out needs: value, low, high, deleted per map, condition, fraction."""
     values: dict[str, list[list[list[float]] | None]] = {}
     points = points_of(panel)
     for one in panel.maps:
@@ -55,7 +61,11 @@ def read_out(panel: Any) -> dict[str, Any]:
             part = mine[(mine["mode"] == mode) & (mine["fill"] == fill)].sort_values("fraction")
             rows = part[["allegiance", "low", "high", "deleted"]].round(4).to_numpy().tolist()
             values[one.key].append(rows or None)
-    return {"fractions": list(panel.found.facts["fractions"]), "values": values}
+    return {
+        "fractions": list(panel.found.facts["fractions"]),
+        "values": values,
+        "inserts": [mode == "insertion" for mode, _ in panel.conditions],
+    }
 
 
 def points_of(panel: Any) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saliency_lab.attribution.core.sources import takes_targets
 from saliency_lab.data.batch import Batch
-from saliency_lab.evaluation.base import Evaluator, Measured, Score
+from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found
 from saliency_lab.evaluation.exact_truth.contributions import (
     additive_part,
@@ -58,6 +58,7 @@ class ExactTruth(Evaluator):
         Score("energy_chance", None, 0, 1),
         Score("informative", None, 0, 1),
     )
+    role: ClassVar[Role] = "truth"
 
     def __init__(self, *, baseline: Literal["black", "mean"] = "black") -> None:
         self.baseline = baseline

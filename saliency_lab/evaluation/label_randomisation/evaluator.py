@@ -12,7 +12,7 @@ from torch import nn
 
 from saliency_lab.data.batch import Batch
 from saliency_lab.errors import UserError
-from saliency_lab.evaluation.base import Evaluator, Measured, Score
+from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found, Need
 from saliency_lab.evaluation.randomisation.gate import map_verdict
 from saliency_lab.evaluation.randomisation.similarity import RANGES, SIMILARITIES, similarities
@@ -39,6 +39,7 @@ class LabelRandomisation(Evaluator):
     scores: ClassVar[tuple[Score, ...]] = tuple(
         Score(name, None, *RANGES[name]) for name in SIMILARITIES
     )
+    role: ClassVar[Role] = "gate"
     needs: ClassVar[frozenset[Need]] = frozenset({"source"})
 
     def __init__(

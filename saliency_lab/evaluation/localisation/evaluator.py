@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from saliency_lab.data.batch import Batch
-from saliency_lab.evaluation.base import Evaluator, Measured, Score
+from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found, Need
 from saliency_lab.evaluation.localisation.scores import localisation
 from saliency_lab.evaluation.localisation.use import elsewhere, flips
@@ -43,6 +43,7 @@ class Localisation(Evaluator):
         Score("flips_inside", None, 0, 1),
         Score("flips_outside", None, 0, 1),
     )
+    role: ClassVar[Role] = "truth"
     needs: ClassVar[frozenset[Need]] = frozenset({"masks"})
 
     def __init__(self, *, fill: str = "mean") -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from annotated_types import Ge, Gt, Le
 
 from saliency_lab.data.batch import Batch
-from saliency_lab.evaluation.base import Evaluator, Measured, Score
+from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found
 from saliency_lab.evaluation.grid_pointing.evaluator import GridPointing
 from saliency_lab.evaluation.localisation.evaluator import Localisation
@@ -19,6 +19,9 @@ from saliency_lab.evaluation.mu_fidelity.evaluator import MuFidelity
 from saliency_lab.evaluation.panel.smoothing import SmoothedContext, twins
 from saliency_lab.evaluation.panel.votes import LEAST, pair_verdicts, twin_table
 from saliency_lab.evaluation.relevance_gain.evaluator import RelevanceGainEvaluator
+
+_EVIDENCE = "evidence"
+"""The measure that is taken against known evidence, where the data have any."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Panel(Evaluator):
     """
 
     scores: ClassVar[tuple[Score, ...]] = (Score("value", "higher", -1, 1),)
+    role: ClassVar[Role] = "panel"
     keys: ClassVar[tuple[str, ...]] = ("measure", "version")
 
     def __init__(
@@ -66,7 +70,7 @@ class Panel(Evaluator):
             "MuFidelity": _Member(MuFidelity(samples=samples), "mu_fidelity", {}),
             "GridPG": _Member(grid, "pointing", {"setting": "grid"}),
             "DiFull": _Member(grid, "pointing", {"setting": "separate"}),
-            "evidence": _Member(Localisation(), "roc_auc", {}),
+            _EVIDENCE: _Member(Localisation(), "roc_auc", {}),
         }
 
     def check(self, context: Context, name: str) -> None:
@@ -96,6 +100,7 @@ class Panel(Evaluator):
         return {
             "measures": list(dict.fromkeys(scores["measure"].astype(str))),
             "least": self.least,
+            "known_evidence": [_EVIDENCE],
             "verdicts": pair_verdicts(scores[scores["version"] == "map"], least=self.least),
             "twins": twin_table(scores),
         }

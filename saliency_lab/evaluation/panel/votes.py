@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from saliency_lab.evaluation.rows.statistics import holm, paired_difference
+from saliency_lab.evaluation.rows.statistics import (
+    bootstrap_interval,
+    holm,
+    paired_difference,
+    wilcoxon_p,
+)
 
 LEAST = 4
 """Measures that have to decide for a map."""
@@ -33,7 +39,8 @@ def pair_verdicts(
     """Every two views held against each other by every measure.
 
     A measure decides where the paired difference over images has an interval without 0 and a
-    Wilcoxon p below 1 − level, corrected by Holm over all pairs of this measure.
+    Wilcoxon p below 1 − level, corrected by Holm over all pairs of this measure. It compares on
+    the images that it measured every one of its views on.
 
     Args:
         scores: rows of images with `sample_id`, `view`, `measure` and `value`, higher is better.
@@ -42,24 +49,23 @@ def pair_verdicts(
         Per pair a, b, the measures that are for each, and `verdict`: a view's name or "undecided".
     """
     pairs = list(itertools.combinations(dict.fromkeys(scores["view"].astype(str)), 2))
-    votes: dict[str, list[int]] = {}
+    votes: dict[str, dict[tuple[str, str], int]] = {}
     for measure, rows in scores.groupby("measure", observed=True, sort=False):
         wide = rows.pivot(index="sample_id", columns="view", values="value")
-        found = [_compared(wide, a, b, level, resamples) for a, b in pairs]
-        corrected = holm([p for _, p in found])
-        votes[str(measure)] = [
-            sign if p < 1 - level else 0 for (sign, _), p in zip(found, corrected, strict=True)
-        ]
+        wide = wide.dropna(axis=1, how="all").dropna()
+        own = [pair for pair in pairs if set(pair) <= set(wide.columns)]
+        if own and len(wide):
+            votes[str(measure)] = _signs(wide, own, level, resamples)
     verdicts = []
-    for at, (a, b) in enumerate(pairs):
-        own = {measure: signs[at] for measure, signs in votes.items()}
-        sign = int(agreed_sign(list(own.values()), least))
+    for a, b in pairs:
+        own_votes = {measure: signs.get((a, b), 0) for measure, signs in votes.items()}
+        sign = int(agreed_sign(list(own_votes.values()), least)) if own_votes else 0
         verdicts.append(
             {
                 "a": a,
                 "b": b,
-                "for_a": [measure for measure, vote in own.items() if vote > 0],
-                "for_b": [measure for measure, vote in own.items() if vote < 0],
+                "for_a": [measure for measure, vote in own_votes.items() if vote > 0],
+                "for_b": [measure for measure, vote in own_votes.items() if vote < 0],
                 "verdict": {1: a, -1: b, 0: "undecided"}[sign],
             }
         )
@@ -93,12 +99,17 @@ def twin_table(scores: pd.DataFrame, resamples: int = 1000) -> list[dict[str, An
     return table
 
 
-def _compared(
-    wide: pd.DataFrame, a: str, b: str, level: float, resamples: int
-) -> tuple[int, float]:
-    """The sign of a − b where its interval excludes 0, and the p-value."""
-    pair = wide.reindex(columns=[a, b]).dropna()
-    if pair.empty:
-        return 0, 1.0
-    found = paired_difference(pair[a], pair[b], level=level, resamples=resamples)
-    return int(found.low > 0) - int(found.high < 0), found.p
+def _signs(
+    wide: pd.DataFrame, pairs: Sequence[tuple[str, str]], level: float, resamples: int
+) -> dict[tuple[str, str], int]:
+    """Per pair 1 or -1 where a measure decides for the first or the second, else 0."""
+    sides = ([pair[at] for pair in pairs] for at in (0, 1))
+    first, second = (wide[names].to_numpy(np.float64) for names in sides)
+    differences = first - second
+    found = bootstrap_interval(differences, level=level, resamples=resamples)
+    signs = (np.asarray(found.low) > 0).astype(int) - (np.asarray(found.high) < 0)
+    corrected = holm([wilcoxon_p(column) for column in differences.T])
+    return {
+        pair: int(sign) if p < 1 - level else 0
+        for pair, sign, p in zip(pairs, signs, corrected, strict=True)
+    }

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import pandas as pd
+import torch
 from annotated_types import Ge, Gt, Le
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saliency_lab.data.batch import Batch
 from saliency_lab.errors import UserError
-from saliency_lab.evaluation.base import Evaluator, Measured, Score
+from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found, Need
 from saliency_lab.evaluation.randomisation.complexity import histogram_entropy, relative_rise
 from saliency_lab.evaluation.randomisation.gate import gate_table, image_means, layer_curves
@@ -65,9 +67,11 @@ class Randomisation(Evaluator):
         *(Score(name, None, *RANGES[name]) for name in SIMILARITIES),
         Score("entropy_rise"),
     )
+    role: ClassVar[Role] = "gate"
     keys: ClassVar[tuple[str, ...]] = ("mode", "variant", "draw", "step", "layer")
     conditions: ClassVar[tuple[str, ...] | None] = ("mode", "variant")
     needs: ClassVar[frozenset[Need]] = frozenset({"source"})
+    sections: ClassVar[str | None] = "saliency_lab.evaluation.randomisation.sections"
 
     def __init__(
         self,
@@ -126,6 +130,29 @@ class Randomisation(Evaluator):
         names = [score.name for score in self.scores]
         return {"randomisation": layer_curves(rows, names, resamples)}
 
+    def example_arrays(
+        self, context: Context, batch: Batch, maps: Found, chosen: Sequence[int]
+    ) -> dict[str, NDArray[Any]]:
+        """Of the chosen images' maps what is left after each cascading step of the first draw.
+
+        uint8 (n, S, H, W) by view, each map scaled from its least to its largest value.
+        """
+        if "cascading" not in self.modes:
+            return {}
+        mixtures, rows = _mixtures(context, 0), list(chosen)
+        steps: dict[str, list[Tensor]] = {view: [] for view in maps.maps}
+        for mode, _, _, drawn in _plan(self._groups(context, batch.image), ("cascading",)):
+            if mode != "cascading":
+                continue
+            ids = [batch.ids[row] for row in rows]
+            model = mixtures.model(drawn)
+            found = context.maps_of(batch.image[rows], ids, maps.targets[rows], model)
+            for view, values in found.maps.items():
+                steps[view].append(_drawn(values))
+        return {
+            f"steps:{view}": torch.stack(parts, 1).cpu().numpy() for view, parts in steps.items()
+        }
+
     def _groups(self, context: Context, images: Tensor) -> tuple[Layer, ...]:
         model = context.model.original
         key = ("randomisation layers", self.steps)
@@ -178,6 +205,14 @@ def _mixtures(context: Context, draw: int) -> Mixtures:
     return context.kept(
         ("randomisation", draw), lambda: Mixtures(model, redrawn(model, context.seed, draw))
     )
+
+
+def _drawn(values: Tensor) -> Tensor:
+    """Maps (B, H, W) as uint8 for the eye; a constant or non-finite one is black."""
+    values = values.nan_to_num(0, 0, 0)
+    low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
+    scaled = (values - low) / (high - low).clamp_min(torch.finfo(values.dtype).tiny)
+    return (255 * scaled).round().to(torch.uint8)
 
 
 def _plan(

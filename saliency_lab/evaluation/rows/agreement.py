@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from saliency_lab.errors import UserError
 
 Level = Literal["ordinal", "interval"]
+
+
+class Correlation(NamedTuple):
+    """A rank correlation with its interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def krippendorff_alpha(ratings: pd.DataFrame, level: Level = "ordinal") -> float:
@@ -102,6 +110,56 @@ def measure_correlations(means: pd.DataFrame) -> pd.DataFrame:
             row |= {name: float(found[0]), f"{name}_p": float(found[1])}
         table.append(row)
     return pd.DataFrame(table)
+
+
+def rank_agreement(
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 42,
+) -> Correlation:
+    """Spearman's correlation of two measures over maps, with an interval over maps.
+
+    The interval is the percentiles' of correlations of maps drawn with replacement; draws in which
+    one side is constant say nothing and are left out. Maps of one source resemble each other, so
+    the interval is about these maps rather than about any.
+
+    Args:
+        first, second: a number per map, (M,), M ≥ 3.
+
+    Returns:
+        NaN throughout where a measure gives every map the same value.
+
+    Raises:
+        UserError: fewer than three maps, or lengths that differ.
+    """
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 1 or len(a) < 3:
+        raise UserError(
+            "Expected two measures of the same three or more maps, "
+            f"but got shapes {a.shape} and {b.shape}."
+        )
+    drawn = np.random.default_rng(seed).integers(0, len(a), (resamples, len(a)))
+    found = _rank_correlations(a[drawn], b[drawn])
+    found = found[~np.isnan(found)]
+    value = float(_rank_correlations(a[None], b[None])[0])
+    if not len(found) or np.isnan(value):
+        return Correlation(np.nan, np.nan, np.nan)
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return Correlation(value, float(low), float(high))
+
+
+def _rank_correlations(
+    first: NDArray[np.float64], second: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Spearman's correlation of each row; NaN where a side is constant."""
+    ranks = [stats.rankdata(values, axis=1) for values in (first, second)]
+    a, b = (values - values.mean(1, keepdims=True) for values in ranks)
+    scale = np.sqrt(np.sum(a**2, 1) * np.sum(b**2, 1))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.sum(a * b, 1) / scale)
 
 
 def interval_widths(

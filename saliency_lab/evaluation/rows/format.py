@@ -134,6 +134,7 @@ class EvaluatorSummary(BaseModel):
     selects: list[str] = []
     conditions: list[str] = []
     scores: list[ScoreFacts]
+    role: str = "measure"
     sections: str | None = None
     means: list[Mean]
     comparisons: list[Comparison] = []
@@ -160,6 +161,33 @@ class EvaluationSummary(BaseModel):
     warnings: list[str] = []
     running: list[str] = []
     seconds: float = 0.0
+
+
+class ComparedPair(BaseModel):
+    """How a comparison of two maps ended; `sentence` says it in words."""
+
+    a: str
+    b: str
+    condition: dict[str, str] = {}
+    verdict: Literal["a", "b", "undecided"]
+    images: int
+    difference: float
+    low: float
+    high: float
+    sentence: str
+
+
+class ComparisonSummary(BaseModel):
+    """summary.json of a finished comparison that stopped itself."""
+
+    status: Literal["finished"]
+    data: Data
+    model: Model
+    seed: int
+    evaluator: str
+    score: ScoreFacts
+    remark: str
+    pairs: list[ComparedPair]
 
 
 class TrainingSummary(BaseModel):

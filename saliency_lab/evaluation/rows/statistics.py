@@ -87,10 +87,15 @@ def paired_difference(
         )
     differences = first - second
     found = bootstrap_interval(differences, level=level, resamples=resamples, seed=seed)
-    p = 1.0
-    if np.any(differences != 0):
-        p = float(stats.wilcoxon(differences, zero_method="wilcox").pvalue)
+    p = wilcoxon_p(differences)
     return PairedDifference(float(found.value), float(found.low), float(found.high), p)
+
+
+def wilcoxon_p(differences: Floats) -> float:
+    """The two-sided signed-rank test's p-value, as `paired_difference` gives it."""
+    if not np.any(differences != 0):
+        return 1.0
+    return float(stats.wilcoxon(differences, zero_method="wilcox").pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -11,7 +11,7 @@ import torch
 from saliency_lab.data.batch import Batch
 from saliency_lab.data.shortcuts import Cue
 from saliency_lab.errors import UserError
-from saliency_lab.evaluation.base import Evaluator, Measured, Score
+from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found, Need
 from saliency_lab.evaluation.localisation.scores import localisation
 
@@ -46,6 +46,7 @@ class Shortcut(Evaluator):
         Score("right_without", None, 0, 1),
         Score("right_with", None, 0, 1),
     )
+    role: ClassVar[Role] = "truth"
     needs: ClassVar[frozenset[Need]] = frozenset({"source"})
 
     def __init__(self) -> None:

@@ -14,6 +14,7 @@ from saliency_lab.evaluation.rows.format import (
     EvaluatorSummary,
     Mean,
 )
+from saliency_lab.report.drawing.axes import Axis
 from saliency_lab.report.drawing.figures import condition_text, ordered_conditions
 from saliency_lab.report.drawing.palette import Style
 from saliency_lab.report.reading.records import EvaluationRun
@@ -54,7 +55,7 @@ class Panel:
     `parts` holds (run, method, view, key): a map may be black in one run and white in another.
     `key_of` names the map of each run's name, method and view, those measured twice included: such
     a repetition is in no part. `scores` has one row per image, map (`key`) and condition.
-    `control_of` compares with the best control.
+    `control_of` compares with the best control. `curves_over` is what curves are drawn over.
     """
 
     slug: str
@@ -67,6 +68,7 @@ class Panel:
     key_of: dict[tuple[str, str, str], str] = field(default_factory=dict)
     comparison_of: dict[Place, Comparison] = field(default_factory=dict)
     control_of: dict[Place, Comparison] = field(default_factory=dict)
+    curves_over: Axis = "fraction"
 
     @property
     def summary(self) -> EvaluationSummary:
@@ -76,6 +78,13 @@ class Panel:
     def found(self) -> EvaluatorSummary:
         """What the evaluator declares, and its facts of the first run."""
         return self.runs[0].found
+
+    @property
+    def classifier(self) -> tuple[object, ...]:
+        """Equal for panels of one classifier on one split, whatever was measured of its maps."""
+        summary = self.summary
+        sha = (summary.checkpoint or {}).get("sha256")
+        return summary.data.name, summary.model.name, sha, summary.data.split, summary.seed
 
     @property
     def main(self) -> str:

@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from saliency_lab.report.drawing.axes import Axis, axis_title, places
 from saliency_lab.report.drawing.fonts import use_fonts_with_all_letters
+from saliency_lab.report.drawing.overlay import overlaid
 from saliency_lab.report.drawing.palette import MAP_COLOURS, order_of, style_of
 
 Key = tuple[str, str]
@@ -27,12 +29,14 @@ _GRID = "#e3e3e3"
 _LINES_PER_ROW = 7
 
 
-def curves_figure(curves: pd.DataFrame, title: str) -> Figure:
-    """Allegiance against the fraction, one column per fill, with the confidence band.
+def curves_figure(curves: pd.DataFrame, title: str, over: Axis = "fraction") -> Figure:
+    """Allegiance against the fraction or the deleted share, one column per fill, with its band.
 
     Args:
-        curves: columns method, view, mode, fill, fraction, allegiance, low, high (in [0, 1]).
+        curves: columns method, view, mode, fill, fraction, allegiance, low, high (in [0, 1]), and
+            `deleted` for the deleted share.
         title: above the figure, for example "CIFAR-10 · ResNet-18".
+        over: the horizontal axis; the points are the same, only their places differ.
 
     Returns:
         A figure with one row for up to seven methods; more are spread over several rows.
@@ -45,8 +49,9 @@ def curves_figure(curves: pd.DataFrame, title: str) -> Figure:
         for column, (mode, fill) in enumerate(columns):
             ax = axes[line, column]
             part = curves[(curves["mode"] == mode) & (curves["fill"] == fill)]
-            _draw_curves(ax, part, keys)
-            _name_axes(ax, column == 0, line == len(rows) - 1, mode)
+            _draw_curves(ax, part, keys, over)
+            bottom = axis_title(over, mode) if line == len(rows) - 1 else ""
+            _name_axes(ax, column == 0, bottom)
             if line == 0:
                 ax.set_title(condition_name(mode, fill), fontsize=10, color=_INK, loc="left")
         _legend(axes[line, -1], axes[line])
@@ -82,7 +87,11 @@ def training_figure(metrics: pd.DataFrame, title: str = "Training") -> Figure:
 
 
 def example_grid(
-    images: np.ndarray, maps: Mapping[str, np.ndarray], row_labels: Sequence[str]
+    images: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    row_labels: Sequence[str],
+    *,
+    overlay: bool = False,
 ) -> Figure:
     """One row per example: the image, then its maps, each scaled to its own 99.5th percentile.
 
@@ -90,6 +99,7 @@ def example_grid(
         images: uint8, shape (N, H, W, C) with C of 1 or 3.
         maps: name of the column to maps of shape (N, H, W), any scale.
         row_labels: N short texts, for example "cat, taken for dog".
+        overlay: each map over its image (`overlay.overlaid`), not by itself.
 
     Raises:
         ValueError: the numbers of images, maps and labels differ.
@@ -107,7 +117,11 @@ def example_grid(
         picture = images[row, ..., 0] if images.shape[-1] == 1 else images[row]
         axes[row, 0].imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         for column, values in enumerate(maps.values(), start=1):
-            _draw_map(axes[row, column], np.asarray(values[row], dtype=np.float64))
+            own = np.asarray(values[row], dtype=np.float64)
+            if overlay:
+                axes[row, column].imshow(overlaid(images[row], own), interpolation="nearest")
+            else:
+                _draw_map(axes[row, column], own)
         axes[row, 0].set_ylabel(
             row_labels[row], fontsize=8, color=_INK, rotation=0, ha="right", va="center"
         )
@@ -216,18 +230,17 @@ def _canvas(width: float, height: float, rows: int, columns: int) -> tuple[Figur
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _draw_curves(ax: Axes, curves: pd.DataFrame, keys: Sequence[Key]) -> None:
+def _draw_curves(ax: Axes, curves: pd.DataFrame, keys: Sequence[Key], over: Axis) -> None:
     for method, view in keys:
         part = curves[(curves["method"] == method) & (curves["view"] == view)]
         if part.empty:
             continue
         part = part.sort_values("fraction")
+        place = places(part, over)
         style = style_of(method, view)
-        ax.fill_between(
-            part["fraction"], part["low"], part["high"], color=style.colour, alpha=0.14, lw=0
-        )
+        ax.fill_between(place, part["low"], part["high"], color=style.colour, alpha=0.14, lw=0)
         (line,) = ax.plot(
-            part["fraction"],
+            place,
             part["allegiance"],
             color=style.colour,
             marker=style.marker,
@@ -239,7 +252,7 @@ def _draw_curves(ax: Axes, curves: pd.DataFrame, keys: Sequence[Key]) -> None:
             line.set_dashes(style.dash)
 
 
-def _name_axes(ax: Axes, left: bool, bottom: bool, mode: str) -> None:
+def _name_axes(ax: Axes, left: bool, bottom: str) -> None:
     _plain_axes(ax)
     ax.set(ylim=(-0.02, 1.02))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -247,8 +260,7 @@ def _name_axes(ax: Axes, left: bool, bottom: bool, mode: str) -> None:
     if left:
         ax.set_ylabel("allegiance", fontsize=9, color=_MUTED)
     if bottom:
-        word = "inserted" if mode == "insertion" else "deleted"
-        ax.set_xlabel(f"most salient pixels {word}", fontsize=9, color=_MUTED)
+        ax.set_xlabel(bottom, fontsize=9, color=_MUTED)
 
 
 def _plain_axes(ax: Axes) -> None:

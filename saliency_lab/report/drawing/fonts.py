@@ -11,6 +11,9 @@ from matplotlib.text import Text
 
 log = logging.getLogger(__name__)
 
+_BOXES = "Last Resort"
+"""A font that has a box for every letter there is."""
+
 
 def use_fonts_with_all_letters(figure: Figure) -> None:
     """Let the figure's texts fall back on installed fonts where the usual one lacks a letter."""
@@ -31,6 +34,8 @@ def fallback_families(letters: frozenset[str]) -> tuple[str, ...]:
     missing = {ord(letter) for letter in letters} - _letters_of(findfont(FontProperties()))
     found = []
     for entry in sorted(fontManager.ttflist, key=lambda entry: (entry.name, entry.fname)):
+        if entry.name.startswith(_BOXES):
+            continue
         if missing and entry.style == "normal" and _letters_of(entry.fname) & missing:
             found.append(entry.name)
             missing -= _letters_of(entry.fname)

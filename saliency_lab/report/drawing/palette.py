@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 MAP_COLOURS = "magma"
 """Name of the perceptually uniform colour map of every saliency map."""
 
+SIGNED_COLOURS = "RdBu_r"
+"""Name of the diverging colour map of signed maps: blue below zero, red above."""
+
 VIEWS = ("original", "positive", "negative", "active", "inactive")
 
 _VIEW_COLOUR = {

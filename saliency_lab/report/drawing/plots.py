@@ -8,11 +8,12 @@ from html import escape
 
 import pandas as pd
 
+from saliency_lab.report.drawing.axes import Axis, places
 from saliency_lab.report.drawing.palette import Style
 
 WIDTH, HEIGHT = 460, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 12, 44
-_MARKERS = {
+MARKERS = {
     "o": "M-2.6 0a2.6 2.6 0 1 0 5.2 0a2.6 2.6 0 1 0 -5.2 0z",
     "^": "M0 -3.2L3 2.4L-3 2.4z",
     "v": "M0 3.2L3 -2.4L-3 -2.4z",
@@ -47,14 +48,14 @@ class Scale:
         return HEIGHT - _BOTTOM - value / self.y_max * (HEIGHT - _TOP - _BOTTOM)
 
 
-def lines_of(points: pd.DataFrame, styles: dict[str, Style]) -> list[Line]:
-    """The curves of one condition, in the order of `styles`."""
+def lines_of(points: pd.DataFrame, styles: dict[str, Style], over: Axis = "fraction") -> list[Line]:
+    """The curves of one condition over an axis, in the order of `styles`."""
     found = []
     for key, style in styles.items():
         part = points[points["key"] == key].sort_values("fraction")
         if not part.empty:
-            columns = (part[name].tolist() for name in ("fraction", "allegiance", "low", "high"))
-            found.append(Line(key, style, *columns))
+            values = (part[name].tolist() for name in ("allegiance", "low", "high"))
+            found.append(Line(key, style, places(part, over).tolist(), *values))
     return found
 
 
@@ -175,4 +176,4 @@ def _dash(style: Style) -> str:
 
 
 def _marker(style: Style) -> str:
-    return _MARKERS.get(style.marker, _MARKERS["o"])
+    return MARKERS.get(style.marker, MARKERS["o"])

@@ -15,15 +15,19 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from saliency_lab.errors import UserError
+from saliency_lab.report.comparing import agreement
 from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.report.comparing.panels import build_panels
 from saliency_lab.report.comparing.seeds import SeedGroup, seed_groups
+from saliency_lab.report.comparing.verdict import Verdict, verdicts
+from saliency_lab.report.drawing.axes import AXES, AXIS_NAMES, Axis
 from saliency_lab.report.drawing.figures import condition_name
 from saliency_lab.report.drawing.palette import MAP_COLOURS
 from saliency_lab.report.page import overview, sections, table_texts, tables
+from saliency_lab.report.page import verdicts as verdict_texts
 from saliency_lab.report.page.examples import (
     SIDES,
     Examples,
@@ -54,49 +58,62 @@ class ReportFiles:
     figures: tuple[Path, ...]
     tables: tuple[Path, ...]
     records: Records
+    curves_over: Axis = "fraction"
 
 
-def write_report(outputs: Path, runs: Sequence[str] | None, destination: Path) -> ReportFiles:
+def write_report(
+    outputs: Path,
+    runs: Sequence[str] | None,
+    destination: Path,
+    curves_over: Axis = "fraction",
+) -> ReportFiles:
     """Read the runs under `outputs` and write index.html, figures/ and tables/.
 
     Args:
         outputs: the folder that holds train/ and evaluate/.
         runs: directories or patterns inside `outputs`; None takes every run.
         destination: where the report goes, usually outputs/report.
+        curves_over: the axis of the curves in the figure files, and the one that the page shows
+            first; areas are over the fraction whatever it is.
 
     Raises:
         UserError: there is no run at all, none that can be shown, or a name matches no run.
     """
     records = read_records(outputs, runs)
-    if not records.evaluations and not records.trainings:
+    if not (records.evaluations or records.trainings or records.comparisons):
         states = "; ".join(f"{p.name}: {p.state}, {p.reason}" for p in records.problems)
         raise UserError(
             f"Expected '{outputs}' to hold a finished run, but got only {states}. "
             "Run `python -m saliency_lab evaluate model=resnet18 data=cifar10` first."
         )
     panels = build_panels(records.evaluations)
-    groups = seed_groups(panels)
+    for panel in panels:
+        panel.curves_over = curves_over
+    groups, judged = seed_groups(panels), verdicts(panels)
     each = max(_LEAST_SHOWN, SHOWN // max(len(panels), 1))
     examples = [found for panel in panels if (found := chosen_examples(panel, each))]
     named = [(_training_slug(run), run) for run in records.trainings]
     figures = write_figures(panels, examples, named, destination / "figures")
-    shown = _tables(panels, groups, records)
+    shown = _tables(panels, groups, judged, records)
     written = _write_tables(shown, destination / "tables")
     page = destination / "index.html"
-    write_text(page, _page_text(records, panels, groups, shown, examples, named))
-    return ReportFiles(page, tuple(figures), tuple(written), records)
+    write_text(page, _page_text(records, panels, groups, judged, shown, examples, named))
+    return ReportFiles(page, tuple(figures), tuple(written), records, curves_over)
 
 
 def _page_text(
     records: Records,
     panels: Sequence[Panel],
     groups: Sequence[SeedGroup],
+    judged: Sequence[Verdict],
     shown: Mapping[str, pd.DataFrame],
     examples: Sequence[Examples],
     trainings: Sequence[tuple[str, TrainingRun]],
 ) -> str:
     """The whole page as HTML; it asks for no other file."""
     content: dict[str, Any] = {
+        "verdicts": [verdict_texts.verdict_section(one) for one in judged],
+        "comparisons": records.comparisons,
         "panels": [sections.panel_section(panel) for panel in panels],
         "reference": overview.reference_section(overview.overview_rows(panels, groups)),
         "findings": overview.findings(panels),
@@ -110,6 +127,7 @@ def _page_text(
         "style": Markup(_template("page.css")),
         "script": Markup(_template("page.js")),
         "methods": sections.method_choice(panels),
+        "axes": {axis: AXIS_NAMES[axis] for axis in AXES},
     }
     room = PAGE_BYTES - len(_rendered(content, _page_data(panels, [], 0)))
     pictures = len(_json(_page_data(panels, examples, 1)))
@@ -157,7 +175,7 @@ def _rendered(content: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"cell": _cell, "drawing": Markup}
+    environment.filters |= {"cell": _cell, "code": _with_code, "drawing": Markup}
     page = environment.from_string(_template("page.html.j2"))
     return page.render(**content, data=Markup(_json(data)))
 
@@ -169,6 +187,14 @@ def _json(data: Mapping[str, Any]) -> str:
 
 def _template(name: str) -> str:
     return files("saliency_lab.report.page").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _with_code(text: str) -> Markup:
+    """The text with what stands between backticks as code."""
+    parts = [escape(part) for part in text.split("`")]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if at % 2 else part for at, part in enumerate(parts)
+    )
 
 
 def _cell(value: object, column: object = "") -> str:
@@ -183,9 +209,18 @@ def _cell(value: object, column: object = "") -> str:
 
 
 def _tables(
-    panels: Sequence[Panel], groups: Sequence[SeedGroup], records: Records
+    panels: Sequence[Panel],
+    groups: Sequence[SeedGroup],
+    judged: Sequence[Verdict],
+    records: Records,
 ) -> dict[str, pd.DataFrame]:
     found = {
+        "verdict": verdict_texts.verdict_table(judged),
+        "agreement": verdict_texts.agreement_table(judged),
+        "comparisons": tables.comparison_table(records.comparisons),
+        "fills": agreement.fill_table(panels),
+        "images": agreement.image_table(panels),
+        "measures": agreement.measure_table(panels),
         "scores": tables.score_table(panels),
         "reference": overview.reference_table(overview.overview_rows(panels, groups)),
         "seeds": tables.seed_table(groups),

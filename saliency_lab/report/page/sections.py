@@ -45,14 +45,18 @@ def panel_section(panel: Panel) -> dict[str, Any]:
     """Charts, read-out and score tables of one panel."""
     part = part_of(panel)
     values = panel_values(panel)
+    charts = part.charts(panel) if part else []
     score = panel.found.scores[0]
     return {
         "slug": panel.slug,
         "title": panel.title,
         "facts": _facts(panel),
-        "charts": part.charts(panel) if part else [],
+        "charts": charts,
+        "pictures": part.pictures(panel) if hasattr(part, "pictures") else [],
+        "axes": any("svgs" in chart for chart in charts),
         "figure": f"{part.CURVES}-{panel.slug}" if hasattr(part, "CURVES") else "",
         "maps": [legend_entry(one) for one in panel.maps],
+        "over": panel.curves_over,
         "steps": len(values["fractions"]) if values else 0,
         "tables": [_score_section(panel, condition) for condition in panel.conditions],
         "score": score.name.replace("_", " "),

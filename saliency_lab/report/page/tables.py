@@ -10,7 +10,7 @@ from saliency_lab.report.comparing.contrasts import beats
 from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
 from saliency_lab.report.comparing.seeds import SeedGroup
 from saliency_lab.report.drawing.palette import label_of
-from saliency_lab.report.reading.records import EvaluationRun, Problem, TrainingRun
+from saliency_lab.report.reading.records import ComparisonRun, EvaluationRun, Problem, TrainingRun
 
 SHOWN_DISAGREEMENTS = 50
 _QUANTITIES = {
@@ -76,6 +76,30 @@ def seed_table(groups: Sequence[SeedGroup]) -> pd.DataFrame:
         for group in groups
         for (_, condition), one in group.combined.items()
         if len(one.by_seed) > 1
+    )
+
+
+def comparison_table(comparisons: Sequence[ComparisonRun]) -> pd.DataFrame:
+    """One row per pair of each comparison that stopped itself."""
+    return pd.DataFrame(
+        {
+            "data": run.summary.data.name,
+            "model": run.summary.model.name,
+            "evaluator": run.summary.evaluator,
+            "score": run.summary.score.name,
+            "a": pair.a,
+            "b": pair.b,
+            "condition": ", ".join(pair.condition.values()),
+            "verdict": pair.verdict if pair.verdict == "undecided" else getattr(pair, pair.verdict),
+            "images": pair.images,
+            "of": run.summary.data.images,
+            "difference": pair.difference,
+            "low": pair.low,
+            "high": pair.high,
+            "run": run.name,
+        }
+        for run in comparisons
+        for pair in run.summary.pairs
     )
 
 

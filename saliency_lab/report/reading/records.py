@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.rows.format import (
     EXAMPLES,
+    ComparisonSummary,
     EvaluationSummary,
     EvaluatorSummary,
     TrainingSummary,
@@ -38,7 +39,7 @@ from saliency_lab.report.reading.configs import (
 )
 
 _MARKERS = ("config.yaml", "summary.json", "error.txt")
-_TASKS = ("train", "evaluate")
+_TASKS = ("train", "evaluate", "compare")
 _UNREADABLE: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, EOFError)
 _UNREADABLE += (zipfile.BadZipFile, zlib.error, pa.ArrowException, yaml.YAMLError)
 _EXAMPLE_ARRAYS = ("ids", "labels", "predictions", "images")
@@ -84,6 +85,10 @@ class EvaluationRun:
         found = evaluator_settings(self.found.settings, self.found.selects)
         return self.found.name, tuple(sorted(found.items()))
 
+    def kept_examples(self, view: str) -> dict[str, np.ndarray]:
+        """What was kept of the examples for a view: its maps, and what the evaluator adds."""
+        return example_maps(self, [view])[1].get(view, {})
+
     def table(self, name: str) -> pd.DataFrame:
         """One of the evaluator's further tables, texts as they are written."""
         return pd.read_csv(table_path(self.path, self.label, name), keep_default_na=False)
@@ -98,10 +103,19 @@ class TrainingRun:
     metrics: pd.DataFrame
 
 
+@dataclass(frozen=True)
+class ComparisonRun:
+    """A finished `compare`: one entry of `summary.pairs` for each pair of maps."""
+
+    name: str
+    summary: ComparisonSummary
+
+
 @dataclass
 class Records:
     evaluations: list[EvaluationRun] = field(default_factory=list)
     trainings: list[TrainingRun] = field(default_factory=list)
+    comparisons: list[ComparisonRun] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -153,7 +167,9 @@ def _run_directories(outputs: Path) -> Iterator[Path]:
     for task in _TASKS:
         for marker in _MARKERS:
             for file in (outputs / task).rglob(marker):
-                hidden = any(part.startswith(".") for part in file.relative_to(outputs).parts)
+                parts = file.relative_to(outputs).parts
+                # Trainings on altered images belong to the evaluation that asked for them.
+                hidden = "retraining" in parts or any(part.startswith(".") for part in parts)
                 if not hidden and "wandb" not in file.parts and file.parent not in seen:
                     seen.add(file.parent)
                     yield file.parent
@@ -200,6 +216,8 @@ def _read_run(path: Path, name: str, records: Records) -> None:
                 metrics=pd.read_csv(path / "metrics.csv"),
             )
         )
+    elif summary.get("task") == "compare":
+        records.comparisons.append(ComparisonRun(name, ComparisonSummary.model_validate(summary)))
     else:
         _read_evaluation(path, name, summary, records)
 

@@ -16,6 +16,7 @@ from saliency_lab.evaluation.rows.agreement import (
     interval_widths,
     krippendorff_alpha,
     measure_correlations,
+    rank_agreement,
 )
 
 
@@ -137,3 +138,21 @@ def test_unusable_values_are_refused() -> None:
         interval_widths(np.ones(5), [1])
     with pytest.raises(UserError, match="other than 0"):
         images_needed(np.array([1.0, -1.0]))
+
+
+def test_rank_agreement_is_spearmans_with_an_interval_over_maps() -> None:
+    rng = np.random.default_rng(3)
+    first = rng.normal(size=40)
+    second = first + rng.normal(size=40)
+    found = rank_agreement(first, np.round(second, 1), resamples=2000)
+    assert found.value == pytest.approx(stats.spearmanr(first, np.round(second, 1)).statistic)
+    # SciPy's own percentile bootstrap of the same statistic, up to its random draws.
+    peer = stats.bootstrap(
+        (first, np.round(second, 1)), lambda a, b: stats.spearmanr(a, b).statistic,
+        paired=True, vectorized=False, n_resamples=2000, method="percentile", random_state=1,
+    ).confidence_interval  # fmt: skip
+    assert found.low == pytest.approx(peer.low, abs=0.04)
+    assert found.high == pytest.approx(peer.high, abs=0.04)
+    assert np.isnan(rank_agreement(first, np.ones(40)).value)
+    with pytest.raises(UserError, match="three or more maps"):
+        rank_agreement([1.0, 2.0], [1.0, 2.0])

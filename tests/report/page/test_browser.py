@@ -244,6 +244,57 @@ def test_pointing_at_a_curve_reads_its_values(visit: Visit) -> None:
     assert "100.0 %" in readout.inner_text()
 
 
+def test_curves_are_shown_over_the_deleted_share_at_a_click(visit: Visit) -> None:
+    page = visit.page
+    panel = page.locator("[data-panel]").first
+    readout = panel.locator(".readout")
+    areas = panel.locator(".areas").inner_text()
+    panel.locator("input[data-read]").focus()
+    page.keyboard.press("End")
+    nominal = readout.inner_text()
+    assert "Values at 90 %" in nominal
+    titles = panel.locator(".charts svg.chart:visible text:last-of-type").all_text_contents()
+    panel.locator("button[data-over=deleted_share]").click()
+    assert panel.locator("button[data-over=deleted_share]").get_attribute("aria-pressed") == "true"
+    assert page.locator("button[data-over=fraction][aria-pressed=true]").count() == 0
+    assert "Areas, their intervals and tests stay over" in panel.locator(".axes").inner_text()
+    moved = panel.locator(".charts svg.chart:visible text:last-of-type").all_text_contents()
+    assert len(moved) == len(titles)
+    assert set(moved) == {"share of pixels deleted, mean over images"}
+    # The active map is 0 on most pixels: its curve ends long before 90 % are deleted.
+    ended = readout.locator("tr[data-key='gradient/active'] [data-value]").first
+    assert ended.inner_text() == "–"
+    assert "ends at" in ended.get_attribute("title")
+    page.keyboard.press("Tab")
+    assert panel.locator(".areas").inner_text() == areas
+    page.locator("button[data-over=fraction]").last.click()
+    assert readout.inner_text() == nominal
+
+
+def test_maps_are_laid_over_the_image_at_a_click(visit: Visit) -> None:
+    page = visit.page
+    page.select_option("#pick-method", "gradient/active")
+    visit.settle()
+    pixels = """() => {
+      const canvas = document.querySelector('#view-map');
+      const drawn = canvas.getContext('2d');
+      return Array.from(drawn.getImageData(0, 0, canvas.width, canvas.height).data);
+    }"""
+    alone, intact = page.evaluate(pixels), visit.picture("#view-image")
+    page.locator("#over-image").check()
+    visit.settle()
+    laid = page.evaluate(pixels)
+    assert laid != alone
+    # Opaque, and grey where the map is nearly nothing: the image shows through.
+    assert set(laid[3::4]) == {255}
+    darkest = min(range(0, len(alone), 4), key=lambda at: sum(alone[at : at + 3]))
+    assert max(laid[darkest : darkest + 3]) - min(laid[darkest : darkest + 3]) <= 8
+    assert visit.picture("#view-image") == intact
+    page.locator("#over-image").uncheck()
+    visit.settle()
+    assert page.evaluate(pixels) == alone
+
+
 def test_disputes_rank_the_images_by_the_two_methods_chosen(visit: Visit) -> None:
     page = visit.page
     assert page.locator("#disputes .card").count() > 1

@@ -68,6 +68,9 @@ def test_figures_and_tables_come_in_all_their_forms(report: ReportFiles) -> None
             "cost",
             "problems",
             "seeds",
+            "images",
+            "measures",
+            "fills",
         )
     }
     assert len(report.tables) == 3 * len(names)
@@ -352,3 +355,23 @@ def test_tables_escape_what_markdown_and_latex_would_read() -> None:
     assert "a\\_b & area" in latex
     assert "50 \\% \\& \\$ & -- \\\\" in latex
     assert "{lr}" in latex
+
+
+def test_curves_over_the_deleted_share_move_no_number(outputs: Path, tmp_path: Path) -> None:
+    runs = ["evaluate/cifar10/basic_cnn"]
+    first, second = (
+        write_report(outputs, runs, tmp_path / axis, axis) for axis in ("fraction", "deleted_share")
+    )
+    for one, other in zip(first.tables, second.tables, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    changed = [
+        one.name
+        for one, other in zip(first.figures, second.figures, strict=True)
+        if one.read_bytes() != other.read_bytes()
+    ]
+    assert changed
+    assert all(name.startswith("curves-") for name in changed)
+    for files, axis in ((first, "fraction"), (second, "deleted_share")):
+        text = files.page.read_text(encoding="utf-8")
+        assert f'data-over="{axis}" aria-pressed="true"' in text
+        assert re.findall(r'<div data-axis="(\w+)">', text)[0] == axis

@@ -56,30 +56,51 @@
   }
 
   // ---- reading values off the curves
+  let over = document.querySelector("[data-over][aria-pressed=true]")?.dataset.over ?? "fraction";
+  const rereads = [];
+  const between = (points, places, share) => {
+    const after = places.findIndex((place) => place >= share);
+    if (after < 0) return null; // this map deletes no more
+    if (after === 0 || places[after] === share) return points[after];
+    const part = (share - places[after - 1]) / (places[after] - places[after - 1]);
+    return points[after].map((value, at) => points[after - 1][at] + part * (value - points[after - 1][at]));
+  };
+  for (const button of all("button[data-over]")) {
+    button.addEventListener("click", () => {
+      over = button.dataset.over;
+      for (const each of all("button[data-over]")) each.setAttribute("aria-pressed", String(each.dataset.over === over));
+      for (const each of all("[data-axis]")) each.hidden = each.dataset.axis !== over;
+      for (const reread of rereads) reread();
+    });
+  }
   for (const panel of all("[data-panel]")) {
-    const { fractions, values } = data.panels[panel.dataset.panel] ?? {};
+    const { fractions, values, inserts } = data.panels[panel.dataset.panel] ?? {};
     if (!fractions) continue; // an evaluator without curves
     const slider = panel.querySelector("input[data-read]");
     const charts = all(".chart", panel);
     const read = (step) => {
       slider.value = step;
       slider.setAttribute("aria-valuetext", percent(fractions[step]));
-      panel.querySelector("[data-read-at]").textContent = percent(fractions[step]);
+      const byShare = over === "deleted_share" && inserts;
+      panel.querySelector("[data-read-at]").textContent = `${percent(fractions[step])}${byShare ? " of the pixels" : ""}`;
       for (const chart of charts) {
         const { left, right, xmax } = chart.dataset;
-        const x = +left + (fractions[step] / xmax) * (right - left);
+        const reached = fractions[step] <= +xmax;
+        const x = reached ? +left + (fractions[step] / xmax) * (right - left) : -9;
         const cross = chart.querySelector(".cross");
         cross.setAttribute("x1", x);
         cross.setAttribute("x2", x);
       }
       for (const row of all(".readout tbody tr", panel)) {
         all("[data-value]", row).forEach((cell, condition) => {
-          const found = values[row.dataset.key][condition]?.[step];
+          const points = values[row.dataset.key][condition];
+          const places = byShare && points?.map((point) => (inserts[condition] ? 1 - point[3] : point[3]));
+          const found = byShare ? points && between(points, places, fractions[step]) : points?.[step];
           cell.textContent = found ? percent(found[0], 1) : "–";
           if (found) {
             cell.append(element("span", { className: "ci" }, `[${(100 * found[1]).toFixed(0)}, ${(100 * found[2]).toFixed(0)}]`));
-            cell.title = `${percent(found[3], 1)} of the pixels replaced`;
           }
+          cell.title = found ? `${percent(found[3], 1)} of the pixels replaced` : byShare && points ? `its curve ends at ${percent(places.at(-1), 1)}` : "";
         });
       }
     };
@@ -101,6 +122,7 @@
       row.addEventListener("pointerenter", () => focus(true));
       row.addEventListener("pointerleave", () => focus(false));
     }
+    rereads.push(() => read(+slider.value));
     read(+slider.value);
   }
 
@@ -171,8 +193,18 @@
   const drawMap = (canvas, set, ready, key) => {
     const at = set.curves.indexOf(key);
     const count = set.fractions.length + 1;
-    const drawn = levelLayer(set, ready.levels, at, (level) => [...colours[ready.tones[at * count + level]], 255]);
+    const laid = byId("over-image").checked;
+    const drawn = levelLayer(set, ready.levels, at, (level) => {
+      const tone = ready.tones[at * count + level];
+      return [...colours[tone], laid ? tone : 255];
+    });
     const context = canvas.getContext("2d");
+    if (laid) {
+      // The image in grey, so that every colour is the map's; as strong as the map is.
+      context.filter = "grayscale(1)";
+      drawImage(canvas, set, ready);
+      context.filter = "none";
+    }
     context.imageSmoothingEnabled = false;
     context.drawImage(drawn, 0, 0, canvas.width, canvas.height);
   };
@@ -415,6 +447,7 @@
   for (const id of ["pick-condition", "pick-class", "pick-answers"]) {
     byId(id).addEventListener("change", () => { view.count = PAGE; refreshExamples(); });
   }
+  byId("over-image").addEventListener("change", refreshExamples);
   byId("pick-method").addEventListener("change", drawViewer);
   for (const id of ["pick-first", "pick-second"]) byId(id).addEventListener("change", drawDisputes);
   byId("fraction").addEventListener("input", (event) => goTo(+event.target.value));

@@ -1,0 +1,65 @@
+"""What retrained networks say together: accuracies, and classes that leak through masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from saliency_lab.evaluation.rows.statistics import bootstrap_interval
+
+_TRAINING = ["method", "view", "order", "fill", "fraction", "seed"]
+
+
+def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per training: `accuracy` and mean `probability` of the label over `images`."""
+    grouped = rows.groupby(_TRAINING, observed=True, sort=False)
+    table = grouped.agg(
+        accuracy=("correct", "mean"),
+        probability=("probability", "mean"),
+        images=("correct", "size"),
+    ).reset_index()
+    plain = dict.fromkeys(("method", "view", "order", "fill"), str)
+    return table.astype({**plain, "accuracy": float, "probability": float})
+
+
+def leakage(scores: pd.DataFrame) -> list[dict[str, Any]]:
+    """How well classes are told from the masks alone, beside the chance level.
+
+    Chance is the share of the most frequent class among the measured images: what a network gets
+    that always answers the same. A class leaks where the 95 % interval of the accuracy over
+    images, of which each counts with its mean over seeds, lies above.
+    """
+    masks = scores[scores["order"] == "mask"]
+    found = []
+    for (method, view, fraction), group in masks.groupby(
+        ["method", "view", "fraction"], observed=True, sort=False
+    ):
+        interval = bootstrap_interval(group["correct"].to_numpy(float))
+        chance = float(group["label"].value_counts(normalize=True).max())
+        value, low, high = (float(part) for part in interval)
+        above = low > chance
+        told = (
+            f"a network that sees only which {100 * float(fraction):g} % of the pixels are "
+            f"replaced is right on {value:.3f} [{low:.3f}, {high:.3f}] of the images, "
+        )
+        told += (
+            f"above chance ({chance:.3f}): the class leaks through the mask, and part of the "
+            "accuracy after removal or keeping is due to it"
+            if above
+            else f"not above chance ({chance:.3f})"
+        )
+        found.append(
+            {
+                "method": str(method),
+                "view": str(view),
+                "fraction": float(fraction),
+                "accuracy": value,
+                "low": low,
+                "high": high,
+                "chance": chance,
+                "leaks": above,
+                "sentence": told,
+            }
+        )
+    return found

@@ -1,0 +1,284 @@
+"""Networks that were trained elsewhere: a module of one's own, or a file that holds a network."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Gt
+from torch import Tensor, nn
+
+from saliency_lab.config.binding import located, named_parameters
+from saliency_lab.errors import UserError
+from saliency_lab.frozen import checked_logits
+from saliency_lab.inputs import Normalize, normalized
+from saliency_lab.models.weights import load_weights_of
+
+Size = tuple[Annotated[int, Gt(0)], Annotated[int, Gt(0)]]
+_Factory = TypeVar("_Factory", bound=Callable[..., nn.Module])
+
+
+class OwnNetwork(nn.Module):
+    """A network behind its own preprocessing, so that images of the data set go in as they are.
+
+    Input: images (B, C, H, W) in [0, 1], of any size. They are resized (bilinear with
+    antialiasing) to `size`, normalised as (x − mean) / std, and given to `network`, whose answer
+    are logits (B, K) or an object that holds them as `logits`. Gradients are with respect to the
+    images as they go in, so maps have the data set's size.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        size: Size | None,
+    ) -> None:
+        super().__init__()
+        if (mean is None) != (std is None):
+            raise UserError("Expected `model.mean` and `model.std` both to be given, or neither")
+        self.normalize: nn.Module = nn.Identity()
+        if mean is not None and std is not None:
+            self.normalize = _normalize(network, mean, std)
+        self.network = network
+        self.size = None if size is None else (size[0], size[1])
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.size is not None and tuple(images.shape[2:]) != self.size:
+            images = F.interpolate(images, self.size, mode="bilinear", antialias=True)
+        return checked_logits(self.network(self.normalize(images)), len(images))
+
+
+class Graph(nn.Module):
+    """An exported program: it has the mode that it was exported in, and no other."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, images: Tensor) -> Tensor:
+        answer: Tensor = self.program(images)
+        return answer
+
+    def train(self, mode: bool = True) -> Graph:
+        self.training = mode
+        return self
+
+
+def without_layers(factory: _Factory) -> _Factory:
+    """Marks what gives a network whose layers cannot be looked into, hooked or trained."""
+    factory.__dict__["without_layers"] = True
+    return factory
+
+
+def python(
+    num_classes: int,
+    *,
+    target: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: Size | None = None,
+    classes: Sequence[str] | None = None,
+    load_weights: bool = True,
+) -> OwnNetwork:
+    """What a function or class of a person's own module gives.
+
+    Args:
+        num_classes: passed on where the target names it.
+        target: `package.module.build`, importable from where the command runs.
+        arguments: further keyword arguments of the target.
+        weights: a state dict (.pt, .safetensors) for the module; None: the target loads its own.
+        mean, std: a number per channel, for pixels in [0, 1]; None: the network takes them so.
+        size: (H, W) that images are resized to; None: as they are.
+        classes: names of the logits in their order; None: those of the data.
+        load_weights: False where a checkpoint brings them.
+
+    Raises:
+        UserError: nothing of that name, no module, or weights that do not fit.
+    """
+    if target is None:
+        raise UserError("Expected `model.target` to be given (my_module.build), but it is missing")
+    if "" not in sys.path:
+        sys.path.append("")  # an installed command does not look into the folder it is run in
+    build = located(target, "model")
+    given = dict(arguments or {})
+    if "num_classes" in named_parameters(build, "model"):
+        given.setdefault("num_classes", num_classes)
+    try:
+        network = build(**given)
+    except TypeError as error:
+        raise UserError(
+            f"Expected `model.target` to take {given}, but {target} says: {error}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise UserError(
+            f"Expected `model.target` to give a torch module, but {target} gives a "
+            f"{type(network).__name__}"
+        )
+    if weights is not None and load_weights:
+        load_weights_of(network, Path(weights).expanduser())
+    return OwnNetwork(network, mean, std, size)
+
+
+@without_layers
+def torchscript(
+    num_classes: int,
+    *,
+    file: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: Size | None = None,
+    classes: Sequence[str] | None = None,
+) -> OwnNetwork:
+    """A network that `torch.jit.save` has written; see `python` for the rest.
+
+    Raises:
+        UserError: there is no such file, or it is of another kind.
+    """
+    path = _file(file, "TorchScript")
+    try:
+        with warnings.catch_warnings():
+            # That torch will not develop it further is no news to who has such a file.
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            network = torch.jit.load(str(path), map_location="cpu")
+    except (RuntimeError, ValueError) as error:
+        raise _unreadable(path, "TorchScript") from error
+    return OwnNetwork(network, mean, std, size)
+
+
+@without_layers
+def exported(
+    num_classes: int,
+    *,
+    file: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: Size | None = None,
+    classes: Sequence[str] | None = None,
+) -> OwnNetwork:
+    """A network that `torch.export.save` has written, for batches of any size.
+
+    Raises:
+        UserError: there is no such file, it is of another kind, or it takes one batch size only.
+    """
+    path = _file(file, "torch.export")
+    try:
+        program = torch.export.load(str(path))
+    except (RuntimeError, ValueError, OSError, KeyError, AssertionError) as error:
+        raise _unreadable(path, "torch.export") from error
+    shapes = [
+        node.meta["val"].shape
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in program.graph_signature.user_inputs
+    ]
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise UserError(
+            f"Expected `model.file` to take images (B, C, H, W), but '{path}' takes "
+            f"{[tuple(shape) for shape in shapes]}"
+        )
+    if isinstance(shapes[0][0], int):
+        raise UserError(
+            f"Expected `model.file` to take batches of any size, but '{path}' takes "
+            f"{int(shapes[0][0])} images at a time; export it with dynamic_shapes, "
+            "({0: torch.export.Dim('batch')},)"
+        )
+    return OwnNetwork(Graph(program.module()), mean, std, size)
+
+
+def huggingface(
+    num_classes: int,
+    *,
+    folder: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: Size | None = None,
+    classes: Sequence[str] | None = None,
+) -> OwnNetwork:
+    """An image classifier that `save_pretrained` has written into a folder; nothing is downloaded.
+
+    Mean, std and size are those of its `preprocessor_config.json` unless they are given.
+
+    Raises:
+        UserError: transformers is not installed, or the folder holds no image classifier.
+    """
+    if folder is None or not (Path(folder).expanduser() / "config.json").is_file():
+        raise UserError(
+            f"Expected `model.folder` to be a folder with a config.json, but got {folder!r}"
+        )
+    try:
+        transformers = importlib.import_module("transformers")
+    except ImportError as error:
+        raise UserError(
+            "Expected transformers to be installed for model=huggingface, but it is not: "
+            "pip install transformers"
+        ) from error
+    place = Path(folder).expanduser()
+    try:
+        network = transformers.AutoModelForImageClassification.from_pretrained(
+            str(place), local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"Expected `model.folder` to hold an image classifier, but '{folder}' does not: "
+            f"{reason}"
+        ) from error
+    known = preprocessing(place)
+    mean = known.get("image_mean") if mean is None else mean
+    std = known.get("image_std") if std is None else std
+    return OwnNetwork(network, mean, std, known.get("size") if size is None else size)
+
+
+def preprocessing(folder: Path) -> dict[str, Any]:
+    """`image_mean`, `image_std` and `size` (H, W) of a folder's preprocessor, as far as it says."""
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return {}
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    found = {name: stored[name] for name in ("image_mean", "image_std") if name in stored}
+    if not stored.get("do_normalize", True):
+        found = {}
+    size = stored.get("size")
+    if isinstance(size, int):
+        found["size"] = (size, size)
+    elif isinstance(size, Mapping) and {"height", "width"} <= size.keys():
+        found["size"] = (size["height"], size["width"])
+    elif isinstance(size, Mapping) and "shortest_edge" in size:
+        found["size"] = (size["shortest_edge"],) * 2
+    return found
+
+
+def _normalize(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    layer = normalized(network, mean, std).get_submodule("normalize")
+    if not isinstance(layer, Normalize):
+        raise TypeError(f"Expected a Normalize, but got {type(layer).__name__}")
+    return layer
+
+
+def _file(file: str | None, kind: str) -> Path:
+    if file is None or not Path(file).expanduser().is_file():
+        raise UserError(f"Expected `model.file` to be a {kind} file, but got {file!r}")
+    path = Path(file).expanduser()
+    # Both kinds are archives; torch says at length what else it has found.
+    if not zipfile.is_zipfile(path):
+        raise _unreadable(path, kind)
+    return path
+
+
+def _unreadable(path: Path, kind: str) -> UserError:
+    return UserError(
+        f"Expected `model.file` to be a readable {kind} file, but '{path}' is truncated or of "
+        "another kind"
+    )

@@ -1,0 +1,180 @@
+"""Networks that were trained elsewhere: what goes in, what comes out, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import saliency_lab as sl
+from saliency_lab.errors import UserError
+from saliency_lab.models.given import given_classifier, has_layers
+from saliency_lab.models.own import OwnNetwork, exported, huggingface, preprocessing, torchscript
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
+MODULE = """
+import torch
+
+class Small(torch.nn.Module):
+    def __init__(self, num_classes, width=4):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, width, 3)
+        self.head = torch.nn.Linear(width, num_classes)
+
+    def forward(self, images):
+        return self.head(torch.relu(self.conv(images)).mean((2, 3)))
+
+def no_module():
+    return 3
+"""
+
+
+def _network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
+    ).eval()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    network, images = _network(), torch.rand(2, 3, 12, 12)
+    torch.jit.trace(network, images).save(str(tmp_path / "net.pt"))
+    shapes = ({0: torch.export.Dim("batch")},)
+    torch.export.save(
+        torch.export.export(network, (images,), dynamic_shapes=shapes), tmp_path / "net.pt2"
+    )
+    torch.export.save(torch.export.export(network, (images,)), tmp_path / "fixed.pt2")
+    return tmp_path
+
+
+def test_preprocessing_by_hand() -> None:
+    network = _network()
+    images = torch.rand(2, 3, 20, 24)
+    own = OwnNetwork(network, MEAN, STD, (12, 10))
+    small = F.interpolate(images, (12, 10), mode="bilinear", antialias=True)
+    channel = [(small[:, c] - MEAN[c]) / STD[c] for c in range(3)]
+    torch.testing.assert_close(own(images), network(torch.stack(channel, 1)))
+    # Maps have the size of the images that went in, and the gradient passes through both steps.
+    found = sl.explain(own, images, "original")["original"]
+    assert found.shape == (2, 20, 24)
+    asked = images.clone().requires_grad_()
+    logits = own(asked)
+    (gradient,) = torch.autograd.grad(logits[range(2), logits.argmax(1)].sum(), asked)
+    torch.testing.assert_close(found, gradient.abs().amax(1))
+    with pytest.raises(UserError, match="both to be given"):
+        OwnNetwork(network, MEAN, None, None)
+
+
+@pytest.mark.parametrize(("factory", "name"), [(torchscript, "net.pt"), (exported, "net.pt2")])
+def test_a_file_gives_the_logits_and_maps_of_the_network(factory, name, files) -> None:
+    network, images = _network(), torch.rand(5, 3, 12, 12)
+    component = {"_target_": f"saliency_lab.models.own.{factory.__name__}", "file": files / name}
+    component = {**component, "file": str(files / name), "mean": MEAN, "std": STD}
+    found = given_classifier(component, ("a", "b", "c"), (3, 12, 12))
+    assert not has_layers(component)
+    expected = sl.normalized(network, MEAN, STD)
+    torch.testing.assert_close(found.network(images), expected(images))
+    modes = [module.training for module in found.network.modules()]
+    for method in ("five_views", "smoothgrad", "occlusion", "integrated_gradients"):
+        mine, theirs = (sl.explain(net, images[:2], method) for net in (found.network, expected))
+        for view, values in mine.items():
+            torch.testing.assert_close(values, theirs[view], rtol=1e-4, atol=1e-6)
+    assert [module.training for module in found.network.modules()] == modes
+    # Prepared for speed it gives the same, in parts of any size.
+    ready = sl.prepared(found.network, images)
+    torch.testing.assert_close(ready.logits(images[:3]), expected(images[:3]), rtol=1e-4, atol=1e-5)
+
+
+def test_files_that_are_no_networks(files) -> None:
+    (files / "text.pt").write_text("no network")
+    for factory in (torchscript, exported):
+        with pytest.raises(UserError, match="truncated or of another kind"):
+            factory(3, file=str(files / "text.pt"))
+        with pytest.raises(UserError, match=r"`model\.file` to be a"):
+            factory(3, file=None)
+    with pytest.raises(UserError, match=r"2 images at a time; export it with dynamic_shapes"):
+        exported(3, file=str(files / "fixed.pt2"))
+
+
+def test_a_module_of_ones_own(tmp_path, monkeypatch) -> None:
+    (tmp_path / "own_small.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    own_small = importlib.import_module("own_small")
+    trained = own_small.Small(3, width=5)
+    torch.save(trained.state_dict(), tmp_path / "weights.pt")
+    component = {
+        "_target_": "saliency_lab.models.own.python",
+        "target": "own_small.Small",
+        "arguments": {"width": 5},
+        "weights": str(tmp_path / "weights.pt"),
+    }
+    images = torch.rand(2, 3, 9, 9)
+    assert has_layers(component)
+    found = given_classifier(component, ("a", "b", "c"), (3, 9, 9))
+    torch.testing.assert_close(found.network(images), trained(images))
+    # Names of the logits in another order, and more of them than the data have.
+    named = {**component, "classes": ["c", "x", "a"]}
+    chosen = given_classifier(named, ("a", "c"), (3, 9, 9))
+    torch.testing.assert_close(chosen.network(images), trained(images)[:, [2, 0]])
+    assert chosen.facts["classes"] == ["a", "c"]
+    for wrong, said in (
+        ({"classes": ["c", "x", "y"]}, "a is not among its 3"),
+        ({"target": None}, r"`model\.target` to be given"),
+        ({"target": "own_small.Nope"}, "importable"),
+        ({"target": "own_small.no_module", "arguments": {}}, "gives a int"),
+        ({"arguments": {"depth": 2}}, "unexpected keyword argument 'depth'"),
+        ({"arguments": {"width": 6}}, "does not: Error"),
+        ({"weights": str(tmp_path / "none.pt")}, "there is none at"),
+    ):
+        with pytest.raises(UserError, match=said):
+            given_classifier({**component, **wrong}, ("a", "c", "x"), (3, 9, 9))
+
+
+def test_what_a_preprocessor_says(tmp_path) -> None:
+    assert preprocessing(tmp_path) == {}
+    stored = {"image_mean": [0.5], "image_std": [0.25], "size": {"height": 8, "width": 6}}
+    for size, expected in (
+        ({"height": 8, "width": 6}, (8, 6)),
+        ({"shortest_edge": 8}, (8, 8)),
+        (8, (8, 8)),
+    ):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps({**stored, "size": size}))
+        found = preprocessing(tmp_path)
+        assert found == {"image_mean": [0.5], "image_std": [0.25], "size": expected}
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({**stored, "do_normalize": False})
+    )
+    assert preprocessing(tmp_path) == {"size": (8, 6)}
+
+
+def test_without_transformers_a_folder_is_refused_in_one_line(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"a folder with a config\.json"):
+        huggingface(3, folder=str(tmp_path))
+    if importlib.util.find_spec("transformers") is None:
+        (tmp_path / "config.json").write_text("{}")
+        with pytest.raises(UserError, match="pip install transformers"):
+            huggingface(3, folder=str(tmp_path))
+
+
+def test_an_image_classifier_of_hugging_face(tmp_path) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        image_size=8, patch_size=4, num_labels=3,
+    )  # fmt: skip
+    network = transformers.ViTForImageClassification(config).eval()
+    network.save_pretrained(tmp_path)
+    stored = {"image_mean": list(MEAN), "image_std": list(STD), "size": {"height": 8, "width": 8}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored))
+    own = huggingface(3, folder=str(tmp_path))
+    images = torch.rand(2, 3, 8, 8)
+    expected = network(sl.normalized(nn.Identity(), MEAN, STD)(images)).logits
+    torch.testing.assert_close(own(images), expected)
+    assert np.isfinite(sl.explain(own, images, "active")["active"].numpy()).all()

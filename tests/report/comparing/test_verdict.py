@@ -1,0 +1,229 @@
+"""The verdict on a classifier's maps, from runs whose truth is set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from saliency_lab.evaluation.rows.format import FORMAT, EvaluationSummary
+from saliency_lab.report.comparing.panels import build_panels
+from saliency_lab.report.comparing.verdict import Verdict, verdicts
+from saliency_lab.report.page.verdicts import (
+    agreement_table,
+    sentences,
+    verdict_section,
+    verdict_table,
+)
+from saliency_lab.report.reading.records import EvaluationRun
+
+IMAGES = 60
+MEASURES = ("one", "two", "three", "four", "five")
+QUALITY = {f"map{at}": at / 10 for at in range(10)}
+Rows = Sequence[Mapping[str, Any]]
+
+
+def evaluation(
+    method: str,
+    label: str,
+    rows: Rows,
+    *,
+    role: str = "measure",
+    keys: Sequence[str] = (),
+    better: str | None = "higher",
+    facts: Mapping[str, Any] | None = None,
+    control: bool = False,
+) -> EvaluationRun:
+    scores = pd.DataFrame(rows).assign(method=method, view="original", label=0)
+    means = [
+        {
+            "method": method,
+            "view": "original",
+            "condition": dict(zip(keys, condition, strict=True)),
+            "score": "value",
+            "better": better,
+            "value": float(part["value"].mean()),
+            "low": float(part["value"].mean()) - 0.01,
+            "high": float(part["value"].mean()) + 0.01,
+            "images": len(part),
+        }
+        for condition, part in (scores.groupby(list(keys)) if keys else [((), scores)])
+    ]
+    summary = EvaluationSummary.model_validate(
+        {
+            "format": FORMAT,
+            "status": "finished",
+            "data": {"name": "cifar10", "images": IMAGES, "classes": ["a", "b"]},
+            "model": {"name": "basic_cnn"},
+            "seed": 1,
+            "method": method,
+            "views": ["original"],
+            "control": control,
+            "checkpoint": {"sha256": "abc"},
+            "evaluators": {
+                label: {
+                    "name": label,
+                    "conditions": list(keys),
+                    "scores": [{"name": "value", "better": better}],
+                    "role": role,
+                    "means": means,
+                    "facts": dict(facts or {}),
+                }
+            },
+        }
+    )
+    return EvaluationRun(
+        name=f"evaluate/{method}/{label}", path=Path(method), label=label, summary=summary,
+        environment={}, pretrained=False, recipe={}, settings={}, scores=scores, example_ids=(),
+    )  # fmt: skip
+
+
+def panel_run(method: str, quality: float, *, twin: float = 0.0, **further: Any) -> EvaluationRun:
+    """Every measure says `quality`, up to a noise of its own; the twin is better by `twin`."""
+    rng = np.random.default_rng([ord(letter) for letter in method])
+    rows = [
+        {"sample_id": f"{at:03d}", "measure": measure, "version": version, "value": value}
+        for measure in MEASURES
+        for version, more in (("map", 0.0), ("twin", twin))
+        for at, value in enumerate(quality + more + 0.02 * rng.normal(size=IMAGES))
+    ]
+    facts = {"least": 4, "known_evidence": ["five"]}
+    return evaluation(
+        method, "panel", rows, role="panel", keys=("measure", "version"), facts=facts, **further
+    )
+
+
+def gate_run(method: str, verdict: str) -> EvaluationRun:
+    rows = [{"sample_id": f"{at:03d}", "value": 0.1 * (at % 3)} for at in range(IMAGES)]
+    entry = {"method": method, "view": "original", "variant": "plain", "verdict": verdict}
+    smooth = entry | {"variant": "smooth", "verdict": "failed"}
+    return evaluation(
+        method, "randomisation", rows, role="gate", better=None, facts={"gate": [entry, smooth]}
+    )
+
+
+def values_run(method: str, label: str, value: float, **further: Any) -> EvaluationRun:
+    rows = [{"sample_id": f"{at:03d}", "value": value} for at in range(IMAGES)]
+    return evaluation(method, label, rows, **further)
+
+
+def verdict_of(runs: Sequence[EvaluationRun]) -> Verdict:
+    (found,) = verdicts(build_panels(runs))
+    return found
+
+
+def standing(verdict: Verdict, method: str):
+    (found,) = [one for one in verdict.standings if one.map.method == method]
+    return found
+
+
+def test_panel_orders_maps_that_every_measure_tells_apart() -> None:
+    found = verdict_of([panel_run("a", 0.8), panel_run("b", 0.5), panel_run("c", 0.2)])
+    assert (found.pairs, found.decided, found.images, found.least) == (3, 3, IMAGES, 4)
+    assert {m: len(standing(found, m).beats) for m in "abc"} == {"a": 2, "b": 1, "c": 0}
+    assert {m: len(standing(found, m).loses_to) for m in "abc"} == {"a": 0, "b": 1, "c": 2}
+    assert [one.map.method for one in found.believed] == ["a"]
+
+
+def test_a_map_that_fails_a_gate_or_is_a_control_is_never_believed() -> None:
+    panels = [panel_run("a", 0.8), panel_run("b", 0.5), panel_run("c", 0.2, control=True)]
+    found = verdict_of([*panels, gate_run("a", "failed"), gate_run("b", "passed")])
+    assert standing(found, "a").gate == "failed"
+    assert standing(found, "b").gate == "passed"
+    assert standing(found, "c").gate == "not tested"
+    assert found.believed == []
+    text = " ".join(sentences(found))
+    assert "no map that passes its gate stands above the others" in text
+    assert "(gate failed): a." in text
+    # Neither the smooth variant nor one gate hides what another says.
+    both = verdict_of([*panels, gate_run("b", "undecided")])
+    assert standing(both, "b").gates == {"randomisation": "undecided"}
+
+
+def test_a_twin_that_wins_is_named() -> None:
+    found = verdict_of([panel_run("a", 0.8, twin=0.1), panel_run("b", 0.5, twin=-0.1)])
+    assert standing(found, "a").twin_wins == MEASURES
+    assert standing(found, "b").twin_wins == ()
+    assert any("Smoothing alone improves a by two" in one for one in sentences(found))
+
+
+def test_agreement_is_positive_where_better_maps_are_truer() -> None:
+    runs = []
+    for method, quality in QUALITY.items():
+        runs += [
+            values_run(method, "truth", quality, role="truth"),
+            values_run(method, "area", 1 - quality, better="lower"),
+            values_run(method, "liar", 1 - quality, better="higher"),
+            values_run(method, "describes", quality, better=None),
+        ]
+    found = verdict_of(runs)
+    (truth,) = found.truths
+    by_name = {one.measure: one.correlation for one in truth.agreements}
+    assert set(by_name) == {"area", "liar"}
+    assert by_name["area"].value == pytest.approx(1)
+    assert by_name["liar"].value == pytest.approx(-1)
+    text = " ".join(sentences(found))
+    assert "area agrees best: rank correlation 1.000" in text
+    assert "liar contradicts it: −1.000" in text
+    assert "a single measure, deletion included, does not tell" in text
+    table = agreement_table([found]).set_index("measure")
+    assert table.loc["area", "rank correlation"] == pytest.approx(1)
+    assert list(table["maps"]) == [10, 10]
+    svg = verdict_section(found)["truths"][0]["figures"][0]["svg"]
+    assert svg.count("<title>") == 10
+
+
+def test_too_few_maps_have_no_order() -> None:
+    runs = []
+    for method in list(QUALITY)[:7]:
+        runs += [
+            values_run(method, "truth", QUALITY[method], role="truth"),
+            values_run(method, "area", QUALITY[method]),
+        ]
+    assert verdict_of(runs).truths == []
+
+
+def test_the_panel_is_not_asked_whether_the_truth_agrees_with_itself() -> None:
+    """Four measures rank backwards, the fifth is the truth: the panel's agreement is −1."""
+    runs = []
+    for method, quality in QUALITY.items():
+        rows = [
+            {"sample_id": f"{at:03d}", "measure": measure, "version": "map",
+             "value": (quality if measure == "five" else -quality) + 1e-4 * ((7 * at) % 5)}
+            for measure in MEASURES
+            for at in range(IMAGES)
+        ]  # fmt: skip
+        facts = {"least": 4, "known_evidence": ["five"]}
+        runs += [
+            evaluation(method, "panel", rows, role="panel", keys=("measure", "version"),
+                       facts=facts),
+            values_run(method, "truth", quality, role="truth"),
+        ]  # fmt: skip
+    found = verdict_of(runs)
+    # With the fifth measure every pair has an objection.
+    assert found.decided == 0
+    (truth,) = found.truths
+    by_name = {one.condition: one.correlation.value for one in truth.agreements}
+    assert by_name["maps beaten − lost to"] == pytest.approx(-1)
+    assert by_name["one"] == pytest.approx(-1)
+    assert "five" not in by_name
+
+
+def test_other_classifiers_are_judged_apart() -> None:
+    other = panel_run("b", 0.5)
+    other.summary.checkpoint = {"sha256": "other"}
+    found = verdicts(build_panels([panel_run("a", 0.8), other]))
+    assert [len(one.standings) for one in found] == [1, 1]
+    assert all(one.pairs == 0 for one in found)
+
+
+def test_table_lists_what_each_map_lost_to() -> None:
+    found = verdict_of([panel_run("a", 0.8), panel_run("b", 0.5), gate_run("b", "passed")])
+    table = verdict_table([found]).set_index("map")
+    assert list(table.index) == ["a", "b"]
+    assert table.loc["b", "loses to these"] == "a"
+    assert list(table["gate"]) == ["not tested", "passed"]

@@ -1,0 +1,100 @@
+"""`ckpt=none`: a network of one's own gets the numbers that a training of this program would."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from saliency_lab.evaluation.rows.format import read_scores
+from saliency_lab.models.checkpoint import load_classifier
+
+WORDS = (
+    *("data=shapes", "data.train_images=20", "data.test_images=12"),
+    *("trainer=cpu", "logger=none", "method=active"),
+)
+EVALUATE = ("evaluate", *WORDS, "resamples=20", "examples=2")
+MODULE = """
+from saliency_lab.models.network import network
+
+def build(num_classes):
+    return network("basic_cnn", num_classes)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, classifier_file, monkeypatch):
+    """The classifier of a checkpoint as a file of weights, TorchScript and an exported program."""
+    classifier = load_classifier(classifier_file)
+    network, images = classifier.network, torch.rand(2, *classifier.facts["input_shape"])
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    torch.jit.trace(network, images).save(str(tmp_path / "net.pt"))
+    (tmp_path / "own_module.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return {
+        "torchscript": ("model=torchscript", "model.file=net.pt"),
+        "python": ("model=python", "model.target=own_module.build", "model.weights=weights.pt"),
+    }
+
+
+def _scores(tmp_path, name):
+    (place,) = tmp_path.glob(f"outputs/evaluate/shapes/{name}/active/*")
+    return place, read_scores(place, "deletion").set_index("sample_id").sort_index()
+
+
+def test_the_numbers_are_those_of_the_checkpoint(command, tmp_path, classifier_file, own):
+    outcome = command(*EVALUATE, f"ckpt={classifier_file}")
+    assert outcome.code == 0, outcome.err
+    _, expected = _scores(tmp_path, "basic_cnn")
+    numbers = [name for name in expected if pd.api.types.is_float_dtype(expected[name])]
+    for name, words in own.items():
+        outcome = command(*EVALUATE, "ckpt=none", *words)
+        assert outcome.code == 0, outcome.err
+        place, found = _scores(tmp_path, name)
+        np.testing.assert_allclose(found[numbers], expected[numbers], rtol=1e-3, atol=1e-5)
+        summary = json.loads((place / "summary.json").read_text())
+        assert summary["checkpoint"]["path"] == "none"
+        assert "already finished" in command(*EVALUATE, "ckpt=none", *words).out
+
+    # Moved it is the same network; other weights or another text are another one.
+    (tmp_path / "moved.pt").write_bytes((tmp_path / "weights.pt").read_bytes())
+    moved = (*own["python"][:2], "model.weights=moved.pt")
+    assert "already finished" in command(*EVALUATE, "ckpt=none", *moved).out
+    state = torch.load(tmp_path / "moved.pt")
+    torch.save({key: 2 * value for key, value in state.items()}, tmp_path / "moved.pt")
+    assert "already finished" not in command(*EVALUATE, "ckpt=none", *moved).out
+    (tmp_path / "own_module.py").write_text(MODULE + "\n# another text\n")
+    assert "already finished" not in command(*EVALUATE, "ckpt=none", *own["python"]).out
+    assert len(list(tmp_path.glob("outputs/evaluate/shapes/python/active/*"))) == 3
+
+
+def test_explain_draws_a_network_of_ones_own(command, tmp_path, own):
+    words = ("explain", *WORDS, "ckpt=none", *own["torchscript"], "target=star")
+    outcome = command(*words)
+    assert outcome.code == 0, outcome.err
+    assert list(tmp_path.glob("outputs/explain/shapes/torchscript/active/*/figures/grid.png"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("model=resnet18",), "to be a network that is trained already with ckpt=none"),
+        (("model=torchscript", "model.file=net.pt", "method=grad_cam"), "cannot be looked into"),
+        (("model=torchscript", "model.file=nope.pt"), "trained already with ckpt=none"),
+        (("model=torchscript", "model.file=net.pt", "model.mean=[0.5]"), "`model.std`"),
+        (("model=torchscript", "model.file=net.pt", "method=gad"), "support models"),
+    ],
+)
+def test_what_is_refused(words, said, command, own):
+    outcome = command(*EVALUATE, "ckpt=none", *words)
+    assert outcome.code == 2, outcome.err
+    assert said in outcome.err.splitlines()[-1]
+
+
+def test_a_file_of_a_network_is_not_trained(command, own):
+    outcome = command("train", *WORDS[:-1], *own["torchscript"])
+    assert outcome.code == 2
+    assert "evaluate it with ckpt=none" in outcome.err
