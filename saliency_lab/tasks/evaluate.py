@@ -154,7 +154,7 @@ def _missing(config: Mapping[str, Any], directory: Path) -> list[str]:
     for label in config["labels"].values():
         path = rows_path(directory, label)
         if label in known and not is_readable(path):
-            log.warning("%s is truncated or missing and is made again", path)
+            log.warning("%s is truncated or missing: rebuilding it", path)
         if label not in known or not is_readable(path):
             missing.append(label)
     return missing

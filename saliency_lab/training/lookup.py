@@ -55,7 +55,7 @@ def classifier_of(config: Mapping[str, Any], given: Collection[str]) -> dict[str
         UserError: there is no such classifier, or `model` says otherwise than the checkpoint. The
             message lists trainings near by and the command for each.
     """
-    if config.get("ckpt") == NO_CHECKPOINT:
+    if config.get("ckpt") == NO_CHECKPOINT and config.get("run") is None:
         return _brought_along(config)
     path = _meant(config)
     if config.get("run") is not None:
@@ -164,7 +164,7 @@ def newest_file(directory: Path) -> Path | None:
         if path.is_file():
             if zipfile.is_zipfile(path):
                 return path
-            log.warning("%s is truncated and not used", path)
+            log.warning("ignoring %s, which is truncated", path)
     return None
 
 

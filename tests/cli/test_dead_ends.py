@@ -140,7 +140,7 @@ def test_early_stopping_also_of_a_resumed_training(command, tmp_path):
     words = ("train", *SMALL, "trainer.max_epochs=9", *STOPPED)
     first = command(*words)
     assert first.code == 0, first.err
-    assert "stopped early after epoch 3: train/loss is no better than" in first.err
+    assert "stopped early after epoch 3: train/loss has not improved on" in first.err
     (metrics,) = tmp_path.glob("outputs/**/metrics.csv")
     run = metrics.parent
     assert "callback-early_stopping" in run.name
