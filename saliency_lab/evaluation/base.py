@@ -15,7 +15,7 @@ from saliency_lab.data.batch import Batch
 from saliency_lab.evaluation.context import Context, Found, Need
 
 Better = Literal["higher", "lower"] | None
-Role = Literal["measure", "gate", "truth", "panel"]
+Role = Literal["measure", "gate", "robustness", "truth", "panel"]
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,10 @@ class Evaluator(ABC):
         selects: settings that choose conditions and decide no number, such as a list of fills.
         needs: what the context must be able to give.
         role: in the verdict on a map. A `gate` gives `facts["gate"]`, a list of method, view and
-            verdict (passed, failed, undecided); the first score of a `truth` is taken against
-            evidence that is known; a `panel` has the score `value` under the conditions `measure`
-            and `version`; a `measure` is anything else.
+            verdict (passed, failed, undecided), maybe with its tests; `robustness` is shown beside
+            the gates; the first score of a `truth` is taken against evidence that is known; a
+            `panel` has the score `value` under the conditions `measure` and `version`; a `measure`
+            is anything else.
         sections: module with this evaluator's part of the page, by its dotted path; without one
             the page shows a table of the scores with their intervals.
     """

@@ -33,9 +33,10 @@ from saliency_lab.evaluation.rows.format import is_readable, rows_path
 from saliency_lab.runs.directory import begin, held
 from saliency_lab.runs.files import atomic_path
 from saliency_lab.tasks.classifiers import configured_classifier
-from saliency_lab.tasks.components import checked
+from saliency_lab.tasks.components import checked, tracker
 from saliency_lab.tasks.pairs import DRAWN, Comparison, compared, paired_differences
 from saliency_lab.tasks.verdicts import finish_comparison
+from saliency_lab.tracking.records import record_comparison
 from saliency_lab.training.components import data_module, lightning_trainer
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,11 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         scores = _earlier(directory, comparison, len(data.ids(config["split"])))
         made, conditions, drawn = _drawn_until(config, directory, comparison, rule, data, scores)
         size = len(data.ids(config["split"]))
-        finish_comparison(config, directory, comparison, made, conditions, drawn, size)
+        with tracker(config).run(config, directory) as record:
+            summary = finish_comparison(
+                config, directory, comparison, made, conditions, drawn, size
+            )
+            record_comparison(record, summary, directory)
 
 
 def _drawn_until(

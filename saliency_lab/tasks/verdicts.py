@@ -20,8 +20,8 @@ def finish_comparison(
     conditions: Sequence[Mapping[str, str]],
     drawn: int,
     population: int,
-) -> None:
-    """Write the summary and say how each pair was decided."""
+) -> dict[str, Any]:
+    """Write the summary, say how each pair was decided, and give the summary."""
     evaluator, score = comparison.evaluator, comparison.evaluator.scores[0]
     alpha = float(config["alpha"])
     entries: list[dict[str, Any]] = [
@@ -59,6 +59,7 @@ def finish_comparison(
     for entry in entries:
         print(entry["sentence"])
     print(f"wrote {directory}")
+    return summary
 
 
 def verdict_text(entry: Mapping[str, Any], population: int, alpha: float, correction: str) -> str:

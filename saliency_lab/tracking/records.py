@@ -26,6 +26,8 @@ _SCORES = ("allegiance", "probability", "logit")
 _ROW_SUFFIXES = (".parquet", ".csv", ".npz")
 _EXAMPLES = 50
 _ARTIFACT_NAME_LENGTH = 128
+# The report's tables that say which maps may be believed and whether measures agree.
+_JUDGING = ("verdict", "sanity", "agreement", "comparisons", "fills", "images", "measures")
 
 
 def record_training(record: Record | None, summary: Mapping[str, Any], directory: Path) -> None:
@@ -117,6 +119,25 @@ def _means_table(found: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
+def record_comparison(record: Record | None, summary: Mapping[str, Any], directory: Path) -> None:
+    """How each pair of a comparison ended, in words and as a table, and the images' scores."""
+    if record is None or record.lost:
+        return
+    import wandb
+
+    with record.kept():
+        run = record.run
+        source = _used_checkpoint(run, summary["checkpoint"])
+        pairs = summary["pairs"]
+        run.summary["images"] = summary["drawn"]
+        run.summary["verdict"] = "; ".join(str(pair["sentence"]) for pair in pairs)
+        table = pd.DataFrame({**pair, "condition": str(pair["condition"])} for pair in pairs)
+        run.log({"pairs": wandb.Table(dataframe=table)})
+        files = sorted(directory.glob("*.parquet"))
+        facts = {"run": directory.name, "images": summary["drawn"], **source}
+        _log_files(run, "rows", artifact_name("rows", directory), directory, files, facts)
+
+
 def record_report(record: Record | None, files: ReportFiles) -> str | None:
     """All methods of each classifier in one chart and one table, and the page itself.
 
@@ -143,6 +164,10 @@ def record_report(record: Record | None, files: ReportFiles) -> str | None:
                 content.update(line_charts(curves, f"{panel.slug}/", files.curves_over))
         if panels:
             content["scores"] = wandb.Table(dataframe=score_table(panels))
+        for path in files.tables:
+            if path.suffix == ".csv" and path.stem in _JUDGING:
+                table = pd.read_csv(path, keep_default_na=False)
+                content[f"verdict/{path.stem}"] = wandb.Table(dataframe=table)
         run.log(content)
         paths = dict.fromkeys(evaluation.path for evaluation in evaluations)
         rows = [artifact_name("rows", path) for path in paths]
@@ -158,7 +183,7 @@ def record_report(record: Record | None, files: ReportFiles) -> str | None:
 def artifact_name(kind: str, directory: Path) -> str:
     """The artifact of a run directory: the same for the same run, wherever `outputs` lies."""
     parts = directory.absolute().parts
-    tasks = [place for place, part in enumerate(parts) if part in ("train", "evaluate")]
+    tasks = [place for place, part in enumerate(parts) if part in ("train", "evaluate", "compare")]
     own = parts[tasks[-1] + 1 :] if tasks else parts[-1:]
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", "-".join((kind, *own))).strip("-")
     if len(name) <= _ARTIFACT_NAME_LENGTH:

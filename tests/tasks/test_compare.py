@@ -14,7 +14,7 @@ from saliency_lab.evaluation.rows.decisions import permutation
 from saliency_lab.evaluation.rows.sequences import confidence_sequence
 from saliency_lab.tasks.pairs import chosen_condition, paired_names
 
-DATA = ["data.train_images=20", "data.test_images=60", "trainer.threads=1"]
+DATA = ["data.train_images=20", "data.test_images=60", "trainer.threads=1", "logger=none"]
 
 
 def only_summary() -> tuple[Path, dict[str, Any]]:

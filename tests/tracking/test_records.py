@@ -93,6 +93,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("train", *TINY),
             ("evaluate", "method=five_views", *TINY),
             ("evaluate", "method=active", "logger.tags=[mine]", *TINY),
+            ("compare", "a=active", "b=original", "condition=[black]", *TINY),
             ("report", "wandb=true", "logger.mode=offline"),
         ):
             patch.setattr(sys, "argv", ["saliency-lab", *words])
@@ -230,6 +231,20 @@ def test_the_examples_have_image_maps_and_their_own_areas(
     ]
     assert staged
     assert all(Path(path).is_file() and directory in Path(path).parents for path in staged)
+
+
+def test_a_comparison_is_recorded_with_its_verdict_and_the_report_lists_it(outputs: Path) -> None:
+    (path,) = (outputs / "compare").rglob("summary.json")
+    summary = json.loads(path.read_text())
+    recorded = Recorded(path.parent)
+    assert recorded.summary["verdict"] == summary["pairs"][0]["sentence"]
+    assert recorded.summary["images"] == summary["drawn"]
+    (pair,) = recorded.table("pairs").to_dict("records")
+    assert (pair["a"], pair["b"], pair["images"]) == ("active", "original", summary["images"])
+    page = (outputs / "report" / "index.html").read_text()
+    assert summary["pairs"][0]["sentence"].split(" (")[0] in page
+    (listed,) = Recorded(outputs / "report").table("verdict/comparisons").to_dict("records")
+    assert listed["verdict"] == "undecided"  # the same prediction survives for every image here
 
 
 def test_artifacts_name_what_they_were_made_from(

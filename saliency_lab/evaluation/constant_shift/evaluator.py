@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from saliency_lab.data.batch import Batch
 from saliency_lab.errors import UserError
-from saliency_lab.evaluation.base import Evaluator, Measured, Score
+from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.constant_shift.compensation import compensated
 from saliency_lab.evaluation.context import Context, Found, Need
 from saliency_lab.evaluation.randomisation.similarity import RANGES, SIMILARITIES, similarities
@@ -45,6 +45,7 @@ class ConstantShift(Evaluator):
         *(Score(name, "higher", *RANGES[name]) for name in SIMILARITIES),
     )
     keys: ClassVar[tuple[str, ...]] = ("shift",)
+    role: ClassVar[Role] = "robustness"
     needs: ClassVar[frozenset[Need]] = frozenset({"source"})
 
     def __init__(

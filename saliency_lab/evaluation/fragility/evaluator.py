@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saliency_lab.data.batch import Batch
 from saliency_lab.errors import UserError
-from saliency_lab.evaluation.base import Evaluator, Measured, Score
+from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found, Need
 from saliency_lab.evaluation.fragility.attack import (
     Attack,
@@ -50,6 +50,7 @@ class Fragility(Evaluator):
         Score("kept", None, 0, 1),
     )
     keys: ClassVar[tuple[str, ...]] = ("attack",)
+    role: ClassVar[Role] = "robustness"
     needs: ClassVar[frozenset[Need]] = frozenset({"source"})
 
     def __init__(

@@ -96,6 +96,8 @@ class GridPointing(Evaluator):
                     f"Expected `model` to take grids of {side * height}×{side * width} pixels for "
                     f"evaluator={name}, but got: {' '.join(str(error).split())[:200]}"
                 ) from error
+        if self.separate:
+            _cell_maps(context, _blank_grid(context))
 
     def measure(self, context: Context, batch: Batch, maps: Found) -> Iterable[Measured]:
         rows = self._rows(context, batch, maps.logits)
@@ -139,6 +141,26 @@ class GridPointing(Evaluator):
         owns = torch.tensor([own for own, _ in chosen], device=batch.image.device)
         every = torch.from_numpy(np.array(classes, dtype=np.int64)).to(batch.image.device)
         return _Grids(side, ids, torch.stack(built), owns, every)
+
+
+def takes_separate_cells(context: Context) -> bool:
+    """Whether the run's method explains a network whose classes read their own cell alone."""
+    try:
+        _cell_maps(context, _blank_grid(context))
+    except UserError:
+        return False
+    return True
+
+
+def _blank_grid(context: Context) -> _Grids:
+    """One 2×2 grid of grey images, to try a method on."""
+    channels, height, width = context.data.input_shape
+    weights = next(context.model.original.parameters(), None)
+    device = torch.device("cpu") if weights is None else weights.device
+    grey = torch.full((1, channels, 2 * height, 2 * width), 0.5, device=device)
+    own = torch.zeros(1, dtype=torch.int64, device=device)
+    classes = torch.arange(4, device=device)[None] % context.data.num_classes
+    return _Grids(2, ["grey"], grey, own, classes)
 
 
 def _grid_maps(context: Context, grids: _Grids) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from saliency_lab.data.batch import Batch
-from saliency_lab.evaluation.base import Evaluator, Measured, Score
+from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found, Need
 from saliency_lab.evaluation.max_sensitivity.changes import largest_changes
 
@@ -26,6 +26,7 @@ class MaxSensitivity(Evaluator):
     """
 
     scores: ClassVar[tuple[Score, ...]] = (Score("max_sensitivity", "lower", 0),)
+    role: ClassVar[Role] = "robustness"
     needs: ClassVar[frozenset[Need]] = frozenset({"source"})
 
     def __init__(

@@ -38,12 +38,12 @@ def run_figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Fig
 def panel_figures(panel: Any) -> dict[str, Callable[[], Figure]]:
     """What draws the figures of a panel."""
     styles = {one.key: one.style for one in panel.maps}
-    return {CURVES: partial(layers_figure, points_of(panel), styles, panel.title)}
+    return {CURVES: partial(layers_figure, layer_points(panel), styles, panel.title)}
 
 
 def charts(panel: Any) -> list[dict[str, Any]]:
     """A chart of every map's rank correlation for each order and variant, as inline SVG."""
-    points = points_of(panel)
+    points = layer_points(panel)
     styles = {one.key: one.style for one in panel.maps}
     drawn = []
     for (mode, variant), part in _parts(points):
@@ -65,7 +65,7 @@ def read_out(panel: Any) -> dict[str, Any]:
 
 def pictures(panel: Any) -> list[dict[str, Any]]:
     """A row of small pictures for each map and image: intact, and after each cascading step."""
-    points = points_of(panel)
+    points = layer_points(panel)
     found = []
     for one in panel.maps:
         steps = points[(points["key"] == one.key) & (points["mode"] == "cascading")]
@@ -86,7 +86,7 @@ def pictures(panel: Any) -> list[dict[str, Any]]:
     return found
 
 
-def points_of(panel: Any) -> pd.DataFrame:
+def layer_points(panel: Any) -> pd.DataFrame:
     """The curves over layers of all maps of a panel."""
     parts = []
     for run, method, view, key in panel.parts:

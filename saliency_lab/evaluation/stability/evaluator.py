@@ -12,7 +12,7 @@ from torch import Tensor
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.data.batch import Batch
 from saliency_lab.errors import UserError
-from saliency_lab.evaluation.base import Evaluator, Measured, Score
+from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found, Need
 from saliency_lab.evaluation.randomisation.similarity import RANGES, SIMILARITIES, similarities
 from saliency_lab.evaluation.stability.perturbations import (
@@ -65,6 +65,7 @@ class Stability(Evaluator):
         Score("agrees", None, 0, 1),
     )
     keys: ClassVar[tuple[str, ...]] = ("perturbation",)
+    role: ClassVar[Role] = "robustness"
     needs: ClassVar[frozenset[Need]] = frozenset({"source"})
 
     def __init__(

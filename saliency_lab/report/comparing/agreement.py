@@ -125,7 +125,7 @@ def measure_table(panels: Sequence[Panel]) -> pd.DataFrame:
 
 
 def _compared(panels: Sequence[Panel]) -> list[Panel]:
-    return [panel for panel in panels if panel.found.role != "gate"]
+    return [panel for panel in panels if panel.found.role not in ("gate", "robustness")]
 
 
 def _named(panel: Panel, condition: str, score: str) -> dict[str, object]:

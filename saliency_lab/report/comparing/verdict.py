@@ -178,7 +178,7 @@ def _truths(panels: Sequence[Panel], votes: pd.Series) -> list[Truth]:
             agreements = [
                 one
                 for other in panels
-                if other.found.role not in ("truth", "gate")
+                if other.found.role in ("measure", "panel")
                 for place in other.conditions
                 if (one := _agreement(other, place, known)) is not None
             ]

@@ -21,6 +21,7 @@ from saliency_lab.errors import UserError
 from saliency_lab.report.comparing import agreement
 from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.report.comparing.panels import build_panels
+from saliency_lab.report.comparing.sanity import sanity_table
 from saliency_lab.report.comparing.seeds import SeedGroup, seed_groups
 from saliency_lab.report.comparing.verdict import Verdict, verdicts
 from saliency_lab.report.drawing.axes import AXES, AXIS_NAMES, Axis
@@ -218,6 +219,7 @@ def _tables(
         "verdict": verdict_texts.verdict_table(judged),
         "agreement": verdict_texts.agreement_table(judged),
         "comparisons": tables.comparison_table(records.comparisons),
+        "sanity": sanity_table(panels),
         "fills": agreement.fill_table(panels),
         "images": agreement.image_table(panels),
         "measures": agreement.measure_table(panels),

@@ -211,3 +211,22 @@ def test_quantus_agrees_on_its_own_randomised_models(network: BasicCNN, batch: B
     found = relative_rise(histogram_entropy(after), histogram_entropy(torch.from_numpy(before)))
     np.testing.assert_allclose(found, rise, atol=1e-5)
     assert count == LAYERS
+
+
+def test_kept_pictures_are_the_maps_after_each_cascading_step(
+    network: BasicCNN, batch: Batch
+) -> None:
+    context = context_of(network, batch, gradient, ("original",))
+    logits = context.model.logits(batch.image)
+    found = found_maps(context.maps_of(batch.image, batch.ids), logits)
+    kept = Randomisation().example_arrays(context, batch, found, [3, 1])
+    assert list(kept) == ["steps:original"]
+    assert kept["steps:original"].shape == (2, LAYERS, *batch.image.shape[2:])
+    # The second step: both upper layers drawn anew, in a copy made here.
+    order = layers(network, batch.image)[::-1]
+    mixture = Mixtures(network, redrawn(network, 42, 0)).model(frozenset(order[:2]))
+    alone = context.maps_of(batch.image[[3]], [batch.ids[3]], found.targets[[3]], mixture)
+    (values,) = alone.maps["original"].double().numpy()
+    scaled = 255 * (values - values.min()) / (values.max() - values.min())
+    np.testing.assert_allclose(kept["steps:original"][0, 1], scaled, atol=0.51)
+    assert not Randomisation(modes=("independent",)).example_arrays(context, batch, found, [0])

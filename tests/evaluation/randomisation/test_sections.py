@@ -50,7 +50,7 @@ def panel(arrays: dict[str, np.ndarray] | None = None) -> SimpleNamespace:
 
 
 def test_cumulative_orders_begin_at_the_intact_map_and_single_ones_do_not() -> None:
-    points = sections.points_of(panel())
+    points = sections.layer_points(panel())
     styles = {one.key: one.style for one in panel().maps}
     by_mode = {
         mode: list(sections._lines(part, styles)) for (mode, _), part in sections._parts(points)

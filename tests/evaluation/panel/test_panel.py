@@ -1,0 +1,68 @@
+"""The panel leaves out what a method cannot be asked, and says which measures there were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+import torch
+
+from saliency_lab.attribution.methods.grad_cam import grad_cam
+from saliency_lab.attribution.methods.gradient import gradient
+from saliency_lab.data.batch import Batch
+from saliency_lab.data.shapes import Shapes
+from saliency_lab.evaluation.base import measured_rows
+from saliency_lab.evaluation.context import Context, Method, found_maps
+from saliency_lab.evaluation.panel.evaluator import Panel
+from saliency_lab.inference.engine import Engine
+from saliency_lab.models.basic_cnn import BasicCNN
+
+SIX = {"relevance gain, mean", "relevance gain, ROAD", "MuFidelity", "GridPG", "DiFull", "evidence"}
+IMAGES = 6
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., pd.DataFrame]:
+    torch.manual_seed(3)
+    network = BasicCNN(num_classes=10).eval()
+    folder = str(tmp_path_factory.mktemp("cache"))
+    data = Shapes(name="shapes", train_images=20, test_images=20, cache_dir=folder)
+    pixels = torch.from_numpy(data.images("test", range(20))).float() / 255
+    labels = torch.from_numpy(data.labels("test"))
+    # Grids are of images that are classified rightly, so these few are learnt by heart.
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(network(pixels), labels)
+        loss.backward()
+        optimizer.step()
+    network.requires_grad_(False)
+    assert bool((network(pixels).argmax(1) == labels).all())
+    index = torch.arange(IMAGES)
+    batch = Batch(pixels[:IMAGES], labels[:IMAGES], index, data.ids("test")[:IMAGES])
+
+    def rows(source, **settings) -> pd.DataFrame:
+        model = Engine(frozen_copy=False).prepare(network, batch.image)
+        context = Context(model, Method("any", source, ("original",)), data, "test", 42)
+        panel = Panel(samples=5, confidence=0.0, grids=20, **settings)
+        panel.check(context, "panel")
+        logits = context.model.logits(batch.image)
+        found = found_maps(context.maps_of(batch.image, batch.ids), logits)
+        return measured_rows(panel, batch, "any", panel.measure(context, batch, found))
+
+    return rows
+
+
+def test_a_method_that_reads_a_layer_is_measured_without_difull(measured) -> None:
+    rows = measured(grad_cam, twin=False)
+    assert set(rows["measure"].astype(str)) == SIX - {"DiFull"}
+
+
+def test_a_method_that_can_be_asked_everything_is_measured_six_times_with_its_twin(
+    measured,
+) -> None:
+    rows = measured(gradient)
+    assert set(rows["measure"].astype(str)) == SIX
+    assert (rows.groupby("measure", observed=True)["version"].nunique() == 2).all()
+    assert len(rows) == 2 * 6 * IMAGES
