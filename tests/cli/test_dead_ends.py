@@ -177,7 +177,7 @@ def test_a_trial_lies_apart_and_its_classifier_is_found(command, tmp_path):
     outcome = command("explain", *words, "target=star")
     assert outcome.code in (0, 2), outcome.err
     assert "none of" not in outcome.err
-    assert "there is none; train it" not in outcome.err
+    assert "found none; train one" not in outcome.err
 
 
 def test_lightnings_advice_about_steps_is_not_shown(tmp_path):
