@@ -129,7 +129,7 @@ def _exit_code(arguments: list[str]) -> int:
 
 def _interrupted() -> int:
     if not started_by_us():
-        print("Interrupted; the same command goes on from what is saved.", file=sys.stderr)
+        print("Interrupted; rerun the same command to resume.", file=sys.stderr)
     return INTERRUPTED
 
 

@@ -165,7 +165,7 @@ def _raise_failure(ranks: Sequence[_Rank], outcomes: Sequence[Mapping[str, Any]]
             name = signal.Signals(-rank.process.returncode).name
             raise ProcessError(
                 f"process {rank.number} of {count} (pid {rank.process.pid}) was killed by {name} "
-                "and the others were stopped; the same command goes on from what is saved"
+                "and the others were stopped; rerun the same command to resume"
             )
     for outcome in outcomes:
         if outcome["user_error"]:

@@ -59,7 +59,7 @@ class Sweep:
 
     def say_end(self) -> None:
         """Print that all is done: the output of a launcher's jobs is elsewhere."""
-        print(f"all {len(self.records())} jobs of the sweep are finished")
+        print(f"all {len(self.records())} jobs of the sweep finished")
         directory = _located.get(self.name)
         best = None if directory is None else kept_results(directory)
         if best is not None:

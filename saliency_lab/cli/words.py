@@ -11,14 +11,17 @@ TASKS = {
         "measure how faithful saliency maps are",
         "evaluate -m method=original,positive,active data=cifar10",
     ),
-    "explain": ("draw maps of test images or of your own", "explain images=[cat.jpg,dog.png]"),
+    "explain": (
+        "draw maps of test images or of your own files",
+        "explain images=[cat.jpg,dog.png]",
+    ),
     "compare": (
-        "say which of two maps is better, and stop when it is decided",
+        "decide which of two maps is better, stopping as soon as the answer is clear",
         "compare a=active b=original data=cifar10",
     ),
-    "report": ("tables, figures and one HTML page from the runs", "report"),
+    "report": ("gather all runs on one HTML page, with tables and figures", "report"),
     "runs": ("list, show, compare and remove runs", "runs task=evaluate model=resnet18"),
-    "reproduce": ("the reference experiment, as one resumable sweep", "reproduce"),
+    "reproduce": ("rerun a paper's experiment as one resumable sweep", "reproduce"),
 }
 
 
@@ -29,8 +32,8 @@ def overview() -> str:
         lines += [f"  {task:<10} {what}", f"             {PROGRAM} {example}"]
     lines += [
         "",
-        "After TASK comes Hydra's grammar: key=value, group=choice, -m (sweep), --cfg job,",
-        "--help (groups and keys of that task), --info, --config-dir DIR (yamls of your own).",
+        "Arguments after TASK are Hydra's: key=value, group=choice, -m (sweep), --cfg job,",
+        "--help (groups and keys of that task), --info, --config-dir DIR (your own yamls).",
     ]
     return "\n".join(lines)
 

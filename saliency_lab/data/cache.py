@@ -89,7 +89,7 @@ def _finished(folder: Path, source: Source) -> CachedImages | None:
         if images.array.shape != (len(source), *source.shape) or images.array.dtype != np.uint8:
             raise ValueError(f"{path.name} has the shape {images.array.shape}")
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        _log.warning("The image cache %s is damaged (%s): it is made again.", folder, error)
+        _log.warning("The image cache %s is corrupt (%s): rebuilding it.", folder, error)
         return None
     return images
 
@@ -165,7 +165,7 @@ class _Held:
             try:
                 self._lock.acquire(timeout=1)
             except Timeout:
-                _log.info("Another process is making %s: waiting.", self._path.stem)
+                _log.info("Waiting for another process to build %s.", self._path.stem)
                 self._lock.acquire()
         except OSError as error:
             raised = writing_error(self._path, error)

@@ -74,7 +74,7 @@ def _archive_source(place: Path, split: Literal["train", "test"]) -> Source:
     except RuntimeError as error:
         raise UserError(
             f"Expected `data.root` to hold a whole cifar-10-batches-py, but the files in {place} "
-            "are missing or have other checksums; remove that folder to download it anew."
+            "are missing or have other checksums; delete that folder to download it again."
         ) from error
     images = np.asarray(data.data, dtype=np.uint8).transpose(0, 3, 1, 2)
 

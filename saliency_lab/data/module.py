@@ -309,11 +309,9 @@ class ImageData(LightningDataModule):
         if self.on_corrupt == "error":
             raise UserError(
                 f"Expected `data.root` to hold readable images, but {len(bad)} of {len(rows):,} "
-                f"cannot be read: {named}; mend them or set data.on_corrupt=skip."
+                f"cannot be read: {named}; fix them or set data.on_corrupt=skip."
             )
-        _log.warning(
-            "Left out %d of %d images that cannot be read: %s.", len(bad), len(rows), named
-        )
+        _log.warning("Skipping %d of %d unreadable images: %s.", len(bad), len(rows), named)
         if not good.any():
             raise UserError("Expected `data.root` to hold readable images, but none can be read.")
         return good

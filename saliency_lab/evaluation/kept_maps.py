@@ -40,7 +40,7 @@ class KeptMaps:
         try:
             table = pq.read_table(path, columns=["sample_id"])
         except (pa.ArrowInvalid, OSError) as error:
-            log.warning("%s is damaged and not used: %s", path, str(error).splitlines()[0])
+            log.warning("ignoring %s, which is corrupt: %s", path, str(error).splitlines()[0])
             return False
         return table["sample_id"].to_pylist() == list(ids)
 

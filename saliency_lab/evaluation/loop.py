@@ -133,7 +133,7 @@ def prepared(engine: Engine, network: nn.Module, images: Tensor) -> PreparedMode
             if not is_out_of_memory(error) or len(sample) == 1:
                 raise
         sample = sample[: len(sample) // 2]
-        log.warning("out of memory: the model is made ready on %d images", len(sample))
+        log.warning("out of memory: preparing the model on %d images instead", len(sample))
 
 
 def measure_block(plan: Plan, context: Context, batch: Batch) -> None:

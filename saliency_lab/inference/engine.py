@@ -230,7 +230,7 @@ class PreparedModel:
                     model = forward = folded
             except _UNABLE as error:
                 self.reason = str(error).strip().splitlines()[0]
-                log.warning("no folded copy, the model itself is run: %s", self.reason)
+                log.warning("cannot build the fast copy, running the model itself: %s", self.reason)
         if self._engine.precision == "bf16" and self.reason is not None:
             raise UserError(
                 "Expected `engine.precision` to be fp32 or tf32 where there is no folded copy "

@@ -95,7 +95,9 @@ class PartSize:
                 continue
             # Outside the handler, whose traceback keeps the tensors that were too many alive.
             self.size = max(1, (rows.stop - start) // 2)
-            log.warning("out of memory: %s goes on with %d images at once", self.stage, self.size)
+            log.warning(
+                "out of memory: retrying %s with batches of %d images", self.stage, self.size
+            )
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()

@@ -59,7 +59,7 @@ def require_same_run(directory: Path, config: Mapping[str, Any]) -> None:
         named = ", ".join(f"`{key}` is {old!r} there and {new!r} here" for key, old, new in found)
         raise UserError(
             f"Expected '{directory}' to be a run of this configuration, but {named}; "
-            "choose another `output_root` or start anew with overwrite=true"
+            "choose another `output_root` or pass overwrite=true to start over"
         )
 
 
@@ -135,7 +135,7 @@ def remove(directory: Path, output_root: Path) -> None:
         directory.rmdir()
     except filelock.Timeout as error:
         raise UserError(
-            f"'{directory}' is held by {_named(_holder(directory))}; stop it first"
+            f"'{directory}' is in use by {_named(_holder(directory))}; stop it first"
         ) from error
     except OSError as error:
         raise UserError(
@@ -158,9 +158,10 @@ def _acquire(lock: filelock.FileLock, directory: Path) -> None:
         holder = _holder(directory)
         if holder.get("sweep") is None or holder["sweep"] != os.environ.get(SWEEP):
             raise UserError(
-                f"'{directory}' is held by {_named(holder)}; wait for it or stop it first"
+                f"'{directory}' is in use by {_named(holder)}; wait for it to finish or stop it "
+                "first"
             ) from error
-    log.info("another job of this sweep is making %s: waiting", directory)
+    log.info("waiting for another job of this sweep to finish %s", directory)
     lock.acquire(timeout=-1)
 
 

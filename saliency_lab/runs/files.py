@@ -79,8 +79,8 @@ def writing_error(path: Path, error: Exception) -> Exception:
     # torch.save and numpy's tofile report a full disk without an error number.
     if code in _NO_SPACE or (code is None and _nearly_full(path.parent)):
         return UserError(
-            f"No space left on the disk while writing {path}; free some or choose another folder "
-            "(files written earlier are unharmed)."
+            f"No space left on the disk while writing {path}; free up space or choose another "
+            "folder (files written earlier are intact)."
         )
     if code in _NOT_WRITABLE:
         reason = os.strerror(code) if code is not None else str(error)

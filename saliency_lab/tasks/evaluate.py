@@ -154,7 +154,7 @@ def _missing(config: Mapping[str, Any], directory: Path) -> list[str]:
     for label in config["labels"].values():
         path = rows_path(directory, label)
         if label in known and not is_readable(path):
-            log.warning("%s is truncated or missing and is made again", path)
+            log.warning("%s is truncated or missing: rebuilding it", path)
         if label not in known or not is_readable(path):
             missing.append(label)
     return missing
@@ -286,8 +286,8 @@ def _require_unseen(model: Classifier, data: ImageData, split: str) -> None:
         named = [data.ids("test")[place] for place in np.flatnonzero(seen)[:3]]
         raise UserError(
             f"Expected test images that the classifier was not trained on, but {int(seen.sum())} "
-            f"of {len(seen)} were in its training ({', '.join(named)}, …); split=train measures on "
-            "training images"
+            f"of {len(seen)} were part of its training ({', '.join(named)}, …); pass split=train to "
+            "measure training images"
         )
 
 

@@ -105,7 +105,7 @@ def correct_examples(data: ImageData, model: Classifier, per_class: int, seed: i
     for label, indices in found.items():
         if len(indices) < per_class:
             log.warning(
-                "class %s has %d correctly classified test images, not %d",
+                "class %s has only %d correctly classified test images (%d requested)",
                 data.class_names[label],
                 len(indices),
                 per_class,

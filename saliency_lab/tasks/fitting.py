@@ -97,7 +97,7 @@ def _say_shares(data: ImageData, processes: int) -> None:
     if processes > 1:
         batch = data.batch_size if data.global_batch else data.batch_size * processes
         each = f"{batch / processes:.4g}"
-        log.info("%d processes, each takes %s images of a batch of %d", processes, each, batch)
+        log.info("%d processes, %s images each per batch of %d", processes, each, batch)
 
 
 def _trained(
@@ -112,7 +112,7 @@ def _trained(
 ) -> None:
     began = time.monotonic()
     if resume is not None:
-        log.info("going on from %s", resume)
+        log.info("resuming from %s", resume)
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
     model.reset_counts()
     trainer.test(model, datamodule=data, verbose=False)

@@ -111,7 +111,7 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         place = Path(config["publish"]) if config["publish"] else directory
         written = _gad_written if paper == GAD else _llorente_written
         if not written(columns, jobs, departures, place) and not failed:
-            raise UserError("Expected finished runs to compare, but there are none; run=true")
+            raise UserError("Expected finished runs to compare, but found none; pass run=true")
     if failed:
         raise UserError(
             f"{len(failed)} of {len(jobs)} jobs failed: " + "; ".join(j.command for j in failed)

@@ -164,7 +164,7 @@ def _show(run: Run, runs: Sequence[Run]) -> None:
         if value not in (None, ""):
             print(f"  {name:<{width}}  {value}")
     if run.state in ("failed", "unfinished"):
-        print("  the same command resumes it")
+        print("  rerun the same command to resume it")
     for label, means in scores_of(run.summary).items() if run.state == "finished" else ():
         rows = [
             [f"{mean['method']}/{mean['view']}", " ".join(mean["condition"].values()),
@@ -211,7 +211,10 @@ def _confirmed(question: str) -> bool:
     answer = sys.stdin.readline()
     if not answer:
         print()
-        raise UserError("Expected an answer, but nobody is there to give one; pass yes=true")
+        raise UserError(
+            "Expected an answer, but standard input is closed; pass yes=true to remove without "
+            "asking"
+        )
     return answer.strip().lower() in ("y", "yes")
 
 

@@ -39,7 +39,7 @@ class Record:
             yield
         except self.faults as error:
             self.lost = True
-            log.warning("W&B failed (%s); the run goes on without its record", _line(error))
+            log.warning("W&B failed (%s); continuing without recording to it", _line(error))
 
 
 @dataclass(frozen=True)

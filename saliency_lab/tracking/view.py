@@ -38,7 +38,7 @@ def saved_view(run: Any, panels: Sequence[Panel]) -> str | None:
         )
         report.save()
     except ValueError as error:  # what it raises where the server's answer is not as it expects
-        log.warning("W&B did not take the comparison view: %s", str(error).splitlines()[0])
+        log.warning("W&B rejected the comparison view: %s", str(error).splitlines()[0])
         return None
     return str(report.url)
 

@@ -56,7 +56,7 @@ def tell_changed_data(config: Mapping[str, Any], directory: Path) -> None:
     split: Literal["train", "test"] = "test" if known.get("split") == "test" else "train"
     if data.fingerprint(split) != known["fingerprint"]:
         log.warning(
-            "the %s images have changed since this run was made; overwrite=true measures anew",
+            "the %s images have changed since this run; pass overwrite=true to measure again",
             split,
         )
 

@@ -46,7 +46,7 @@ def classifier_of(config: Mapping[str, Any], given: Collection[str]) -> dict[str
         UserError: there is no such classifier, or `model` says otherwise than the checkpoint. The
             message lists trainings near by and the command for each.
     """
-    if config.get("ckpt") == NO_CHECKPOINT:
+    if config.get("ckpt") == NO_CHECKPOINT and config.get("run") is None:
         return brought_along(config["model"])
     path = _meant(config)
     if config.get("run") is not None:
@@ -127,7 +127,7 @@ def newest_file(directory: Path) -> Path | None:
         if path.is_file():
             if zipfile.is_zipfile(path):
                 return path
-            log.warning("%s is truncated and not used", path)
+            log.warning("ignoring %s, which is truncated", path)
     return None
 
 
@@ -174,21 +174,21 @@ def _trained(config: Mapping[str, Any]) -> Path:
             return found.absolute()
     if len(usable) > 1:
         raise UserError(
-            f"Expected one trained classifier, but {len(usable)} fit, none of them trained on all "
-            f"images; say which: {_commands(usable)}"
+            f"Expected one trained classifier, but {len(usable)} match, none of them trained on all "
+            f"images; choose one: {_commands(usable)}"
         )
     unfinished = [d for d, _ in matching if newest_file(d)]
     if unfinished:
         raise UserError(
-            f"Expected a finished training, but the one in {unfinished[0]} is not; "
-            f"continue it: {training_command()}"
+            f"Expected a finished training, but the one in {unfinished[0]} is unfinished; "
+            f"resume it: {training_command()}"
         )
     others = sorted((len(keys), d) for d, keys in near if is_finished(d) and newest_file(d))
-    hint = f"; trained already: {_commands([d for _, d in others[:_SHOWN]])}" if others else ""
+    hint = f"; already trained: {_commands([d for _, d in others[:_SHOWN]])}" if others else ""
     raise UserError(
         f"Expected a trained classifier for {wanted['data']['name']} and {wanted['model']['name']} "
-        f"below '{config['output_root']}', but there is none; train it: {training_command()} (or "
-        f"name a checkpoint: ckpt=FILE){hint}"
+        f"below '{config['output_root']}', but found none; train one: {training_command()} (or "
+        f"pass a checkpoint: ckpt=FILE){hint}"
     )
 
 

@@ -61,7 +61,7 @@ class EarlyStopping(lightning.EarlyStopping):
         super().on_train_epoch_end(trainer, pl_module)
         if self.stopping_reason is not lightning.EarlyStoppingReason.NOT_STOPPED:
             log.info(
-                "stopped early after epoch %d: %s is no better than %.4g since %d epochs",
+                "stopped early after epoch %d: %s has not improved on %.4g for %d epochs",
                 trainer.current_epoch + 1,
                 self.monitor,
                 float(self.best_score),

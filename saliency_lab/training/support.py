@@ -197,7 +197,7 @@ def _fits(place: Path, network: nn.Module) -> bool:
     try:
         found = _kept_state(place)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        log.warning("%s cannot be read (%s): training it anew", place / NETWORK, error)
+        log.warning("%s cannot be read (%s): retraining it", place / NETWORK, error)
         return False
     return found.keys() == network.state_dict().keys()
 

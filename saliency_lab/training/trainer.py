@@ -118,7 +118,7 @@ def warn_of_a_busy_machine() -> None:
     if threads > 1 and busy >= 1 and busy + threads > 1.25 * cores:
         free = max(1, cores - round(busy))
         log.warning(
-            "other programs keep %.1f of %d cores busy: %d threads may wait for each other, "
+            "%.1f of %d cores are busy with other programs, so %d threads may stall each other; "
             "trainer.threads=%d may be many times faster",
             busy,
             cores,

@@ -157,7 +157,7 @@ def test_ctrl_c(command, monkeypatch):
     outcome = command("train", *SMALL)
     assert outcome.code == 130
     assert "Traceback" not in outcome.err
-    assert "the same command goes on" in outcome.err
+    assert "rerun the same command to resume" in outcome.err
 
 
 def test_a_traceback_can_be_asked_for(command, monkeypatch):

@@ -140,7 +140,7 @@ def test_early_stopping_also_of_a_resumed_training(command, tmp_path):
     words = ("train", *SMALL, "trainer.max_epochs=9", *STOPPED)
     first = command(*words)
     assert first.code == 0, first.err
-    assert "stopped early after epoch 3: train/loss is no better than" in first.err
+    assert "stopped early after epoch 3: train/loss has not improved on" in first.err
     (metrics,) = tmp_path.glob("outputs/**/metrics.csv")
     run = metrics.parent
     assert "callback-early_stopping" in run.name
@@ -177,7 +177,7 @@ def test_a_trial_lies_apart_and_its_classifier_is_found(command, tmp_path):
     outcome = command("explain", *words, "target=star")
     assert outcome.code in (0, 2), outcome.err
     assert "none of" not in outcome.err
-    assert "there is none; train it" not in outcome.err
+    assert "found none; train one" not in outcome.err
 
 
 def test_lightnings_advice_about_steps_is_not_shown(tmp_path):

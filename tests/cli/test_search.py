@@ -92,7 +92,7 @@ def test_a_training_hands_its_validation_accuracy_to_hydra(command, tmp_path, mo
 def test_optuna_searches(command, tmp_path):
     outcome = command("train", "-m", "experiment=optuna", *SMALL, "hydra.sweeper.n_trials=2")
     assert outcome.code == 0, outcome.err
-    assert "all 2 jobs of the sweep are finished" in outcome.out
+    assert "all 2 jobs of the sweep finished" in outcome.out
     assert "best: optimizer.lr=" in outcome.out
     summaries = [json.loads(p.read_text()) for p in tmp_path.glob("outputs/train/**/summary.json")]
     (kept,) = tmp_path.glob("outputs/searches/*.yaml")

@@ -166,7 +166,7 @@ def test_unreadable_images_are_left_out_and_counted(
         (root / "train" / "bee" / f"000{number}.png").write_text("text")
     with caplog.at_level(logging.WARNING):
         module = _folder(root, on_corrupt="skip")
-    assert "Left out 2 of 24" in caplog.text
+    assert "Skipping 2 of 24" in caplog.text
     assert "0002.png" in caplog.text
     assert module.sizes["train"] == 22
     assert "train/bee/0002.png" not in module.ids("train")

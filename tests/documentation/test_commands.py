@@ -124,7 +124,7 @@ def test_what_a_page_shows_works(page: Path, workplace: Path, command) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text)
         elif block.language == "python":
-            exec(compile(block.text, str(page), "exec"), {"__name__": "page"})
+            exec(compile(block.text, str(page), "exec"), _given())
         else:
             for words in commands(block.text):
                 if words[0] == "train" and "data=folder" not in words:
@@ -137,6 +137,15 @@ def test_what_a_page_shows_works(page: Path, workplace: Path, command) -> None:
                 assert outcome.code == 0, f"{' '.join(words)}\n{outcome.err}"
     for module in ("my_methods", "my_evaluators"):
         sys.modules.pop(module, None)
+
+
+def _given() -> dict[str, object]:
+    """What a snippet of Python may take as given: a model and images for it."""
+    import torch
+
+    layers = (torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten())
+    model = torch.nn.Sequential(*layers, torch.nn.Linear(144, 5)).eval()
+    return {"__name__": "page", "model": model, "images": torch.rand(3, 3, 8, 8)}
 
 
 def _about(words: list[str], training: Path) -> list[str]:

@@ -26,12 +26,13 @@ def executed(path: Path, folder: Path) -> Any:
     os.environ.setdefault("PYTHONPATH", str(CHECKOUT))
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
-        notebook, timeout=250, kernel_name="python3", resources={"metadata": {"path": folder}}
+        notebook, timeout=400, kernel_name="python3", resources={"metadata": {"path": folder}}
     ).execute()
     return notebook
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
     pytest.importorskip("nbclient", reason="nbclient is not installed (extra `docs`)")

@@ -64,4 +64,4 @@ def test_they_are_of_these_samples_or_not_used(
     os.truncate(path, path.stat().st_size // 2)
     with caplog.at_level(logging.WARNING):
         assert not kept.has(6, IDS)
-    assert "is damaged and not used" in caplog.text
+    assert "which is corrupt" in caplog.text

@@ -26,7 +26,7 @@ def test_checkpoint(tmp_path: Path, command) -> None:
     words = (*(w for w in TRAIN[1:] if not w.startswith("data.batch")), "data.batch_size=20")
     outcome = command("evaluate", *words)
     assert outcome.code == 0, outcome.err
-    assert f"{last} is truncated and not used" in outcome.err
+    assert f"ignoring {last}, which is truncated" in outcome.err
     summary = json.loads(next(tmp_path.glob("outputs/evaluate/**/summary.json")).read_text())
     assert summary["checkpoint"]["path"] == str(last.with_name("previous.ckpt"))
     cut_short(last.with_name("previous.ckpt"))
@@ -51,8 +51,8 @@ def test_rows_and_cache(
     cut_short(cache)
     again = command(*evaluate)
     assert again.code == 0, again.err
-    assert f"{rows} is truncated or missing and is made again" in again.err
-    assert f"The image cache {cache.parent} is damaged" in again.err
+    assert f"{rows} is truncated or missing: rebuilding it" in again.err
+    assert f"The image cache {cache.parent} is corrupt" in again.err
     assert len(asked()) == 40
     pd.testing.assert_frame_equal(rows_below("outputs"), whole)
     assert "already finished" in command(*evaluate).out

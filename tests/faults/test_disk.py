@@ -119,7 +119,7 @@ def test_checkpoint(
     monkeypatch.delenv("FILL_AT")
     again = command(*words)
     assert again.code == 0, again.err
-    assert f"going on from {kept}" in again.err
+    assert f"resuming from {kept}" in again.err
     assert len(pd.read_csv(kept.parents[1] / "metrics.csv")) == 4
 
 

@@ -39,14 +39,14 @@ def test_a_killed_evaluation_computes_only_the_rest(
     assert GOING_ON.format(3) in run.read()
     second = command(*evaluate)
     assert second.code == 2
-    holder = rf"error: '{tmp_path}/outputs/.*' is held by process {run.process.pid} on "
+    holder = rf"error: '{tmp_path}/outputs/.*' is in use by process {run.process.pid} on "
     assert re.match(holder, second.err.splitlines()[-1]), second.err
     # Ctrl-C.
     told = time.monotonic()
     run.process.send_signal(signal.SIGINT)
     assert run.end() == 130
     assert time.monotonic() - told < 30
-    assert "Interrupted; the same command goes on from what is saved." in run.read()
+    assert "Interrupted; rerun the same command to resume." in run.read()
     assert len(parts_below(tmp_path / "outputs")) == 4
     asked()
 
@@ -54,7 +54,7 @@ def test_a_killed_evaluation_computes_only_the_rest(
     os.truncate(truncated, truncated.stat().st_size // 2)
     last = command(*evaluate)
     assert last.code == 0, last.err
-    assert f"{truncated} is truncated and not used" in last.err
+    assert f"ignoring {truncated}, which is truncated" in last.err
     assert GOING_ON.format(3) in last.err
     assert sorted(asked()) == sorted(
         f"shapes/test/{i}" for i in (*range(BLOCK), *range(4 * BLOCK, IMAGES))
@@ -103,5 +103,5 @@ def test_no_process_outlives_the_one_that_started_it(
     run.process.send_signal(by)
     assert run.end(60) == (130 if by == signal.SIGINT else -signal.SIGKILL)
     assert not psutil.wait_procs(ranks, timeout=30)[1]
-    assert ("Interrupted; the same command goes on" in run.read()) == (by == signal.SIGINT)
+    assert ("Interrupted; rerun the same command to resume" in run.read()) == (by == signal.SIGINT)
     assert "Traceback" not in run.read()

@@ -69,9 +69,9 @@ def test_a_batch_that_does_not_fit_is_split(
     monkeypatch.setenv("ON_CPU", on_cpu)
     outcome = command(*words)
     assert outcome.code == 0, outcome.err
-    told = [line for line in outcome.err.splitlines() if "goes on with" in line]
+    told = [line for line in outcome.err.splitlines() if "retrying" in line]
     halves = {4: 3, 2: 1}  # of a block of six
-    assert f"out of memory: maps goes on with {halves[fits]} images at once" in told
+    assert f"out of memory: retrying maps with batches of {halves[fits]} images" in told
     sizes = [int(line.split(" images at once")[0].split()[-1]) for line in told if "scores" in line]
     assert sizes, told
     # Kept: it gets smaller until it fits, and is not tried again for the second block.

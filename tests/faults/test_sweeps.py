@@ -67,7 +67,7 @@ def test_jobs_at_once_and_a_job_given_twice(
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
     run = start(evaluate[0], "-m", *evaluate[1:], "seed=0,0", f"hydra/launcher={launcher}")
     assert run.end() == 0, run.read()
-    assert "all 2 jobs of the sweep are finished" in run.read()
+    assert "all 2 jobs of the sweep finished" in run.read()
     assert len(asked()) == BLOCKS * BLOCK
     assert statuses(tmp_path / "outputs") == {0: "finished"}
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["evaluate"]

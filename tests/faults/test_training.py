@@ -69,12 +69,12 @@ def test_the_same_command_goes_on_from_the_last_epoch(
     else:
         run.process.send_signal(signal.SIGINT)
         assert run.end() == 130
-        assert run.read().endswith("the same command goes on from what is saved.\n")
+        assert run.read().endswith("rerun the same command to resume.\n")
     assert time.monotonic() - told < 60
     assert "Traceback" not in run.read()
     (last,) = tmp_path.rglob("last.ckpt")
 
     again = command(*words)
     assert again.code == 0, again.err
-    assert f"going on from {last}" in again.err
+    assert f"resuming from {last}" in again.err
     assert pd.read_csv(last.parents[1] / "metrics.csv")["epoch"].tolist() == [1, 2, 3]

@@ -42,7 +42,7 @@ def test_work_is_halved_until_it_fits_and_stays_so(caplog: pytest.LogCaptureFixt
     assert seen == [16, 8, 4, 4, 4, 4, 4, 1]
     assert size.size == 4
     assert caplog.messages == [
-        f"out of memory: maps goes on with {n} images at once" for n in (8, 4)
+        f"out of memory: retrying maps with batches of {n} images" for n in (8, 4)
     ]
 
 

@@ -80,7 +80,7 @@ def test_the_second_process_is_told_who_holds_the_directory(tmp_path):
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
-    with pytest.raises(UserError, match=rf"held by process {holder.pid} on .* since ") as error:
+    with pytest.raises(UserError, match=rf"in use by process {holder.pid} on .* since ") as error:
         held(tmp_path).__enter__()
     assert str(tmp_path) in str(error.value)
     assert holder.poll() is None

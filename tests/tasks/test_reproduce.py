@@ -206,8 +206,8 @@ def test_results_of_another_version_are_left_out_by_name(
     (results / "imagenette_resnet18.json").write_text('{"column": "im')
     page = write_reproduction([Column("cifar10_basic_cnn", runs, ())], tmp_path / "docs")
     assert page.read_text().count("### Test images") == 1
-    assert "imagenette_basic_cnn.json is left out, it lacks departures" in caplog.text
-    assert "imagenette_resnet18.json is left out, it is damaged" in caplog.text
+    assert "imagenette_basic_cnn.json lacks departures and was left out" in caplog.text
+    assert "imagenette_resnet18.json is corrupt" in caplog.text
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

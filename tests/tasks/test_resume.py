@@ -128,7 +128,7 @@ def test_kill_9_in_the_middle_of_an_epoch(own_model, uninterrupted, command, cac
 
     outcome = command(*WORDS, "output_root=killed")
     assert outcome.code == 0, outcome.err
-    assert "going on from" in outcome.err
+    assert "resuming from" in outcome.err
     assert "epoch 1 " not in outcome.err
     same_run(uninterrupted, killed)
 

@@ -118,7 +118,7 @@ def test_one_is_shown(outputs: Path, command) -> None:
     ]  # fmt: skip
     shown = command("runs", f"show={OTHER}").out
     assert "UserError: no such file" in shown
-    assert "the same command resumes it" in shown
+    assert "rerun the same command to resume it" in shown
     assert f"used by {EVALUATE}" in " ".join(command("runs", f"show={TRAIN}").out.split())
 
 

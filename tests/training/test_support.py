@@ -140,5 +140,5 @@ def test_a_damaged_file_is_made_anew(place, network, caplog):
     file: Path = place("damaged").directory / "alpha-3-order-1" / NETWORK
     file.write_bytes(file.read_bytes()[:200])
     again = place("damaged").models(network, data, controls=False)
-    assert "training it anew" in caplog.text
+    assert "retraining it" in caplog.text
     same(made.distanced[1], again.distanced[1])

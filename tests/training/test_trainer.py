@@ -15,7 +15,7 @@ from saliency_lab.training.trainer import warn_of_a_busy_machine
     ("busy", "threads", "said"),
     [
         (5.4, 4, "trainer.threads=1 may"),
-        (2.0, 4, "keep 2.0 of 4 cores busy: 4 threads"),
+        (2.0, 4, "2.0 of 4 cores are busy with other programs, so 4 threads"),
         (0.3, 4, None),  # a machine at rest
         (3.0, 1, None),  # one thread waits for no other
         (2.0, 2, None),  # there is room for both

@@ -66,7 +66,7 @@ class KeptRanks:
         try:
             stored = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            log.warning("%s is damaged and made again: %s", path, error)
+            log.warning("%s is corrupt, rebuilding it: %s", path, error)
             return False
         return bool(stored.shape == (len(self.positions(number)), *self.size))
 

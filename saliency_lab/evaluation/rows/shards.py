@@ -107,7 +107,7 @@ class Shards:
         path = self.path(number)
         arrays = path.with_suffix(".npz")
         if arrays.is_file() and not zipfile.is_zipfile(arrays):
-            log.warning("%s is truncated and not used", arrays)
+            log.warning("ignoring %s, which is truncated", arrays)
             return False
         return _readable(path)
 
@@ -117,6 +117,6 @@ def _readable(path: Path) -> bool:
     try:
         pq.read_schema(path)
     except (pa.ArrowInvalid, OSError) as error:
-        log.warning("%s is truncated and not used: %s", path, str(error).splitlines()[0])
+        log.warning("ignoring %s, which is truncated: %s", path, str(error).splitlines()[0])
         return False
     return True

@@ -42,8 +42,8 @@ def fallback_families(letters: frozenset[str]) -> tuple[str, ...]:
     if missing:
         shown = "".join(chr(code) for code in sorted(missing)[:20])
         log.warning(
-            "no installed font has %d letters of the figures' texts (%s): boxes stand for them; "
-            "a font such as Noto Sans CJK brings them",
+            "no installed font has %d characters of the figures' texts (%s), which show as boxes; "
+            "install one that does, such as Noto Sans CJK",
             len(missing),
             shown,
         )

@@ -135,7 +135,7 @@ def _page_text(
     least = pictures + levels_bytes(examples, SIDES[-1])
     if least > room:
         share = max(room, 0) / least
-        log.info("the page shows %.0f %% of the examples, or it would be too large", 100 * share)
+        log.info("the page shows only %.0f %% of the examples to limit its size", 100 * share)
         fewer = [chosen_examples(one.panel, max(1, int(share * len(one.ids)))) for one in examples]
         examples = [one for one in fewer if one is not None]
         pictures = len(_json(_page_data(panels, examples, 1)))

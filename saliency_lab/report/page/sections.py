@@ -37,7 +37,7 @@ def part_of(panel: Panel) -> Any:
         return importlib.import_module(named)
     except ImportError as error:
         # A person's own evaluator may not lie where this process looks: the table says the rest.
-        log.warning("%s: its part of the page is left out, %s", panel.title, error)
+        log.warning("%s: omitting its section of the page: %s", panel.title, error)
         return None
 
 

@@ -230,20 +230,24 @@ def _unfinished(path: Path, name: str) -> Problem:
     metrics = path / "metrics.csv"
     if metrics.exists():
         epochs = len(pd.read_csv(metrics))
-        return Problem(name, "unfinished", f"after {epochs} epochs; the same command goes on")
-    return Problem(name, "unfinished", "the same command goes on where it stopped")
+        return Problem(
+            name, "unfinished", f"after {epochs} epochs; rerun the same command to resume"
+        )
+    return Problem(name, "unfinished", "rerun the same command to resume")
 
 
 def _read_evaluation(path: Path, name: str, raw: Mapping[str, Any], records: Records) -> None:
     if older := older_format(path):
-        records.problems.append(Problem(name, "older", f"{older}; the same command measures anew"))
+        records.problems.append(
+            Problem(name, "older", f"{older}; rerun the same command to measure again")
+        )
         return
     summary = EvaluationSummary.model_validate(raw)
     config = _config(path)
     for label in summary.running:
         # The evaluators that were there before are whole, whatever became of the new one.
         known = _unfinished(path, name)
-        reason = f"{label} is not finished; the same command resumes it"
+        reason = f"{label} is unfinished; rerun the same command to resume"
         if known.state == "failed":
             reason = f"{label}: {known.reason}"
         records.problems.append(Problem(name, known.state, reason))

@@ -168,12 +168,12 @@ def _published(path: Path) -> dict[str, Any] | None:
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        log.warning("%s is left out, it is damaged (%s): publish that column again", path, error)
+        log.warning("%s is corrupt (%s) and was left out; publish that column again", path, error)
         return None
     missing = sorted(RECORD - record.keys())
     if missing:
         lacks = ", ".join(missing)
-        log.warning("%s is left out, it lacks %s: publish that column again", path, lacks)
+        log.warning("%s lacks %s and was left out; publish that column again", path, lacks)
         return None
     return record
 

@@ -81,7 +81,7 @@ def test_either_file_cut_short_makes_the_block_undone(
     os.truncate(cut, cut.stat().st_size // 2)
     with caplog.at_level(logging.WARNING):
         assert shards.done() == [0]
-    assert f"{cut} is truncated and not used" in caplog.text
+    assert f"ignoring {cut}, which is truncated" in caplog.text
     assert not shards.has(1)
 
 
