@@ -71,7 +71,7 @@ def _answered(arguments: list[str]) -> int:
 
 def _exit_code(arguments: list[str]) -> int:
     from saliency_lab.cli.faults import one_line
-    from saliency_lab.cli.jobs import raise_kept_error
+    from saliency_lab.cli.jobs import forget_kept_errors, raise_kept_error
     from saliency_lab.cli.sweep import Sweep
 
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -122,6 +122,7 @@ def _exit_code(arguments: list[str]) -> int:
             print(f"error: {line}", file=sys.stderr)
         return FAULT if line is None else USER_ERROR
     finally:
+        forget_kept_errors()
         if sweep is not None:
             sweep.close()
     return 0
