@@ -13,6 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 from saliency_lab import __version__
+from saliency_lab.cli.choices import single_choices
 from saliency_lab.cli.older_words import renamed
 from saliency_lab.cli.words import TASKS, overview, task_of
 from saliency_lab.errors import ProcessError, UserError
@@ -90,7 +91,7 @@ def _exit_code(arguments: list[str]) -> int:
 
             look_at_runs(rest)
             return 0
-        rest = with_origin(task, renamed(rest))
+        rest = with_origin(task, single_choices(renamed(rest)))
         sweep = Sweep.of(rest)
         with _argv(rest), _hydra_raises():
             _hydra_main(task)
