@@ -286,8 +286,8 @@ def _require_unseen(model: Classifier, data: ImageData, split: str) -> None:
         named = [data.ids("test")[place] for place in np.flatnonzero(seen)[:3]]
         raise UserError(
             f"Expected test images that the classifier was not trained on, but {int(seen.sum())} "
-            f"of {len(seen)} were part of its training ({', '.join(named)}, …); pass split=train to "
-            "measure training images"
+            f"of {len(seen)} were part of its training ({', '.join(named)}, …); pass split=train "
+            "to measure training images"
         )
 
 

@@ -185,8 +185,8 @@ def _warnings(intact: pd.DataFrame, low: Any, classes: int) -> list[str]:
     found = []
     if classes > 1 and intact["prediction"].nunique() == 1 and len(intact) > 1:
         found.append(
-            "the classifier predicts the same class for every image, so its predictions survive any "
-            "deletion and the areas say nothing about the maps"
+            "the classifier predicts the same class for every image, so its predictions survive "
+            "any deletion and the areas say nothing about the maps"
         )
     elif classes > 1 and float(low) <= 1 / classes:
         share = (intact["prediction"] == intact["label"]).mean()

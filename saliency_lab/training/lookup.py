@@ -211,8 +211,8 @@ def _trained(config: Mapping[str, Any]) -> Path:
             return found.absolute()
     if len(usable) > 1:
         raise UserError(
-            f"Expected one trained classifier, but {len(usable)} match, none of them trained on all "
-            f"images; choose one: {_commands(usable)}"
+            f"Expected one trained classifier, but {len(usable)} match, none of them trained on "
+            f"all images; choose one: {_commands(usable)}"
         )
     unfinished = [d for d, _ in matching if newest_file(d)]
     if unfinished:
