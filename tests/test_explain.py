@@ -107,6 +107,16 @@ def test_shorthands_mean_the_same_to_hydra(tmp_path: Path) -> None:
         assert list(found.view.names) == ["positive"]
 
 
+def test_a_function_of_too_few_arguments_is_named_with_what_it_takes() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+
+    def brightness(images):
+        return images.mean(1)
+
+    with pytest.raises(UserError, match=r"but got brightness, which takes \(images\)"):
+        sl.explain(model, torch.rand(2, 3, 4, 4), brightness)
+
+
 def test_mistakes_are_named() -> None:
     model, images = CountedNet(), torch.rand(1, 3, 8, 6)
     with pytest.raises(UserError, match=r"`method` to be one of .*Did you mean 'active'"):

@@ -3,8 +3,9 @@
 Two runs share a directory if and only if their numbers must be equal. What decides them:
 
 - a training: its settings (data, model, optimizer, scheduler, trainer, seed);
-- an evaluation: the classifier, by the digest of its checkpoint, the images (data set, classes,
-  limit, split), the attribution method with its views, seed and precision;
+- an evaluation: the classifier, by the digest of its checkpoint (or of what a network that was
+  trained elsewhere is made of), the images (data set, classes, limit, split), the attribution
+  method with its views, seed and precision;
 - both: the text of components that lie outside this package, the content of files that settings
   name, and `NUMBERS`.
 
@@ -14,6 +15,7 @@ directory (`evaluator_label`), not of the directory's name.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -237,7 +239,7 @@ def _outside(component: Mapping[str, Any]) -> Iterator[bytes]:
             if module and module.partition(".")[0] != __name__.partition(".")[0]:
                 yield from _module_text(module)
         elif isinstance(value, str) and _names_file(key, value):
-            yield file_digest(Path(value).expanduser()).encode()
+            yield _digest_of(Path(value).expanduser()).encode()
         elif key in _FOLDERS and isinstance(value, str) and Path(value).expanduser().is_dir():
             yield from _folder_content(Path(value).expanduser())
 
@@ -257,7 +259,24 @@ def _names_file(key: str, value: str) -> bool:
 def _folder_content(folder: Path) -> Iterator[bytes]:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         yield path.relative_to(folder).as_posix().encode()
-        yield file_digest(path).encode()
+        yield _digest_of(path).encode()
+
+
+def _digest_of(path: Path) -> str:
+    state = path.stat()
+    if state.st_size < _LARGE:
+        return file_digest(path)
+    return _digest_at(path.absolute(), state.st_mtime_ns, state.st_size)
+
+
+# One command asks for its digests several times, which takes seconds for files from here on.
+_LARGE = 2**20
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_at(path: Path, changed: int, size: int) -> str:
+    """A large file's digest, computed once for each time of change."""
+    return file_digest(path)
 
 
 def _module_text(module: str) -> Iterator[bytes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -109,9 +108,10 @@ def python(
     """
     if target is None:
         raise UserError("Expected `model.target` to be given (my_module.build), but it is missing")
-    if "" not in sys.path:
-        sys.path.append("")  # an installed command does not look into the folder it is run in
-    build = located(target, "model")
+    try:
+        build = located(target, "model")
+    except UserError as error:
+        raise UserError(str(error).replace("model._target_", "model.target")) from error
     given = dict(arguments or {})
     if "num_classes" in named_parameters(build, "model"):
         given.setdefault("num_classes", num_classes)

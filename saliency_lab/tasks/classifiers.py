@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from saliency_lab.attribution.core.sources import reads_layers, source_name
+from saliency_lab.attribution.methods.gad import needs_support
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.context import Method
 from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.models.given import given_classifier, has_layers
+from saliency_lab.training.brought_along import NO_CHECKPOINT
 from saliency_lab.training.components import data_module
-from saliency_lab.training.lookup import NO_CHECKPOINT
 
 
 def configured_classifier(config: Mapping[str, Any]) -> Classifier:
@@ -30,12 +31,19 @@ def configured_classifier(config: Mapping[str, Any]) -> Classifier:
     return given_classifier(config["model"], data.class_names, data.input_shape)
 
 
-def require_layers(config: Mapping[str, Any], method: Method) -> None:
-    """Refuse a method that looks into layers, for a network that has none to look into.
+def require_usable(config: Mapping[str, Any], method: Method) -> None:
+    """Refuse a method that needs more of the classifier than a network from elsewhere may have.
+
+    That is layers to look into, or a checkpoint that support models are kept beside.
 
     Raises:
         UserError: so it is.
     """
+    if needs_support(method.source) and config["classifier"]["path"] == NO_CHECKPOINT:
+        raise UserError(
+            f"Expected `ckpt` to be a checkpoint with method={method.name}, whose support models "
+            f"are kept beside it, but got {NO_CHECKPOINT}"
+        )
     if reads_layers(method.source) and not has_layers(config["model"]):
         raise UserError(
             f"Expected `method` to ask for logits and input gradients only with "

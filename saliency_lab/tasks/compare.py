@@ -32,7 +32,7 @@ from saliency_lab.evaluation.rows.decisions import (
 from saliency_lab.evaluation.rows.format import is_readable, rows_path
 from saliency_lab.runs.directory import begin, held
 from saliency_lab.runs.files import atomic_path
-from saliency_lab.tasks.classifiers import configured_classifier
+from saliency_lab.tasks.classifiers import configured_classifier, require_usable
 from saliency_lab.tasks.components import checked, tracker
 from saliency_lab.tasks.pairs import DRAWN, Comparison, compared, paired_differences
 from saliency_lab.tasks.verdicts import finish_comparison
@@ -60,6 +60,8 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         **{name: config[name] for name in ("alpha", "tolerance", "least", "kind", "correction")}
     )
     comparison = compared(config)
+    for method in comparison.methods.values():
+        require_usable(config, method)
     with held(directory):
         begin(directory, config, overwrite=config["overwrite"])
         data = data_module(config)

@@ -42,7 +42,7 @@ from saliency_lab.runs.agreement import agreed
 from saliency_lab.runs.directory import held, is_finished, read_summary
 from saliency_lab.runs.processes import process_rank
 from saliency_lab.runs.progress import rate_text
-from saliency_lab.tasks.classifiers import configured_classifier, require_layers
+from saliency_lab.tasks.classifiers import configured_classifier, require_usable
 from saliency_lab.tasks.components import checked, tracker
 from saliency_lab.tasks.foreign_maps import require_file, with_stored_maps
 from saliency_lab.tasks.results import begin_evaluation, write_results
@@ -78,7 +78,7 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     _check_choices(config)
     evaluators = configured_evaluators(config)
     method = configured_method(config)
-    require_layers(config, method)
+    require_usable(config, method)
     for label, evaluator in evaluators.items():
         method.require(evaluator.needs, label)
     trainer = lightning_trainer(config, directory, [])

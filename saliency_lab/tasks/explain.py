@@ -25,7 +25,7 @@ from saliency_lab.report.drawing.terminal import print_table
 from saliency_lab.runs.directory import begin, finish, held
 from saliency_lab.runs.files import atomic_path
 from saliency_lab.runs.processes import process_rank
-from saliency_lab.tasks.classifiers import configured_classifier, require_layers
+from saliency_lab.tasks.classifiers import configured_classifier, require_usable
 from saliency_lab.tasks.components import checked
 from saliency_lab.tasks.evaluate import configured_method
 from saliency_lab.tasks.examples import Examples, correct_examples, image_files, own_examples
@@ -51,7 +51,7 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     """
     checked(config)
     method = configured_method(config)
-    require_layers(config, method)
+    require_usable(config, method)
     checkpoint = config["classifier"]["path"]
     asked, model = pair_classifier(config, method, configured_classifier(config))
     classes = list(model.facts["classes"])

@@ -18,12 +18,10 @@ from saliency_lab.attribution.core.sources import Source
 from saliency_lab.attribution.methods.gad import SupportTraining, needs_support
 from saliency_lab.config.identity import decides
 from saliency_lab.data.module import ImageData
-from saliency_lab.errors import UserError
 from saliency_lab.evaluation.context import Method
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.models.pair import PairNetwork, class_pair
 from saliency_lab.training.components import data_module, lightning_trainer
-from saliency_lab.training.lookup import NO_CHECKPOINT
 from saliency_lab.training.support import SupportPlace
 
 
@@ -71,11 +69,6 @@ def supported(
     """
     if not needs_support(method.source):
         return method
-    if config["classifier"]["path"] == NO_CHECKPOINT:
-        raise UserError(
-            f"Expected `ckpt` to be a checkpoint with method={method.name}, whose support models "
-            f"are kept beside it, but got {NO_CHECKPOINT}"
-        )
     settings = _settings(method.source)
     data = _training_data(config["data"], settings)
     place = SupportPlace(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import logging
 import pickle
 import shlex
@@ -16,23 +14,16 @@ from typing import Any
 
 import yaml
 
-from saliency_lab.config.identity import (
-    component_source,
-    conflicts,
-    file_digest,
-    leaves,
-    training_config,
-)
+from saliency_lab.config.identity import conflicts, file_digest, leaves, training_config
 from saliency_lab.errors import UserError
 from saliency_lab.runs.directory import CONFIG, is_finished
+from saliency_lab.training.brought_along import NO_CHECKPOINT, brought_along
 from saliency_lab.training.origin import require_no_contradiction
 
 log = logging.getLogger(__name__)
 
 _NAMES = ("last.ckpt", "previous.ckpt")
 _LIMIT = "data.limit"
-NO_CHECKPOINT = "none"
-"""The word of `ckpt` for a network that was trained elsewhere."""
 _SHOWN = 5
 
 
@@ -56,7 +47,7 @@ def classifier_of(config: Mapping[str, Any], given: Collection[str]) -> dict[str
             message lists trainings near by and the command for each.
     """
     if config.get("ckpt") == NO_CHECKPOINT and config.get("run") is None:
-        return _brought_along(config)
+        return brought_along(config["model"])
     path = _meant(config)
     if config.get("run") is not None:
         require_no_contradiction(config, Path(config["run"]), given)
@@ -69,34 +60,6 @@ def classifier_of(config: Mapping[str, Any], given: Collection[str]) -> dict[str
         "directory": None if home is None or not (home / CONFIG).is_file() else str(home),
         "model": dict(facts["model"]),
         "data": facts.get("data"),
-    }
-
-
-def _brought_along(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The classifier that the model component itself brings, with no training of this program.
-
-    Its digest is that of its settings, of the text of its module and of the files it names.
-    """
-    component = dict(config["model"])
-    outside = component_source(component)
-    # A network of timm has a head for these classes that nothing has trained.
-    if outside is None or str(component.get("_target_")).startswith("saliency_lab.models.network."):
-        raise UserError(
-            f"Expected `model` to be a network that is trained already with ckpt={NO_CHECKPOINT} "
-            "(python, torchscript, exported, huggingface, or a target of your own), but got "
-            f"{component.get('name')}"
-        )
-    # The content of a file counts, not where it lies; the name is in the run's path.
-    settings = {
-        k: v for k, v in component.items() if k not in ("name", "weights", "file", "folder")
-    }
-    told = json.dumps([settings, outside], sort_keys=True, default=str)
-    return {
-        "path": NO_CHECKPOINT,
-        "sha256": hashlib.sha256(told.encode()).hexdigest(),
-        "directory": None,
-        "model": component,
-        "data": None,
     }
 
 

@@ -181,13 +181,21 @@ def test_settings_outside_their_range_are_named() -> None:
 def test_process_wide_switches_are_put_back(trained: tuple[nn.Module, Tensor]) -> None:
     model, images = trained
     switch = torch.backends.cudnn.conv
-    before = switch.fp32_precision
+    found = switch.fp32_precision
     prepared = Engine().prepare(model, images)
-    with prepared.numerics():
-        assert switch.fp32_precision == "ieee"
-    assert switch.fp32_precision == before
-    with Engine(precision="tf32").prepare(model, images).numerics():
+    tf32 = Engine(precision="tf32").prepare(model, images)
+    try:
+        # Each begins from what the other asks for: a switch left as it was set would show.
+        switch.fp32_precision = "tf32"
+        with prepared.numerics():
+            assert switch.fp32_precision == "ieee"
         assert switch.fp32_precision == "tf32"
+        switch.fp32_precision = "ieee"
+        with tf32.numerics():
+            assert switch.fp32_precision == "tf32"
+        assert switch.fp32_precision == "ieee"
+    finally:
+        switch.fp32_precision = found
 
 
 def test_the_sample_for_ranges_looks_like_masked_images() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import pytest
 import timm
 import torch
@@ -135,6 +137,25 @@ def test_shared_layers_and_broadcast_additions() -> None:
     model, images = Doubled().eval(), torch.randn(2, 4, 6, 6)
     packed = packed_copy(folded_copy(model), images)
     torch.testing.assert_close(packed(images), model(images), atol=1e-3, rtol=1e-5)
+
+
+def test_an_addition_of_another_shape_stays_an_addition() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 3, padding=1)
+            self.relu = nn.ReLU()
+
+        def forward(self, images: Tensor) -> Tensor:
+            pooled = images.mean((2, 3), keepdim=True)
+            return self.relu(self.conv(images) + pooled).flatten(1)
+
+    torch.manual_seed(0)
+    model, images = Gated().eval(), torch.randn(2, 4, 6, 6)
+    packed = packed_copy(folded_copy(model), images)
+    additions = [node for node in packed.graph.nodes if node.target is operator.add]
+    assert len(additions) == 1
+    torch.testing.assert_close(packed(images), model(images), atol=1e-5, rtol=1e-5)
 
 
 def test_a_layer_with_a_path_of_its_own_is_kept_whole() -> None:

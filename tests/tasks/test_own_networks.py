@@ -83,7 +83,9 @@ def test_explain_draws_a_network_of_ones_own(command, tmp_path, own):
     [
         (("model=resnet18",), "to be a network that is trained already with ckpt=none"),
         (("model=torchscript", "model.file=net.pt", "method=grad_cam"), "cannot be looked into"),
-        (("model=torchscript", "model.file=nope.pt"), "trained already with ckpt=none"),
+        (("model=torchscript", "model.file=nope.pt"), "a file, but there is none at 'nope.pt'"),
+        (("model=torchscript",), "`model.file` to be given"),
+        (("model=python", "model.target=nope.build"), "can be imported"),
         (("model=torchscript", "model.file=net.pt", "model.mean=[0.5]"), "`model.std`"),
         (("model=torchscript", "model.file=net.pt", "method=gad"), "support models"),
     ],

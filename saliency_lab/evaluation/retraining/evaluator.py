@@ -53,6 +53,8 @@ class Retraining(Evaluator):
         fills: `mean`, that of the training images per channel, or `road`, noisy linear imputation.
         seeds: one training each.
         epochs: of each training; None: as many as the classifier's own.
+        batch_size: images per step of each training; None: as many as in the classifier's own.
+            With few images smaller steps are more, which a network may need to learn at all.
         train_limit: training images, balanced over the classes; None: as many as the classifier's
             own training had.
 
@@ -79,6 +81,7 @@ class Retraining(Evaluator):
         fills: Sequence[Fill] = ("mean", "road"),
         seeds: Sequence[Annotated[int, Ge(0)]] = (0, 1),
         epochs: Annotated[int, Gt(0)] | None = None,
+        batch_size: Annotated[int, Gt(0)] | None = None,
         train_limit: Annotated[int, Gt(0)] | None = None,
     ) -> None:
         lists = {"fractions": fractions, "orders": orders, "fills": fills, "seeds": seeds}
@@ -90,7 +93,7 @@ class Retraining(Evaluator):
                 )
         self.trained_on = chosen_conditions(orders, fills, fractions)
         self.seeds = tuple(seeds)
-        self.epochs, self.train_limit = epochs, train_limit
+        self.epochs, self.batch_size, self.train_limit = epochs, batch_size, train_limit
 
     def measure(self, context: Context, batch: Batch, maps: Found) -> Iterable[Measured]:
         """Rows of every view, condition and seed."""
@@ -153,4 +156,4 @@ def _answers(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Te
     logits = network.to(images.device)(images.float() / 255).float()
     network.cpu()
     given = logits.softmax(1).gather(1, labels[:, None])[:, 0]
-    return {"correct": (logits.argmax(1) == labels).float(), "probability": given}
+    return {"correct": (logits.argmax(1) == labels).double(), "probability": given.double()}

@@ -22,7 +22,7 @@ class KeptRanks:
 
     Attributes:
         folder: of these images, this classifier and this method alone.
-        views: in the order in which they lie in a chunk.
+        views: those that are wanted; others may lie beside them.
         images: how many there are.
         size: (H, W).
         chunk: images in one file.
@@ -35,29 +35,32 @@ class KeptRanks:
     chunk: int = 1000
 
     def missing(self) -> list[int]:
-        """Numbers of the chunks that are not there or cannot be read."""
-        return [number for number in range(-(-self.images // self.chunk)) if not self._has(number)]
+        """Numbers of the chunks of which a view is not there or cannot be read."""
+        return [
+            number
+            for number in range(-(-self.images // self.chunk))
+            if not all(self._has(view, number) for view in self.views)
+        ]
 
     def positions(self, number: int) -> range:
         """Which images of the split a chunk is about."""
         return range(number * self.chunk, min((number + 1) * self.chunk, self.images))
 
-    def write(self, number: int, ranks: NDArray[Any]) -> None:
-        """Keep a chunk's ranks, whole numbers (V, n, H, W)."""
+    def write(self, view: str, number: int, ranks: NDArray[Any]) -> None:
+        """Keep a chunk's ranks of a view, whole numbers (n, H, W)."""
         height, width = self.size
         smallest = np.uint16 if height * width <= 2**16 else np.uint32
-        with atomic_path(self._path(number)) as path:
+        with atomic_path(self._path(view, number)) as path:
             np.save(path, ranks.astype(smallest), allow_pickle=False)
 
     def of(self, view: str) -> Iterator[tuple[range, NDArray[np.int64]]]:
         """Chunk by chunk: the images' positions and the ranks of one view, int64 (n, H, W)."""
-        place = list(self.views).index(view)
         for number in range(-(-self.images // self.chunk)):
-            stored = np.load(self._path(number), mmap_mode="r", allow_pickle=False)
-            yield self.positions(number), np.asarray(stored[place], dtype=np.int64)
+            stored = np.load(self._path(view, number), allow_pickle=False)
+            yield self.positions(number), stored.astype(np.int64)
 
-    def _has(self, number: int) -> bool:
-        path = self._path(number)
+    def _has(self, view: str, number: int) -> bool:
+        path = self._path(view, number)
         if not path.is_file():
             return False
         try:
@@ -65,8 +68,7 @@ class KeptRanks:
         except (OSError, ValueError, EOFError) as error:
             log.warning("%s is corrupt, rebuilding it: %s", path, error)
             return False
-        shape = (len(self.views), len(self.positions(number)), *self.size)
-        return bool(stored.shape == shape)
+        return bool(stored.shape == (len(self.positions(number)), *self.size))
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.npy"
+    def _path(self, view: str, number: int) -> Path:
+        return self.folder / view / f"{number:06d}.npy"

@@ -165,6 +165,17 @@ def confusion_figure(
     return figure
 
 
+def solve_layout(figure: Figure) -> None:
+    """Fix the places of a figure's parts: solving takes longer than drawing, and holds for all
+    files of a figure."""
+    use_fonts_with_all_letters(figure)
+    with warnings.catch_warnings():
+        # Said once for all letters where no font has them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def figure_bytes(figure: Figure, kind: str = "png", dpi: int = 150) -> bytes:
     """The figure as a file's bytes ("png" or "pdf"); the same figure gives the same bytes."""
     metadata = {"Software": None} if kind == "png" else {"CreationDate": None, "Producer": None}

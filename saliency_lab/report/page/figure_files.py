@@ -173,9 +173,7 @@ def _main_means(panel: Panel) -> pd.DataFrame:
 
 
 def _save(figure: Figure, paths: Sequence[Path]) -> None:
-    # The layout is solved once and holds for both files; solving takes longer than drawing.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figures.solve_layout(figure)
     for path in paths:
         with atomic_path(path) as temporary:
             temporary.write_bytes(figures.figure_bytes(figure, path.suffix[1:]))

@@ -17,6 +17,7 @@ from saliency_lab.report.drawing.figures import (
     curves_figure,
     example_grid,
     figure_bytes,
+    solve_layout,
     training_figure,
 )
 from saliency_lab.report.drawing.fonts import fallback_families
@@ -169,3 +170,15 @@ def _letter_outside_dejavu():
     usual = set(get_font(findfont("DejaVu Sans")).get_charmap())
     stix = get_font(findfont("STIXNonUnicode")).get_charmap()
     return chr(min(code for code in stix if code not in usual and code > 0xE000))
+
+
+def test_no_warning_per_letter_that_no_font_has():
+    """A font with a box for every letter is none that has it."""
+    metrics = pd.DataFrame({"epoch": [0, 1], "train/loss": [2.0, 1.0]})
+    figure = training_figure(metrics, "\U0002a6d6 and \U0002a6d5")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solve_layout(figure)
+        assert figure_bytes(figure)
+    families = fallback_families(frozenset("\U0002a6d6"))
+    assert not any(family.startswith("Last Resort") for family in families)

@@ -277,8 +277,8 @@ def test_maps_are_laid_over_the_image_at_a_click(visit: Visit) -> None:
     visit.settle()
     pixels = """() => {
       const canvas = document.querySelector('#view-map');
-      const drawn = canvas.getContext('2d');
-      return Array.from(drawn.getImageData(0, 0, canvas.width, canvas.height).data);
+      const context = canvas.getContext('2d');
+      return Array.from(context.getImageData(0, 0, canvas.width, canvas.height).data);
     }"""
     alone, intact = page.evaluate(pixels), visit.picture("#view-image")
     page.locator("#over-image").check()
