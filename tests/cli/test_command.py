@@ -72,7 +72,8 @@ def test_help_of_a_task_lists_groups_and_keys(command):
     outcome = command("train", "--help")
     assert outcome.code == 0
     for line in (
-        "model: basic_cnn, convnext, efficientnet_lite0, patch_sum, resnet18, timm, vgg16",
+        "model: basic_cnn, convnext, efficientnet_lite0, exported, huggingface, patch_sum, python, "
+        "resnet18, timm, torchscript, vgg16",
         "scheduler: constant",
     ):
         assert line in outcome.out
@@ -228,6 +229,7 @@ def test_as_a_module_from_anywhere(tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        "error: Expected `model` to be one of basic_cnn, convnext, efficientnet_lite0, patch_sum, "
-        "resnet18, timm, vgg16, but got 'resnet81'. Did you mean 'resnet18'?\n"
+        "error: Expected `model` to be one of basic_cnn, convnext, efficientnet_lite0, exported, "
+        "huggingface, patch_sum, python, resnet18, timm, torchscript, vgg16, but got 'resnet81'. "
+        "Did you mean 'resnet18'?\n"
     )
