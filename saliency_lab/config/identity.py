@@ -51,9 +51,6 @@ NOT_IDENTITY = (
     "condition",
     "examples",
     "overlay",
-    # Their content counts (`sources`), not where they lie.
-    "method.maps",
-    "method.ids",
     "block_size",
     "maps",
     "data.workers",
@@ -244,6 +241,7 @@ def _outside(component: Mapping[str, Any]) -> Iterator[bytes]:
             yield from _folder_content(Path(value).expanduser())
 
 
+_FILE_METHOD = "saliency_lab.attribution.methods.file.file_maps"
 # Settings that may name a folder whose files decide numbers.
 _FOLDERS = ("maps", "folder")
 _FILES = ("maps", "ids", "file", "weights")
@@ -306,6 +304,9 @@ def _ignored(config: Mapping[str, Any]) -> Sequence[str]:
         ignored.remove("data.root")
     if "classifier" in config:
         ignored += _OF_THE_CLASSIFIER
+    if str(config.get("method", {}).get("_target_")) == _FILE_METHOD:
+        # The content of these files counts (`sources`), not where they lie.
+        ignored += ["method.maps", "method.ids"]
     return ignored
 
 

@@ -30,8 +30,9 @@ def brought_along(model: Mapping[str, Any]) -> dict[str, Any]:
     """
     component = dict(model)
     # A network of timm has a head for these classes that nothing has trained.
-    untrained = str(component.get("_target_")).startswith("saliency_lab.models.network.")
-    for key in () if untrained else _NAMED_BY_MODEL:
+    target = str(component.get("_target_"))
+    untrained = target.startswith("saliency_lab.models.network.")
+    for key in _NAMED_BY_MODEL if target.startswith("saliency_lab.models.own.") else ():
         _require_there(component, key)
     outside = None if untrained else component_source(component)
     if outside is None:
@@ -41,9 +42,7 @@ def brought_along(model: Mapping[str, Any]) -> dict[str, Any]:
             f"{component.get('name')}"
         )
     # The content of a file counts, not where it lies; the name is in the run's path.
-    settings = {
-        k: v for k, v in component.items() if k not in ("name", "weights", "file", "folder")
-    }
+    settings = {k: v for k, v in component.items() if k != "name" and not _is_content(k, v)}
     told = json.dumps([settings, outside], sort_keys=True, default=str)
     return {
         "path": NO_CHECKPOINT,
@@ -52,6 +51,14 @@ def brought_along(model: Mapping[str, Any]) -> dict[str, Any]:
         "model": component,
         "data": None,
     }
+
+
+def _is_content(key: str, value: object) -> bool:
+    """Whether a setting names a file or folder whose content is in the digest already."""
+    if not isinstance(value, str):
+        return False
+    path = Path(value).expanduser()
+    return (key in ("weights", "file") and path.is_file()) or (key == "folder" and path.is_dir())
 
 
 def _require_there(component: Mapping[str, Any], key: str) -> None:

@@ -231,7 +231,7 @@ def test_ignored_keys_are_these():
     assert set(NOT_IDENTITY) == {
         "task", "output_root", "overwrite", "continues", "hydra", "logger", "ckpt", "run",
         "classifier", "labels", "evaluator", "alpha", "tolerance", "least", "kind", "correction",
-        "condition", "examples", "block_size", "maps", "data.workers",
+        "condition", "examples", "overlay", "block_size", "maps", "data.workers",
         "data.cache_dir", "data.root", "data.on_corrupt", "trainer.accelerator", "trainer.devices",
         "trainer.num_nodes", "trainer.strategy", "trainer.threads", "trainer.progress",
         "trainer.timeout", "engine.frozen_copy", "engine.compile", "engine.calibration",
@@ -255,6 +255,30 @@ def test_a_component_outside_the_package_is_known_by_its_text(tmp_path, monkeypa
     weights.write_bytes(b"two")
     assert first != component_source(named)
     assert component_source({"_target_": "saliency_lab.models.network.network"}) is None
+
+
+def test_files_of_maps_count_by_content_and_settings_of_that_name_by_value(tmp_path):
+    file = {"_target_": "saliency_lab.attribution.methods.file.file_maps", "ids": None}
+    places = {
+        run_directory({**EVALUATION, "method": {**file, "name": "file", "maps": path}}, EVALUATION)
+        for path in ("a.npy", "b.npy")
+    }
+    assert len(places) == 1
+    own = {"_target_": "mine.own", "name": "own"}
+    places = {
+        run_directory({**EVALUATION, "method": {**own, "maps": value}}, EVALUATION)
+        for value in (1, 2)
+    }
+    assert len(places) == 2
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    (folder / "1.png").write_bytes(b"one")
+    before = component_source({**file, "maps": str(folder)})
+    assert before is not None
+    (folder / "1.png").rename(folder / "2.png")
+    renamed = component_source({**file, "maps": str(folder)})
+    (folder / "2.png").write_bytes(b"two")
+    assert len({before, renamed, component_source({**file, "maps": str(folder)})}) == 3
 
 
 def test_an_evaluator_is_labelled_by_what_is_not_default():

@@ -11,6 +11,7 @@ import torch
 
 from saliency_lab.evaluation.rows.format import read_scores
 from saliency_lab.models.checkpoint import load_classifier
+from saliency_lab.training.brought_along import brought_along
 
 WORDS = (
     *("data=shapes", "data.train_images=20", "data.test_images=12"),
@@ -100,3 +101,21 @@ def test_a_file_of_a_network_is_not_trained(command, own):
     outcome = command("train", *WORDS[:-1], *own["torchscript"])
     assert outcome.code == 2
     assert "evaluate it with ckpt=none" in outcome.err
+
+
+def test_settings_of_a_persons_own_target_count_by_value_and_files_by_content(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "own_target.py").write_text("def build(num_classes, file): ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    component = {"_target_": "own_target.build", "name": "mine"}
+    digests = {brought_along({**component, "file": file})["sha256"] for file in (1, 2, "two")}
+    assert len(digests) == 3
+    for name in ("one.pt", "two.pt"):
+        (tmp_path / name).write_bytes(b"the same")
+    same = {
+        brought_along({**component, "file": str(tmp_path / name)})["sha256"]
+        for name in ("one.pt", "two.pt")
+    }
+    assert len(same) == 1
+    assert not same & digests
