@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 SHOWN = 8
@@ -34,4 +36,17 @@ class Maps(dict[str, Tensor]):
         if drawn.shape[-1] not in (1, 3):
             drawn = drawn[..., :1]
         maps = {name: values[:SHOWN].float().cpu().numpy() for name, values in self.items()}
-        return figure_bytes(example_grid(drawn, maps, self.captions[:SHOWN]), dpi=80)
+        picture = figure_bytes(example_grid(drawn, maps, self.captions[:SHOWN]), dpi=72)
+        return _small(picture)
+
+    def __repr__(self) -> str:
+        count, _, height, width = self.images.shape
+        return f"Maps of {count} images ({height}×{width}): {', '.join(self)}"
+
+
+def _small(picture: bytes) -> bytes:
+    """The PNG in 128 colours: noisy maps in millions would make a notebook huge."""
+    small = io.BytesIO()
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    image.quantize(128, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()

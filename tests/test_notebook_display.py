@@ -23,11 +23,12 @@ def test_maps_draw_themselves(count: int) -> None:
     maps = sl.explain(network(), torch.rand(count, 3, 8, 8), ("original", "active"))
     assert isinstance(maps, dict)
     assert list(maps) == ["original", "active"]
+    assert repr(maps) == f"Maps of {count} images (8×8): original, active"
     picture = Image.open(io.BytesIO(maps._repr_png_()))
     other = sl.explain(network(), torch.rand(count, 3, 8, 8), ("original",))
     # A column per map and a row per image, eight at most.
     assert picture.width > Image.open(io.BytesIO(other._repr_png_())).width
-    assert picture.height == pytest.approx(80 * (0.35 + 1.18 * min(count, 8)), abs=1)
+    assert picture.height == pytest.approx(72 * (0.35 + 1.18 * min(count, 8)), abs=1)
 
 
 def test_one_channel_and_another_range() -> None:

@@ -72,7 +72,8 @@ def test_help_of_a_task_lists_groups_and_keys(command):
     outcome = command("train", "--help")
     assert outcome.code == 0
     for line in (
-        "model: basic_cnn, convnext, efficientnet_lite0, ",
+        "model: basic_cnn, convnext, efficientnet_lite0, exported, huggingface, patch_sum, python, "
+        "resnet18, timm, torchscript, vgg16",
         "scheduler: constant",
     ):
         assert line in outcome.out

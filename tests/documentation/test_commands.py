@@ -115,6 +115,8 @@ def trained(command, place: Path) -> Path:
     return found
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(CHECKOUT).as_posix())
 def test_what_a_page_shows_works(page: Path, workplace: Path, command) -> None:
     training: Path | None = None

@@ -72,7 +72,7 @@ def test_a_batch_that_does_not_fit_is_split(
     told = [line for line in outcome.err.splitlines() if "retrying" in line]
     halves = {4: 3, 2: 1}  # of a block of six
     assert f"out of memory: retrying maps with batches of {halves[fits]} images" in told
-    sizes = [int(line.split(" images at once")[0].split()[-1]) for line in told if "scores" in line]
+    sizes = [int(line.removesuffix(" images").split()[-1]) for line in told if "scores" in line]
     assert sizes, told
     # Kept: it gets smaller until it fits, and is not tried again for the second block.
     assert sizes == sorted(set(sizes), reverse=True)

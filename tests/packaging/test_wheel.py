@@ -15,6 +15,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(
         importlib.util.find_spec("hatchling") is None, reason="hatchling is not installed"
     ),

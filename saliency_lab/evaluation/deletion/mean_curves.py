@@ -18,7 +18,7 @@ from saliency_lab.evaluation.rows.statistics import Interval, bootstrap_interval
 from saliency_lab.explanation import named_method
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Curves:
     """Mean curves with bands; a notebook draws them.
 
@@ -30,10 +30,13 @@ class Curves:
     areas: pd.DataFrame
     title: str
 
+    def __repr__(self) -> str:
+        return f"{self.title}\n{self.areas.to_string(index=False)}"
+
     def _repr_png_(self) -> bytes:
         from saliency_lab.report.drawing.figures import curves_figure, figure_bytes
 
-        return figure_bytes(curves_figure(self.points, self.title), dpi=90)
+        return figure_bytes(curves_figure(self.points, self.title), dpi=80)
 
 
 def curves(

@@ -85,7 +85,7 @@ def write_report(
         states = "; ".join(f"{p.name}: {p.state}, {p.reason}" for p in records.problems)
         raise UserError(
             f"Expected '{outputs}' to hold a finished run, but got only {states}. "
-            "Run `python -m saliency_lab evaluate model=resnet18 data=cifar10` first."
+            "Run `python -m saliency_lab train` first."
         )
     panels = build_panels(records.evaluations)
     for panel in panels:

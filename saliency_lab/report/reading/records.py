@@ -130,8 +130,8 @@ def read_records(outputs: Path, runs: Sequence[str] | None = None) -> Records:
     found = sorted(_run_directories(outputs))
     if not found:
         raise UserError(
-            f"Expected `output_root` to hold runs, but got '{outputs}' without any: "
-            "run `python -m saliency_lab evaluate model=resnet18 data=cifar10` first."
+            f"Expected `output_root` to hold runs, but found none in '{outputs}'; "
+            "run `python -m saliency_lab train` first"
         )
     records = Records()
     for path in found if runs is None else _chosen(found, outputs, runs):

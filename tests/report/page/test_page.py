@@ -266,7 +266,7 @@ def test_a_page_of_many_panels_shows_fewer_examples_rather_than_grow(
     assert page.stat().st_size < 1.02 * wanted
     counts = [len(one["items"]) for one in _data(page)["examples"].values()]
     assert all(4 <= count < 12 for count in counts)
-    assert "of the examples, or it would be too large" in caplog.text
+    assert "% of the examples to limit its size" in caplog.text
 
 
 def test_a_second_report_removes_what_the_first_one_left(tmp_path: Path) -> None:
