@@ -299,7 +299,7 @@ def _named(config: Mapping[str, Any], group: str) -> str:
 
 def _ignored(config: Mapping[str, Any]) -> Sequence[str]:
     ignored: list[str] = list(NOT_IDENTITY)
-    if config.get("data", {}).get("name") in ("folder", "arrays"):
+    if config.get("data", {}).get("name") in ("folder", "arrays", "pasted"):
         # A person's own files have no identity but their place; the named data sets do.
         ignored.remove("data.root")
     if "classifier" in config:

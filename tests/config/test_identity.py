@@ -96,7 +96,7 @@ def test_characters_that_shells_read_are_replaced_and_stay_apart():
         assert not set(path) & set(" '\"()[]{}$*?!;&|<>:\\=,~")
 
 
-@pytest.mark.parametrize("name", ["folder", "arrays"])
+@pytest.mark.parametrize("name", ["folder", "arrays", "pasted"])
 def test_a_persons_own_files_have_no_identity_but_their_place(name):
     folder = {"name": name, "root": "/a"}
     other = {"name": name, "root": "/b"}
