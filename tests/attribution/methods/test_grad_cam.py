@@ -134,6 +134,28 @@ def test_channels_last_outputs_are_no_feature_maps(channels):
         chosen_layer(model, torch.rand(1, 3, 16, 16), None)
 
 
+def test_few_channels_in_the_last_axis_are_no_columns():
+    """An output of five channels could be read either way; the image's proportions decide."""
+
+    class Turned(nn.Module):
+        def __init__(self, *axes):
+            super().__init__()
+            self.axes = axes
+
+        def forward(self, x):
+            return x.permute(*self.axes)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 5, 3, stride=2), Turned(0, 2, 3, 1), Turned(0, 3, 1, 2),
+        nn.ReLU(), nn.Flatten(), nn.Linear(5 * 7 * 7, 4),
+    ).eval()  # fmt: skip
+    images, targets = torch.rand(2, 3, 16, 16), torch.tensor([1, 3])
+    first, last = (grad_cam(model, images, targets, layer=layer) for layer in ("0", "1"))
+    assert (first > 0).any()
+    torch.testing.assert_close(last, first)
+
+
 def test_positive_only(relu_net, images, classes):
     assert (grad_cam(relu_net, images, classes) >= 0).all()
     assert guided_grad_cam(relu_net, images).of(classes).shape == images.shape
