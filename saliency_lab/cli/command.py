@@ -13,6 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 from saliency_lab import __version__
+from saliency_lab.cli.choices import single_choices
 from saliency_lab.cli.older_words import renamed
 from saliency_lab.cli.words import TASKS, overview, task_of
 from saliency_lab.errors import ProcessError, UserError
@@ -71,7 +72,7 @@ def _answered(arguments: list[str]) -> int:
 
 def _exit_code(arguments: list[str]) -> int:
     from saliency_lab.cli.faults import one_line
-    from saliency_lab.cli.jobs import raise_kept_error
+    from saliency_lab.cli.jobs import forget_kept_errors, raise_kept_error
     from saliency_lab.cli.sweep import Sweep
 
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -90,7 +91,7 @@ def _exit_code(arguments: list[str]) -> int:
 
             look_at_runs(rest)
             return 0
-        rest = with_origin(task, renamed(rest))
+        rest = with_origin(task, single_choices(renamed(rest)))
         sweep = Sweep.of(rest)
         with _argv(rest), _hydra_raises():
             _hydra_main(task)
@@ -122,6 +123,7 @@ def _exit_code(arguments: list[str]) -> int:
             print(f"error: {line}", file=sys.stderr)
         return FAULT if line is None else USER_ERROR
     finally:
+        forget_kept_errors()
         if sweep is not None:
             sweep.close()
     return 0

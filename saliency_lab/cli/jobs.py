@@ -85,6 +85,11 @@ def raise_kept_error() -> None:
         raise errors[0]
 
 
+def forget_kept_errors() -> None:
+    """Leave nothing to a later command of this process: a search may end by an error of its own."""
+    _kept.clear()
+
+
 def _told_here(hydra_config: Any) -> bool:
     """Whether this process will tell the user; a launcher's worker hands exceptions on."""
     return hydra_config.mode != RunMode.MULTIRUN or is_own_sweep()

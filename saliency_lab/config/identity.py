@@ -26,7 +26,7 @@ from typing import Any
 
 from saliency_lab.errors import UserError
 
-NUMBERS = 1
+NUMBERS = 2
 """Raised with any version that gives other numbers for the same settings."""
 
 # Keys that change how, where or how loudly a run happens, not what comes out of it.
@@ -299,7 +299,7 @@ def _named(config: Mapping[str, Any], group: str) -> str:
 
 def _ignored(config: Mapping[str, Any]) -> Sequence[str]:
     ignored: list[str] = list(NOT_IDENTITY)
-    if config.get("data", {}).get("name") in ("folder", "arrays"):
+    if config.get("data", {}).get("name") in ("folder", "arrays", "pasted"):
         # A person's own files have no identity but their place; the named data sets do.
         ignored.remove("data.root")
     if "classifier" in config:

@@ -282,7 +282,7 @@ class ImageData(LightningDataModule):
         rows, labels = renumbered(source.labels, class_labels(source.class_names, self.classes))
         ids, stored = source.ids, self.stored(split)
         if self.limit is not None:
-            picked = balanced(labels, self.limit, (self.seed, split == "test"))
+            picked = self._limited(labels, self.limit, split)
             rows, labels = rows[picked], labels[picked]
         if self.limit is not None and stored is None:
             source = source.part(rows)
@@ -292,6 +292,10 @@ class ImageData(LightningDataModule):
         images = self._cached(source, split) if stored is None else stored
         good = self._readable(images, rows, len(source))
         return Split(images, rows[good], labels[good], [ids[row] for row in rows[good]])
+
+    def _limited(self, labels: NDArray[np.int64], limit: int, split: str) -> NDArray[np.int64]:
+        """Places, ascending, of the images that a limit leaves."""
+        return balanced(labels, limit, (self.seed, split == "test"))
 
     def _cached(self, source: Source, split: str) -> CachedImages:
         folder = Path(self.cache_dir).expanduser() if self.cache_dir else default_cache_dir()

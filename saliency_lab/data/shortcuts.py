@@ -81,19 +81,34 @@ class Cue:
 
     def _corner(self, sample: str, mark: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int]:
         free = (size[0] - mark[0], size[1] - mark[1])
-        if self.place == "random":
-            down, across = self._number(sample, "row"), self._number(sample, "column")
-        elif self.place == "centre":
-            down = across = 0.5
-        else:
-            vertical, _, horizontal = self.place.partition("_")
-            down, across = _SHARES[vertical], _SHARES[horizontal]
-        return round(down * free[0]), round(across * free[1])
+        return corner(self.place, free, self.seed, sample)
 
     def _number(self, sample: str, purpose: str) -> float:
-        """Uniform in [0, 1)."""
-        text = f"{self.seed}/{purpose}/{sample}".encode()
-        return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest()) / 2**56
+        return drawn_number(self.seed, purpose, sample)
+
+
+def corner(place: Place, free: tuple[int, int], seed: int, sample: str) -> tuple[int, int]:
+    """Row and column of the upper left corner of what is laid into an image.
+
+    Args:
+        place: where it lies.
+        free: rows and columns of the image that it leaves.
+        seed, sample: decide where `random` is.
+    """
+    if place == "random":
+        down, across = (drawn_number(seed, axis, sample) for axis in ("row", "column"))
+    elif place == "centre":
+        down = across = 0.5
+    else:
+        vertical, _, horizontal = place.partition("_")
+        down, across = _SHARES[vertical], _SHARES[horizontal]
+    return round(down * free[0]), round(across * free[1])
+
+
+def drawn_number(seed: int, purpose: str, sample: str) -> float:
+    """Uniform in [0, 1), by its arguments alone."""
+    text = f"{seed}/{purpose}/{sample}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest()) / 2**56
 
 
 def _mark(kind: Kind, size: tuple[int, int]) -> NDArray[np.float64]:

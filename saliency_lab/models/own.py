@@ -54,7 +54,13 @@ class OwnNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if self.size is not None and tuple(images.shape[2:]) != self.size:
             images = F.interpolate(images, self.size, mode="bilinear", antialias=True)
-        return checked_logits(self.network(self.normalize(images)), len(images))
+        return _logits(self.network(self.normalize(images)), images)
+
+
+# A leaf of tracing, so that a folded copy of the network can be made.
+@torch.fx.wrap
+def _logits(answer: object, images: Tensor) -> Tensor:
+    return checked_logits(answer, len(images))
 
 
 class Graph(nn.Module):

@@ -142,11 +142,18 @@ def _cluster() -> ClusterEnvironment:
     """Who has started the processes. Not left to Lightning, which takes any process inside a SLURM
     allocation for one of srun's."""
     if not started_by_launcher():
-        return LightningEnvironment()
+        return _OneOfOurs() if started_by_us() else LightningEnvironment()
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return TorchElasticEnvironment()
     # A requeued job goes on as any other does, from the files in its run directory.
     return SLURMEnvironment(auto_requeue=False)
+
+
+class _OneOfOurs(LightningEnvironment):
+    """Of a process that this program started: how many there are holds for all its trainers."""
+
+    def teardown(self) -> None:
+        """Nothing: Lightning would forget WORLD_SIZE after the first training of several."""
 
 
 def _places(devices: int | Literal["auto"], num_nodes: int) -> tuple[int | Literal["auto"], int]:

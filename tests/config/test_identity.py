@@ -96,10 +96,11 @@ def test_characters_that_shells_read_are_replaced_and_stay_apart():
         assert not set(path) & set(" '\"()[]{}$*?!;&|<>:\\=,~")
 
 
-def test_a_folder_of_class_folders_has_no_identity_but_its_place():
-    folder = {"name": "folder", "root": "/a"}
-    other = {"name": "folder", "root": "/b"}
-    defaults = {**DEFAULTS, "data": {"name": "folder", "root": None}}
+@pytest.mark.parametrize("name", ["folder", "arrays", "pasted"])
+def test_a_persons_own_files_have_no_identity_but_their_place(name):
+    folder = {"name": name, "root": "/a"}
+    other = {"name": name, "root": "/b"}
+    defaults = {**DEFAULTS, "data": {"name": name, "root": None}}
     one, two = (run_directory({**DEFAULTS, "data": data}, defaults) for data in (folder, other))
     assert one != two
 

@@ -178,5 +178,5 @@ def test_every_command_of_the_pages_is_one_of_the_program() -> None:
 def _choices(group: Path, value: str) -> bool:
     names = {path.relative_to(group).with_suffix("").as_posix() for path in group.rglob("*.yaml")}
     # Names of a reader's own, as the pages on extending use them.
-    names |= {"none", "null", "mine", "brightness", "contrast"}
+    names |= {"none", "null", "mine", "brightness", "sharpness"}
     return value.startswith("glob(") or set(value.strip("[]").split(",")) <= names

@@ -8,7 +8,8 @@ import psutil
 import pytest
 import torch
 
-from saliency_lab.training.trainer import warn_of_a_busy_machine
+from saliency_lab.runs.processes import PARENT, process_count
+from saliency_lab.training.trainer import _cluster, warn_of_a_busy_machine
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,15 @@ def test_threads_that_would_wait_for_each_other_are_named(
     assert len(caplog.messages) == (said is not None)
     assert said is None or said in caplog.messages[0]
     warn_of_a_busy_machine.cache_clear()
+
+
+def test_a_job_of_several_processes_knows_their_number_after_its_first_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Lightning's own environment forgets it when a trainer is torn down, and the next trainer of
+    # the same process would then train alone.
+    for name, value in {PARENT: "1", "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    environment = _cluster()
+    environment.teardown()
+    assert process_count() == 2

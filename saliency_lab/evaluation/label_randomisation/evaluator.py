@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import pandas as pd
@@ -14,9 +13,9 @@ from saliency_lab.data.batch import Batch
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found, Need
+from saliency_lab.evaluation.other_network import other_classifier
 from saliency_lab.evaluation.randomisation.gate import map_verdict
 from saliency_lab.evaluation.randomisation.similarity import RANGES, SIMILARITIES, similarities
-from saliency_lab.models.checkpoint import load_classifier
 
 
 class LabelRandomisation(Evaluator):
@@ -82,14 +81,12 @@ class LabelRandomisation(Evaluator):
                 f"Expected `{key}` to be a checkpoint of the same network trained with "
                 "data.training_labels=shuffled, but got null."
             )
-        path = Path(self.other).expanduser()
-        path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
-        classifier = context.kept((key, str(path)), lambda: load_classifier(path, key))
+        classifier = other_classifier(context, self.other, key)
         classes = list(context.data.class_names)
         if list((classifier.facts or {}).get("classes", classes)) != classes:
             raise UserError(
-                f"Expected `{key}` to be of the classes {', '.join(classes[:5])}…, but '{path}' "
-                "is of others."
+                f"Expected `{key}` to be of the classes {', '.join(classes[:5])}…, but "
+                f"'{self.other}' is of others."
             )
         network: nn.Module = classifier.network
         return network

@@ -63,7 +63,7 @@ def localisation(
         "top_k": share,
     }
     found = _ranked(_tie_groups(maps.flatten(1), inside), count, pixels)
-    found["energy_inside"] = _energy(maps.flatten(1), inside)
+    found["energy_inside"] = energy_inside(maps, masks)
     telling = (count > 0) & (count < pixels)
     scores = {
         name: found[name].where(telling & found[name].isfinite(), value).clamp(0, 1)
@@ -131,7 +131,16 @@ def _best_iou(groups: _Groups, count: Tensor) -> Tensor:
     return (groups.hits / union * groups.end).amax(1)
 
 
-def _energy(values: Tensor, inside: Tensor) -> Tensor:
-    """NaN for a map without a positive value."""
-    energy = values.double().clamp_min(0)
-    return (energy * inside).sum(1) / energy.sum(1)
+def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
+    """The share of each map's positive part that lies on the mask, float64 (B,) in [0, 1].
+
+    A map without a positive value tells nothing and gets the mask's share, as a random map does.
+
+    Args:
+        maps: (B, H, W).
+        masks: bool (B, H, W).
+    """
+    inside = masks.to(maps.device).flatten(1)
+    energy = maps.flatten(1).double().clamp_min(0)
+    share = (energy * inside).sum(1) / energy.sum(1)
+    return share.where(share.isfinite(), inside.double().mean(1)).clamp(0, 1)

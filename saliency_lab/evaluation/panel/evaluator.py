@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import pandas as pd
+import torch
 from annotated_types import Ge, Gt, Le
+from torch import Tensor
 
 from saliency_lab.data.batch import Batch
 from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
@@ -26,19 +28,24 @@ _EVIDENCE = "evidence"
 
 @dataclass(frozen=True)
 class _Member:
-    """A measure: an evaluator, the column that counts and the keys of the rows that do."""
+    """A measure: an evaluator, the column that counts and the keys of the rows that do.
+
+    `chance` is the column of what a random map gets, where that differs from view to view.
+    """
 
     evaluator: Evaluator
     column: str
     keys: Mapping[str, object]
+    chance: str | None = None
 
 
 class Panel(Evaluator):
     """Relevance gain (mean, ROAD), MuFidelity, GridPG, DiFull, and the evidence where it is known.
 
-    Every value is such that higher is better. A map beats another where at least `least` measures
-    decide so and none decides otherwise; see `votes.pair_verdicts`. A map's smoothed twin is
-    measured beside it: where the twin wins, smoothness explains what the measure rewards.
+    Every value is such that higher is better; shares in cells are above chance (`above_chance`).
+    A map beats another where at least `least` measures decide so and none decides otherwise; see
+    `votes.pair_verdicts`. A map's smoothed twin is measured beside it: where the twin wins,
+    smoothness explains what the measure rewards.
     Whether a map depends on the model at all is for evaluator=randomisation to say first.
 
     Args:
@@ -71,8 +78,8 @@ class Panel(Evaluator):
             "relevance gain, mean": _Member(gain, "gain", {"fill": "mean"}),
             "relevance gain, ROAD": _Member(gain, "gain", {"fill": "road"}),
             "MuFidelity": _Member(MuFidelity(samples=samples), "mu_fidelity", {}),
-            "GridPG": _Member(grid, "pointing", {"setting": "grid"}),
-            "DiFull": _Member(grid, "pointing", {"setting": "separate"}),
+            "GridPG": _Member(grid, "pointing", {"setting": "grid"}, "chance"),
+            "DiFull": _Member(grid, "pointing", {"setting": "separate"}, "chance"),
             _EVIDENCE: _Member(Localisation(), "roc_auc", {}),
         }
 
@@ -126,8 +133,20 @@ class Panel(Evaluator):
         for name, member in self._members.items():
             fits = all(part.keys.get(key) == value for key, value in member.keys.items())
             if member.evaluator is asked and fits:
-                keys = {"measure": name, "version": version}
-                yield Measured(part.view, keys, {"value": part.values[member.column]})
+                value = part.values[member.column]
+                if member.chance is not None:
+                    value = above_chance(value, part.values[member.chance])
+                yield Measured(part.view, {"measure": name, "version": version}, {"value": value})
+
+
+def above_chance(share: Tensor, chance: Tensor) -> Tensor:
+    """A share in [0, 1] on a scale on which a random map has 0, the best map 1, the worst −1.
+
+    Negative and inactive parts belong into the rivals' three of four cells, where chance alone puts
+    three quarters of them: their shares are no match for those of the other views.
+    """
+    above = share - chance
+    return torch.where(above >= 0, above / (1 - chance), above / chance)
 
 
 def _separates(context: Context) -> bool:

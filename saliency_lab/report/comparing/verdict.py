@@ -196,7 +196,7 @@ def _agreement(panel: Panel, condition: Condition, known: pd.Series) -> Agreemen
     name, text = panel.found.name, panel.condition_text(condition)
     if panel.found.role == "panel":
         measure, version = condition
-        if version != "map" or measure in panel.found.facts.get("known_evidence", []):
+        if version != "map" or measure in _known_evidence(panel):
             return None
         name, text = "panel", measure
     elif protocol := panel.found.facts.get("protocol"):
@@ -212,7 +212,7 @@ def _net_votes(panel: Panel | None) -> pd.Series:
     if panel is None:
         return pd.Series(dtype=np.float64)
     scores = panel.scores.assign(view=panel.scores["key"])
-    blind = ~scores["measure"].isin(panel.found.facts.get("known_evidence", []))
+    blind = ~scores["measure"].isin(_known_evidence(panel))
     net = dict.fromkeys((one.key for one in panel.maps), 0.0)
     least = int(panel.found.facts.get("least", 0))
     for pair in pair_verdicts(scores[blind & (scores["version"] == "map")], least=least):
@@ -221,6 +221,11 @@ def _net_votes(panel: Panel | None) -> pd.Series:
             net[pair["verdict"]] += 1
             net[loser] -= 1
     return pd.Series(net)
+
+
+def _known_evidence(panel: Panel) -> list[str]:
+    found = [measure for run in panel.runs for measure in run.found.facts.get("known_evidence", [])]
+    return list(dict.fromkeys(found))
 
 
 def _ranked(

@@ -26,6 +26,13 @@ def test_grid_is_of_equal_rectangles():
     assert (labels[4:, 4:] == 3).all()
 
 
+def test_a_wide_grid_counts_along_its_rows():
+    labels = superpixel_labels(torch.zeros(3, 4, 12), "grid", 3)
+    assert labels.tolist() == [[0] * 4 + [1] * 4 + [2] * 4] * 4
+    labels = superpixel_labels(torch.zeros(3, 4, 8), "grid", 8)
+    assert labels.tolist() == [[0, 0, 1, 1, 2, 2, 3, 3]] * 2 + [[4, 4, 5, 5, 6, 6, 7, 7]] * 2
+
+
 def test_slic_follows_an_edge():
     image = torch.zeros(3, 20, 20)
     image[:, :, 7:] = 1

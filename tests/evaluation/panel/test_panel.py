@@ -14,7 +14,7 @@ from saliency_lab.data.batch import Batch
 from saliency_lab.data.shapes import Shapes
 from saliency_lab.evaluation.base import measured_rows
 from saliency_lab.evaluation.context import Context, Method, found_maps
-from saliency_lab.evaluation.panel.evaluator import Panel
+from saliency_lab.evaluation.panel.evaluator import Panel, above_chance
 from saliency_lab.inference.engine import Engine
 from saliency_lab.models.basic_cnn import BasicCNN
 
@@ -66,3 +66,17 @@ def test_a_method_that_can_be_asked_everything_is_measured_six_times_with_its_tw
     assert set(rows["measure"].astype(str)) == SIX
     assert (rows.groupby("measure", observed=True)["version"].nunique() == 2).all()
     assert len(rows) == 2 * 6 * IMAGES
+
+
+def test_shares_are_above_chance_whatever_the_chance() -> None:
+    share = torch.tensor([0.25, 1.0, 0.0, 0.625, 0.75, 1.0, 0.0, 0.375])
+    chance = torch.tensor([0.25, 0.25, 0.25, 0.25, 0.75, 0.75, 0.75, 0.75])
+    found = above_chance(share, chance)
+    assert found.tolist() == pytest.approx([0, 1, -1, 0.5, 0, 1, -1, -0.5])
+
+
+def test_grid_values_of_the_panel_are_those_above_chance(measured) -> None:
+    rows = measured(gradient, twin=False)
+    found = rows[rows["measure"] == "DiFull"]["value"]
+    # The gradient of a network of separate cells lies in the own cell by construction.
+    assert found.to_numpy() == pytest.approx(1.0)
