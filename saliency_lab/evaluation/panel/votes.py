@@ -17,7 +17,7 @@ from saliency_lab.evaluation.rows.statistics import (
     wilcoxon_p,
 )
 
-LEAST = 4
+LEAST = 3
 """Measures that have to decide for a map."""
 
 
