@@ -68,13 +68,6 @@ def test_a_method_that_can_be_asked_everything_is_measured_six_times_with_its_tw
     assert len(rows) == 2 * 6 * IMAGES
 
 
-def test_difull_is_shown_and_has_no_vote(measured) -> None:
-    rows = measured(gradient, twin=False)
-    facts = Panel().facts(rows, rows)
-    assert set(facts["measures"]) == SIX
-    assert set(facts["votes"]) == SIX - {"DiFull"}
-
-
 def test_shares_are_above_chance_whatever_the_chance() -> None:
     share = torch.tensor([0.25, 1.0, 0.0, 0.625, 0.75, 1.0, 0.0, 0.375])
     chance = torch.tensor([0.25, 0.25, 0.25, 0.25, 0.75, 0.75, 0.75, 0.75])

@@ -12,14 +12,14 @@ from saliency_lab.evaluation.panel.votes import agreed_sign, pair_verdicts, twin
 @pytest.mark.parametrize(
     ("votes", "sign"),
     [
-        ([1, 1, 1, 0, 0], 1),
-        ([1, 1, 0, 0, 0], 0),
-        ([1, 1, 1, 1, -1], 0),
-        ([-1, 0, -1, -1, 0], -1),
-        ([0] * 5, 0),
+        ([1, 1, 1, 1, 0, 0], 1),
+        ([1, 1, 1, 0, 0, 0], 0),
+        ([1, 1, 1, 1, 1, -1], 0),
+        ([-1, -1, 0, -1, -1, 0], -1),
+        ([0] * 6, 0),
     ],
 )
-def test_three_agree_and_none_objects(votes: list[int], sign: int) -> None:
+def test_four_agree_and_none_objects(votes: list[int], sign: int) -> None:
     assert int(agreed_sign(votes)) == sign
     assert agreed_sign([votes, [-v for v in votes]]).tolist() == [sign, -sign]
 
@@ -36,7 +36,7 @@ def drawn(gaps: dict[str, float], version: str = "map") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["sample_id", "view", "measure", "version", "value"])
 
 
-def test_a_view_wins_where_enough_measures_say_so() -> None:
+def test_a_view_wins_by_four_measures() -> None:
     (verdict,) = pair_verdicts(drawn({"a": 0.1, "b": 0.1, "c": 0.1, "d": 0.1, "e": 0.0}))
     assert (verdict["a"], verdict["b"], verdict["verdict"]) == ("active", "original", "active")
     assert verdict["for_a"] == ["a", "b", "c", "d"]
@@ -49,10 +49,10 @@ def test_a_view_wins_where_enough_measures_say_so() -> None:
 
 
 def test_measures_without_values_for_a_pair_do_not_vote() -> None:
-    scores = drawn(dict.fromkeys("abc", 0.1))
-    kept = scores[(scores["measure"] != "c") | (scores["view"] == "active")]
+    scores = drawn(dict.fromkeys("abcd", 0.1))
+    kept = scores[(scores["measure"] != "d") | (scores["view"] == "active")]
     (verdict,) = pair_verdicts(kept)
-    assert verdict["for_a"] == ["a", "b"]
+    assert verdict["for_a"] == ["a", "b", "c"]
     assert verdict["verdict"] == "undecided"
 
 

@@ -227,25 +227,3 @@ def test_table_lists_what_each_map_lost_to() -> None:
     assert list(table.index) == ["a", "b"]
     assert table.loc["b", "loses to these"] == "a"
     assert list(table["gate"]) == ["not tested", "passed"]
-
-
-def test_a_measure_without_a_vote_decides_nothing() -> None:
-    """Four measures see no difference; the fifth does, but is only shown."""
-    runs = []
-    for method, value in (("a", 0.2), ("b", 0.8)):
-        rows = [
-            {"sample_id": f"{at:03d}", "measure": measure, "version": "map",
-             "value": (value if measure == "five" else 0.5) + 1e-3 * ((7 * at) % 5)}
-            for measure in MEASURES
-            for at in range(IMAGES)
-        ]  # fmt: skip
-        runs.append(
-            evaluation(method, "panel", rows, role="panel", keys=("measure", "version"),
-                       facts={"least": 1, "votes": list(MEASURES[:4])})
-        )  # fmt: skip
-    found = verdict_of(runs)
-    assert found.measures == list(MEASURES[:4])
-    assert found.decided == 0
-    for run in runs:
-        run.found.facts["votes"] = list(MEASURES)
-    assert verdict_of(runs).decided == 1
