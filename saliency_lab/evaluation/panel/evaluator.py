@@ -24,8 +24,6 @@ from saliency_lab.evaluation.relevance_gain.evaluator import RelevanceGainEvalua
 
 _EVIDENCE = "evidence"
 """The measure that is taken against known evidence, where the data have any."""
-_SHOWN = "DiFull"
-"""The measure that is shown and has no vote."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +46,6 @@ class Panel(Evaluator):
     A map beats another where at least `least` measures decide so and none decides otherwise; see
     `votes.pair_verdicts`. A map's smoothed twin is measured beside it: where the twin wins,
     smoothness explains what the measure rewards.
-
-    DiFull is shown and does not vote. Every method that reads gradients through the network has 1
-    there by construction, so it cannot tell two of them apart: asked for its vote, it left nearly
-    every pair undecided, and the panel further from the truth than its best measures
-    (docs/truth.md).
     Whether a map depends on the model at all is for evaluator=randomisation to say first.
 
     Args:
@@ -86,7 +79,7 @@ class Panel(Evaluator):
             "relevance gain, ROAD": _Member(gain, "gain", {"fill": "road"}),
             "MuFidelity": _Member(MuFidelity(samples=samples), "mu_fidelity", {}),
             "GridPG": _Member(grid, "pointing", {"setting": "grid"}, "chance"),
-            _SHOWN: _Member(grid, "pointing", {"setting": "separate"}, "chance"),
+            "DiFull": _Member(grid, "pointing", {"setting": "separate"}, "chance"),
             _EVIDENCE: _Member(Localisation(), "roc_auc", {}),
         }
 
@@ -114,14 +107,11 @@ class Panel(Evaluator):
 
     def facts(self, rows: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any]:
         """Verdicts on every pair of views, and each map against its twin."""
-        measured = list(dict.fromkeys(scores["measure"].astype(str)))
-        voting = scores[(scores["version"] == "map") & (scores["measure"] != _SHOWN)]
         return {
-            "measures": measured,
+            "measures": list(dict.fromkeys(scores["measure"].astype(str))),
             "least": self.least,
-            "votes": [name for name in measured if name != _SHOWN],
             "known_evidence": [_EVIDENCE],
-            "verdicts": pair_verdicts(voting, least=self.least),
+            "verdicts": pair_verdicts(scores[scores["version"] == "map"], least=self.least),
             "twins": twin_table(scores),
         }
 

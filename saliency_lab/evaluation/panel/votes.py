@@ -17,7 +17,7 @@ from saliency_lab.evaluation.rows.statistics import (
     wilcoxon_p,
 )
 
-LEAST = 3
+LEAST = 4
 """Measures that have to decide for a map."""
 
 

@@ -124,7 +124,7 @@ def _verdict(panels: Sequence[Panel]) -> Verdict:
         standings=[],
     )
     if voted is not None:
-        scores = _voting(voted)
+        scores = voted.scores.assign(view=voted.scores["key"])
         found.least = int(voted.found.facts.get("least", 0))
         found.images = int(scores["sample_id"].nunique())
         found.measures = list(dict.fromkeys(scores["measure"].astype(str)))
@@ -211,7 +211,7 @@ def _net_votes(panel: Panel | None) -> pd.Series:
     """
     if panel is None:
         return pd.Series(dtype=np.float64)
-    scores = _voting(panel)
+    scores = panel.scores.assign(view=panel.scores["key"])
     blind = ~scores["measure"].isin(_known_evidence(panel))
     net = dict.fromkeys((one.key for one in panel.maps), 0.0)
     least = int(panel.found.facts.get("least", 0))
@@ -221,13 +221,6 @@ def _net_votes(panel: Panel | None) -> pd.Series:
             net[pair["verdict"]] += 1
             net[loser] -= 1
     return pd.Series(net)
-
-
-def _voting(panel: Panel) -> pd.DataFrame:
-    """The scores of the measures that vote, with the maps' keys as their views."""
-    scores = panel.scores.assign(view=panel.scores["key"])
-    votes = panel.found.facts.get("votes")
-    return scores if votes is None else scores[scores["measure"].isin(votes)]
 
 
 def _known_evidence(panel: Panel) -> list[str]:
