@@ -144,7 +144,7 @@ def test_weights_of_two_processes_are_those_of_one(
     assert one.code == 0, one.err
     run = start(*words, *SEVERAL, "output_root=two")
     assert run.end() == 0, run.read()
-    assert "2 processes, each takes 7.5 images of a batch of 15" in run.read()
+    assert "2 processes, 7.5 images each per batch of 15" in run.read()
 
     (first,), (second,) = ((tmp_path / root).rglob("last.ckpt") for root in ("one", "two"))
     a, b = (torch.load(path, weights_only=True) for path in (first, second))

@@ -80,7 +80,8 @@ REFUSED: dict[str, dict[str, str]] = {
 
 def _components() -> dict[str, dict[str, Any]]:
     found = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONF.glob("*.yaml"))}
-    # Shorthands for a view of the gradient have no target of their own.
+    # Shorthands for a view have no target of their own; a file's maps ask no network.
+    del found["file"]
     return {name: component for name, component in found.items() if "_target_" in component}
 
 

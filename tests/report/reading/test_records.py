@@ -33,7 +33,7 @@ def test_every_state_is_told_apart(outputs: Path) -> None:
 
 
 def test_nothing_there_says_which_command_comes_first(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="python -m saliency_lab evaluate") as caught:
+    with pytest.raises(UserError, match="python -m saliency_lab train") as caught:
         read_records(tmp_path / "outputs")
     assert "\n" not in str(caught.value)
 
