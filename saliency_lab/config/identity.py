@@ -26,7 +26,7 @@ from typing import Any
 
 from saliency_lab.errors import UserError
 
-NUMBERS = 2
+NUMBERS = 1
 """Raised with any version that gives other numbers for the same settings."""
 
 # Keys that change how, where or how loudly a run happens, not what comes out of it.
