@@ -152,7 +152,7 @@ def _record(hydra_config: DictConfig, error: Exception | None) -> None:
 
 
 # The other tasks are the work of one process.
-_IN_PROCESSES = ("train", "evaluate")
+_IN_PROCESSES = ("train", "evaluate", "compare")
 
 
 def _start(task: str, settings: dict[str, Any], directory: Path) -> None:

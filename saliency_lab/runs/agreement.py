@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pytorch_lightning as pl
+import torch
 
 T = TypeVar("T")
 
@@ -22,3 +23,12 @@ def agreed(trainer: pl.Trainer, decide: Callable[[], T]) -> T:
     trainer.strategy.setup_environment()
     decision = decide() if trainer.is_global_zero else None
     return trainer.strategy.broadcast(decision)  # type: ignore[return-value]
+
+
+def gathered(trainer: pl.Trainer, mine: T) -> list[T]:
+    """What every rank has, in the order of their numbers, on every rank."""
+    if trainer.world_size == 1:
+        return [mine]
+    found: list[T | None] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(found, mine)
+    return cast(list[T], found)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 
@@ -30,6 +34,7 @@ from saliency_lab.evaluation.rows.decisions import (
     stops,
 )
 from saliency_lab.evaluation.rows.format import is_readable, rows_path
+from saliency_lab.runs.agreement import agreed, gathered
 from saliency_lab.runs.directory import begin, held
 from saliency_lab.runs.files import atomic_path
 from saliency_lab.tasks.classifiers import configured_classifier, require_usable
@@ -48,7 +53,9 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     """Draw images in one seeded order and measure both maps until the rule says stop.
 
     What was drawn by an earlier run, killed or finished, counts: a smaller `tolerance` or a larger
-    `least` only draws what is still missing. One process draws, so devices decide nothing.
+    `least` only draws what is still missing. Several processes measure one block each at a time and
+    come to the same decision as one, for the rule looks at image after image in the order of the
+    draw; they may have measured a few images more than it needed.
 
     Raises:
         UserError: unknown maps, a score without direction or range, no trained classifier.
@@ -62,19 +69,40 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     comparison = compared(config)
     for method in comparison.methods.values():
         require_usable(config, method)
-    with held(directory):
-        begin(directory, config, overwrite=config["overwrite"])
+    trainer = lightning_trainer(config, directory, [])
+    with contextlib.ExitStack() as stack:
+        agreed(trainer, lambda: _begun(config, directory, stack))
         data = data_module(config)
         data.download()
         data.setup("test")
-        scores = _earlier(directory, comparison, len(data.ids(config["split"])))
-        made, conditions, drawn = _drawn_until(config, directory, comparison, rule, data, scores)
-        size = len(data.ids(config["split"]))
+        found = _drawn_until(config, directory, comparison, rule, data, trainer)
+        if not trainer.is_global_zero:
+            return
         with tracker(config).run(config, directory) as record:
+            size = len(data.ids(config["split"]))
             summary = finish_comparison(
-                config, directory, comparison, made, conditions, drawn, size
+                config, directory, comparison, found.made, found.conditions, found.drawn, size
             )
             record_comparison(record, summary, directory)
+
+
+def is_done(config: Mapping[str, Any], directory: Path) -> bool:
+    """Never known beforehand: the rule may ask for more images than were drawn."""
+    return False
+
+
+@dataclass(frozen=True)
+class _State:
+    """How far a comparison has come: the decisions and their conditions once all pairs stopped."""
+
+    drawn: int
+    made: Sequence[Decision] = ()
+    conditions: Sequence[Mapping[str, str]] = ()
+
+
+def _begun(config: Mapping[str, Any], directory: Path, stack: contextlib.ExitStack) -> None:
+    stack.enter_context(held(directory))
+    begin(directory, config, overwrite=config["overwrite"])
 
 
 def _drawn_until(
@@ -83,38 +111,56 @@ def _drawn_until(
     comparison: Comparison,
     rule: Rule,
     data: ImageData,
-    scores: pd.DataFrame,
-) -> tuple[list[Decision], list[dict[str, str]], int]:
-    """Decisions once every pair has stopped, their conditions, and how many images were drawn."""
+    trainer: pl.Trainer,
+) -> _State:
+    """The state in which every pair has stopped; the first process keeps the rows and decides."""
     order = permutation(len(data.ids(config["split"])), int(config["seed"]))
     contexts: dict[str, Context] = {}
-    trainer = lightning_trainer(config, directory, [])
     device = trainer.strategy.root_device
     size = block_size(config["block_size"], data.input_shape, device)
+    first = trainer.is_global_zero
+    scores = _earlier(directory, comparison, len(order)) if first else pd.DataFrame()
     said = 0  # a line at each doubling
     while True:
-        drawn = 0 if scores.empty else int(scores[DRAWN].max()) + 1
-        if drawn:
-            differences, conditions, lower = paired_differences(
-                comparison, scores, config["condition"]
-            )
-            halts = stops(differences, len(order), rule, span=comparison.span)
-            if all(halt.stopped for halt in halts):
-                found = decisions(
-                    differences, len(order), rule, span=comparison.span, lower_is_better=lower
-                )
-                return found, conditions, drawn
-            if drawn >= said:
-                _say(comparison, halts, differences, len(order))
-                said = 2 * drawn
-        places = order[drawn : drawn + size]
-        batch = _batch(data, config["split"], places, device)
-        if not contexts:
-            contexts = _contexts(config, comparison, data, batch)
-        new = _measured(comparison, contexts, batch, drawn)
-        scores = new if scores.empty else pd.concat([scores, new], ignore_index=True)
-        with atomic_path(rows_path(directory, comparison.label)) as path:
-            scores.to_parquet(path, index=False)
+        state = agreed(
+            trainer, functools.partial(_state, config, comparison, rule, scores, len(order), said)
+        )
+        if state.made:
+            return state
+        said = max(said, 2 * state.drawn) if state.drawn >= said else said
+        begins = state.drawn + trainer.global_rank * size
+        places, new = order[begins : begins + size], pd.DataFrame()
+        if len(places):
+            batch = _batch(data, config["split"], places, device)
+            contexts = contexts or _contexts(config, comparison, data, batch)
+            new = _measured(comparison, contexts, batch, begins)
+        parts = gathered(trainer, new)
+        if first:
+            scores = pd.concat([one for one in (scores, *parts) if len(one)], ignore_index=True)
+            with atomic_path(rows_path(directory, comparison.label)) as path:
+                scores.to_parquet(path, index=False)
+
+
+def _state(
+    config: Mapping[str, Any],
+    comparison: Comparison,
+    rule: Rule,
+    scores: pd.DataFrame,
+    population: int,
+    said: int,
+) -> _State:
+    """Decisions if every pair has stopped by what was drawn; else a line on how it stands."""
+    if scores.empty:
+        return _State(0)
+    drawn = int(scores[DRAWN].max()) + 1
+    differences, conditions, lower = paired_differences(comparison, scores, config["condition"])
+    halts = stops(differences, population, rule, span=comparison.span)
+    if all(halt.stopped for halt in halts):
+        made = decisions(differences, population, rule, span=comparison.span, lower_is_better=lower)
+        return _State(drawn, made, conditions)
+    if drawn >= said:
+        _say(comparison, halts, differences, population)
+    return _State(drawn)
 
 
 def _contexts(

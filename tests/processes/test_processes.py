@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import sys
@@ -156,3 +157,36 @@ def test_weights_of_two_processes_are_those_of_one(
     np.testing.assert_array_equal(one_by_one["train/accuracy"], shared["train/accuracy"])
     files = {path.name for path in second.parents[1].iterdir()}
     assert files == {path.name for path in first.parents[1].iterdir()} | {"train.rank1.log"}
+
+
+@pytest.mark.slow
+def test_two_processes_stop_a_comparison_where_one_does(
+    tmp_path: Path, classifier_file: Path, command: Callable, start: Callable
+) -> None:
+    (tmp_path / "untrained.ckpt").hardlink_to(classifier_file)
+    words = (
+        "compare", "a=[gradient/original,sobel]", "b=[sobel,random_map]", "ckpt=untrained.ckpt",
+        f"data.test_images={IMAGES}", "data.train_images=20", "block_size=4",
+        "condition=[black]", "tolerance=1.2", "trainer.threads=1", "logger=none",
+    )  # fmt: skip
+    one = command(*words, *ONE, "output_root=one")
+    assert one.code == 0, one.err
+    run = start(*words, *SEVERAL, "trainer.devices=2", "output_root=two")
+    assert run.end() == 0, run.read()
+
+    found = {}
+    for root in ("one", "two"):
+        (path,) = (tmp_path / root).rglob("compare/**/summary.json")
+        rows = pd.read_parquet(path.parent / "deletion.parquet")
+        found[root] = json.loads(path.read_text()), rows
+    (alone, few), (shared, more) = found.values()
+    assert shared["pairs"] == alone["pairs"]
+    assert max(pair["images"] for pair in alone["pairs"]) < IMAGES
+    # What one process measured, and perhaps the block that the other was at.
+    assert 0 <= shared["drawn"] - alone["drawn"] <= 4
+    pd.testing.assert_frame_equal(more.iloc[: len(few)], few)
+
+    # Killed or widened, it goes on with any number of processes.
+    again = command(*words, *ONE, "output_root=two", f"least={IMAGES}")
+    assert again.code == 0, again.err
+    assert f"resuming: {shared['drawn']} of {IMAGES} images" in again.out + again.err

@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 
 from saliency_lab.errors import UserError
 from saliency_lab.report.comparing import agreement
+from saliency_lab.report.comparing.degradation import degradation_table
 from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.report.comparing.panels import build_panels
 from saliency_lab.report.comparing.sanity import sanity_table
@@ -223,6 +224,7 @@ def _tables(
         "fills": agreement.fill_table(panels),
         "images": agreement.image_table(panels),
         "measures": agreement.measure_table(panels),
+        "degraded": degradation_table(panels),
         "scores": tables.score_table(panels),
         "reference": overview.reference_table(overview.overview_rows(panels, groups)),
         "seeds": tables.seed_table(groups),

@@ -1,0 +1,83 @@
+"""Maps with a known share of noise in them: does a measure put them into the right order?"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
+
+_SOURCE = ("method._target_", "saliency_lab.attribution.methods.degraded.degraded")
+_SHARE = "method.share"
+
+Family = tuple[str, tuple[tuple[str, str], ...]]
+"""A view and all settings but the share: maps that differ in nothing but the noise."""
+
+
+def degradation_table(panels: Sequence[Panel]) -> pd.DataFrame:
+    """Per measure and condition: pairs of shares of noise that it orders rightly.
+
+    The map with less noise should score better. `pairs` counts every two shares of each source
+    and view; `right` those whose means over images are in this order, `images` the share of
+    single images that are, half of them where both maps score the same.
+    """
+    rows = []
+    for panel in panels:
+        families = _families(panel)
+        for condition in panel.conditions:
+            better = panel.better(condition)
+            pairs = list(_pairs(panel, families, condition))
+            if better is None or not pairs:
+                continue
+            sign = 1 if better == "higher" else -1
+            right = sum(sign * (less.mean() - more.mean()) > 0 for less, more in pairs)
+            images = pd.concat([_ordered(sign * (less - more)) for less, more in pairs])
+            rows.append(
+                {
+                    "classifier": panel.title.split(" (")[0],
+                    "measure": panel.found.name,
+                    "condition": panel.condition_text(condition),
+                    "maps": sum(len(shares) for shares in families.values()),
+                    "pairs": len(pairs),
+                    "right": right,
+                    "share right": right / len(pairs),
+                    "images": float(images.mean()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _families(panel: Panel) -> dict[Family, dict[float, PanelMap]]:
+    """Maps of two shares or more, by everything else that shapes them."""
+    found: dict[Family, dict[float, PanelMap]] = defaultdict(dict)
+    for one in panel.maps:
+        settings = one.run.settings
+        if settings.get(_SOURCE[0]) == _SOURCE[1]:
+            rest = {name: value for name, value in settings.items() if name != _SHARE}
+            found[one.view, tuple(sorted(rest.items()))][float(settings[_SHARE])] = one
+    return {family: shares for family, shares in found.items() if len(shares) > 1}
+
+
+def _pairs(
+    panel: Panel, families: dict[Family, dict[float, PanelMap]], condition: Condition
+) -> Iterator[tuple[pd.Series, pd.Series]]:
+    """The scores, by image, of the map with less noise and of that with more."""
+    mine = panel.scores
+    for name, value in zip(panel.found.conditions, condition, strict=True):
+        mine = mine[mine[name].astype(str) == value]
+    wide = mine.pivot(index="sample_id", columns="key", values=panel.main)
+    for shares in families.values():
+        for less, more in itertools.combinations(sorted(shares), 2):
+            keys = [shares[less].key, shares[more].key]
+            if set(keys) <= set(wide.columns):
+                both = wide[keys].dropna()
+                if len(both):
+                    yield both[keys[0]], both[keys[1]]
+
+
+def _ordered(difference: pd.Series) -> pd.Series:
+    """1 where an image agrees, 0 where it does not, 1/2 where it cannot tell."""
+    return (difference > 0) + 0.5 * (difference == 0)
