@@ -14,9 +14,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from saliency_lab.cli.sweep import sweep_directory
+from saliency_lab.config.content import component_source
 from saliency_lab.config.identity import (
     NUMBERS,
-    component_source,
     evaluator_label,
     run_directory,
 )

@@ -15,15 +15,14 @@ directory (`evaluator_label`), not of the directory's name.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import importlib.util
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from saliency_lab.config.content import DIGITS
 from saliency_lab.errors import UserError
 
 NUMBERS = 1
@@ -87,7 +86,7 @@ IN_PATH = ("data.name", "model.name", "method.name", "view.names", "seed")
 TRAINING = ("data", "model", "optimizer", "scheduler", "trainer", "callback", "seed")
 ALL_VIEWS = ("original", "positive", "negative", "active", "inactive")
 LONGEST_NAME = 200
-_DIGITS = 10
+_FILE_METHOD = "saliency_lab.attribution.methods.file.file_maps"
 
 
 def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -163,7 +162,7 @@ def run_directory(
         parts.append(method_label(config))
     rest: dict[str, Any] = {}
     if "classifier" in config:
-        rest["classifier"] = str(config["classifier"]["sha256"])[:_DIGITS]
+        rest["classifier"] = str(config["classifier"]["sha256"])[:DIGITS]
     if config["task"] == "compare" and list(config.get("labels", {}).values()) not in (
         [],
         ["deletion"],
@@ -193,25 +192,6 @@ def evaluator_label(
     return _joined(_safe(name), rest | ({} if source is None else {"source": source}))
 
 
-def component_source(component: Mapping[str, Any]) -> str | None:
-    """Digest of the text of a component's module and of the files that its settings name.
-
-    None where the component is this package's own and names no file. Nothing is imported but the
-    packages that hold the module.
-    """
-    state, found = hashlib.sha256(), False
-    for text in _outside(component):
-        state.update(text)
-        found = True
-    return state.hexdigest()[:_DIGITS] if found else None
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def training_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that decides which trained classifier is meant."""
     return {"task": "train", **{key: config[key] for key in TRAINING if key in config}}
@@ -225,69 +205,6 @@ def method_label(config: Mapping[str, Any]) -> str:
     else:
         view = names if isinstance(names, str) else "+".join(names)
     return view if method == "gradient" else f"{method}-{view}"
-
-
-def _outside(component: Mapping[str, Any]) -> Iterator[bytes]:
-    for key, value in component.items():
-        if isinstance(value, Mapping):
-            yield from _outside(value)
-        elif key in ("_target_", "target"):
-            module = str(value).rpartition(".")[0]
-            if module and module.partition(".")[0] != __name__.partition(".")[0]:
-                yield from _module_text(module)
-        elif isinstance(value, str) and _names_file(key, value):
-            yield _digest_of(Path(value).expanduser()).encode()
-        elif key in _FOLDERS and isinstance(value, str) and Path(value).expanduser().is_dir():
-            yield from _folder_content(Path(value).expanduser())
-
-
-_FILE_METHOD = "saliency_lab.attribution.methods.file.file_maps"
-# Settings that may name a folder whose files decide numbers.
-_FOLDERS = ("maps", "folder")
-_FILES = ("maps", "ids", "file", "weights")
-
-
-def _names_file(key: str, value: str) -> bool:
-    # A word without a suffix is a choice, even where a file of that name happens to lie about.
-    path = Path(value)
-    named = key in _FILES or bool(path.suffix)
-    return len(value) < 4096 and named and path.expanduser().is_file()
-
-
-def _folder_content(folder: Path) -> Iterator[bytes]:
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        yield path.relative_to(folder).as_posix().encode()
-        yield _digest_of(path).encode()
-
-
-def _digest_of(path: Path) -> str:
-    state = path.stat()
-    if state.st_size < _LARGE:
-        return file_digest(path)
-    return _digest_at(path.absolute(), state.st_mtime_ns, state.st_size)
-
-
-# One command asks for its digests several times, which takes seconds for files from here on.
-_LARGE = 2**20
-
-
-@functools.lru_cache(maxsize=64)
-def _digest_at(path: Path, changed: int, size: int) -> str:
-    """A large file's digest, computed once for each time of change."""
-    return file_digest(path)
-
-
-def _module_text(module: str) -> Iterator[bytes]:
-    # A class named through its module (`module.Class.method`) lies in the longest importable part.
-    while module:
-        try:
-            spec = importlib.util.find_spec(module)
-        except (ImportError, ValueError, AttributeError):
-            spec = None
-        if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
-            yield Path(spec.origin).read_bytes()
-            return
-        module = module.rpartition(".")[0]
 
 
 def _named(config: Mapping[str, Any], group: str) -> str:
@@ -316,8 +233,8 @@ def _joined(name: str, rest: Mapping[str, Any]) -> str:
         return full
     # What was cut or replaced would otherwise make two runs one.
     told = json.dumps([name, _whole(dict(rest))], sort_keys=True, default=str)
-    digest = hashlib.sha256(told.encode()).hexdigest()[:_DIGITS]
-    return f"{_safe(full)[: LONGEST_NAME - _DIGITS - 1]}-{digest}"
+    digest = hashlib.sha256(told.encode()).hexdigest()[:DIGITS]
+    return f"{_safe(full)[: LONGEST_NAME - DIGITS - 1]}-{digest}"
 
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.]*|[0-9a-f]{10}")

@@ -106,7 +106,10 @@ class Evaluator(ABC):
         return next(known.better for known in self.scores if known.name == score)
 
     def facts(self, rows: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any]:
-        """What the summary says beside means and comparisons: plain containers."""
+        """What the summary says beside means and comparisons: plain containers.
+
+        `warnings`, a list of sentences, is printed and shown above the evaluator's results.
+        """
         return {}
 
     def tables(self, rows: pd.DataFrame, resamples: int) -> dict[str, pd.DataFrame]:

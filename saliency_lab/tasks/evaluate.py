@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pytorch_lightning as pl
 
-from saliency_lab.config.binding import bound_arguments, built
+from saliency_lab.config.binding import built
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.evaluation.base import Evaluator
@@ -36,15 +35,19 @@ from saliency_lab.evaluation.rows.format import (
 from saliency_lab.evaluation.rows.shards import Shards
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.models.trained_samples import trained_samples
-from saliency_lab.report.drawing.palette import label_of
-from saliency_lab.report.drawing.terminal import print_table
 from saliency_lab.runs.agreement import agreed
 from saliency_lab.runs.directory import held, is_finished, read_summary
 from saliency_lab.runs.processes import process_rank
 from saliency_lab.runs.progress import rate_text
 from saliency_lab.tasks.classifiers import configured_classifier, require_usable
-from saliency_lab.tasks.components import checked, tracker
-from saliency_lab.tasks.foreign_maps import require_file, with_stored_maps
+from saliency_lab.tasks.components import (
+    checked,
+    configured_evaluators,
+    configured_method,
+    tracker,
+)
+from saliency_lab.tasks.foreign_maps import with_stored_maps
+from saliency_lab.tasks.printing import print_summary
 from saliency_lab.tasks.results import begin_evaluation, write_results
 from saliency_lab.tasks.retraining import retrained
 from saliency_lab.tasks.support import pair_classifier, supported
@@ -92,7 +95,7 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
             wanted = {label: evaluators[label] for label in labels}
             _evaluated(config, directory, trainer, method, wanted, record)
     if trainer.is_global_zero:
-        _show(read_summary(directory), directory, labels)
+        print_summary(read_summary(directory), directory, labels)
 
 
 def say_done(directory: Path) -> None:
@@ -100,42 +103,7 @@ def say_done(directory: Path) -> None:
     if process_rank() == 0:
         print(f"already finished; pass overwrite=true to rerun: {directory}")
         summary = read_summary(directory)
-        _show(summary, directory, list(summary["evaluators"]))
-
-
-def configured_method(config: Mapping[str, Any]) -> Method:
-    """The method and views of a configuration, settings bound; refuses views it cannot give."""
-    target, arguments = bound_arguments(
-        config["method"], "method", ("model", "images", "targets", "generator")
-    )
-    source = functools.partial(target, **arguments)
-    require_file(source)
-    return Method.of(config["method"]["name"], source, config["view"])
-
-
-def configured_evaluators(config: Mapping[str, Any]) -> dict[str, Evaluator]:
-    """The evaluators of a configuration by their labels.
-
-    Raises:
-        UserError: none is chosen, or one's settings or target are wrong.
-    """
-    found: dict[str, Evaluator] = {}
-    for name, component in config["evaluator"].items():
-        if not isinstance(component, dict):
-            raise UserError(
-                f"Expected `evaluator` to hold one section per evaluator, but got `{name}` in it; "
-                "a yaml of conf/evaluator begins with the line: # @package evaluator.NAME"
-            )
-        evaluator = built(component, f"evaluator.{name}")
-        if not isinstance(evaluator, Evaluator):
-            raise UserError(
-                f"Expected `evaluator.{name}._target_` to give an Evaluator, but got "
-                f"{type(evaluator).__name__}"
-            )
-        found[config["labels"][name]] = evaluator
-    if not found:
-        raise UserError("Expected `evaluator` to name at least one evaluator, but got none")
-    return found
+        print_summary(summary, directory, list(summary["evaluators"]))
 
 
 def _check_choices(config: Mapping[str, Any]) -> None:
@@ -289,37 +257,3 @@ def _require_unseen(model: Classifier, data: ImageData, split: str) -> None:
             f"of {len(seen)} were part of its training ({', '.join(named)}, …); pass split=train "
             "to measure training images"
         )
-
-
-def _show(summary: Mapping[str, Any], directory: Path, labels: Sequence[str]) -> None:
-    complete = summary.get("completeness")
-    if complete:
-        print(
-            f"completeness error: mean {complete['mean_error']:.2g}, max "
-            f"{complete['max_error']:.2g}, of {complete['mean_change']:.3g} logits on average"
-        )
-    for warning in summary["warnings"]:
-        print(f"warning: {warning}")
-    for label in labels:
-        found = summary["evaluators"][label]
-        names = [score["name"] for score in found["scores"]]
-        values: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
-        for mean in found["means"]:
-            key = (label_of(mean["method"], mean["view"]), *mean["condition"].values())
-            values.setdefault(key, {})[mean["score"]] = mean
-        rows = [[*key, *_cells(scores, names)] for key, scores in values.items()]
-        better = found["scores"][0]["better"]
-        title = f"{label}: {names[0]}" + (f", {better} is better" if better else "")
-        accuracy = summary["accuracy"]["value"]
-        columns = ["map", *found["conditions"], names[0], "95 %", *names[1:], "images"]
-        print_table(f"{title}; accuracy {accuracy:.4f}", columns, rows)
-    print(f"wrote {directory}")
-
-
-def _cells(scores: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[object]:
-    main = scores.get(names[0])
-    first: list[object] = [None, ""]
-    if main is not None:
-        first = [main["value"], f"[{main['low']:.4f}, {main['high']:.4f}]"]
-    others = [scores[name]["value"] if name in scores else None for name in names[1:]]
-    return [*first, *others, max(mean["images"] for mean in scores.values())]

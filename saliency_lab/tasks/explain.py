@@ -26,8 +26,7 @@ from saliency_lab.runs.directory import begin, finish, held
 from saliency_lab.runs.files import atomic_path
 from saliency_lab.runs.processes import process_rank
 from saliency_lab.tasks.classifiers import configured_classifier, require_usable
-from saliency_lab.tasks.components import checked
-from saliency_lab.tasks.evaluate import configured_method
+from saliency_lab.tasks.components import checked, configured_method
 from saliency_lab.tasks.examples import Examples, correct_examples, image_files, own_examples
 from saliency_lab.tasks.foreign_maps import with_stored_maps
 from saliency_lab.tasks.support import pair_classifier, supported

@@ -15,7 +15,7 @@ from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Evaluator
 from saliency_lab.evaluation.context import Method
 from saliency_lab.evaluation.rows.aggregation import conditions_of
-from saliency_lab.tasks.evaluate import configured_evaluators, configured_method
+from saliency_lab.tasks.components import configured_evaluators, configured_method
 
 DRAWN = "drawn"
 """Column of scores: when the image was drawn, from 0."""

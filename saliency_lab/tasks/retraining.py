@@ -150,12 +150,15 @@ def _recipe(
     trainer = {name: stored["trainer"][name] for name in _TRAINER if name in stored["trainer"]}
     if evaluator.epochs is not None:
         trainer["max_epochs"] = evaluator.epochs
+    optimizer = dict(stored["optimizer"])
+    if evaluator.learning_rate is not None:
+        optimizer["lr"] = evaluator.learning_rate
     data = {name: stored["data"][name] for name in _DATA if name in stored["data"]}
     if evaluator.batch_size is not None:
         data["batch_size"] = evaluator.batch_size
     return {
         "model": dict(model.facts["model"]),
-        "optimizer": stored["optimizer"],
+        "optimizer": optimizer,
         "scheduler": stored["scheduler"],
         "callback": stored.get("callback", {}),
         "trainer": trainer,

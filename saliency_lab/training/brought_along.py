@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from saliency_lab.config.identity import component_source
+from saliency_lab.config.content import component_source
 from saliency_lab.errors import UserError
 
 NO_CHECKPOINT = "none"

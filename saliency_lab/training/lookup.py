@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from saliency_lab.config.identity import conflicts, file_digest, leaves, training_config
+from saliency_lab.config.content import file_digest
+from saliency_lab.config.identity import conflicts, leaves, training_config
 from saliency_lab.errors import UserError
 from saliency_lab.runs.directory import CONFIG, is_finished
 from saliency_lab.training.brought_along import NO_CHECKPOINT, brought_along

@@ -5,9 +5,9 @@ import random
 
 import pytest
 
+from saliency_lab.config.content import component_source
 from saliency_lab.config.identity import (
     NOT_IDENTITY,
-    component_source,
     conflicts,
     decides,
     differences,

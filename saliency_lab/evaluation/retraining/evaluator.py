@@ -22,7 +22,7 @@ from saliency_lab.evaluation.retraining.conditions import (
     Retrained,
     chosen_conditions,
 )
-from saliency_lab.evaluation.retraining.findings import accuracies, leakage
+from saliency_lab.evaluation.retraining.findings import accuracies, leakage, unlearned
 from saliency_lab.models.checkpoint import load_classifier
 
 # Which way the accuracy of the retrained network speaks for the map.
@@ -55,6 +55,8 @@ class Retraining(Evaluator):
         epochs: of each training; None: as many as the classifier's own.
         batch_size: images per step of each training; None: as many as in the classifier's own.
             With few images smaller steps are more, which a network may need to learn at all.
+        learning_rate: of each training; None: the classifier's own. Images with most of their
+            pixels gone may need a smaller one.
         train_limit: training images, balanced over the classes; None: as many as the classifier's
             own training had.
 
@@ -82,6 +84,7 @@ class Retraining(Evaluator):
         seeds: Sequence[Annotated[int, Ge(0)]] = (0, 1),
         epochs: Annotated[int, Gt(0)] | None = None,
         batch_size: Annotated[int, Gt(0)] | None = None,
+        learning_rate: Annotated[float, Gt(0)] | None = None,
         train_limit: Annotated[int, Gt(0)] | None = None,
     ) -> None:
         lists = {"fractions": fractions, "orders": orders, "fills": fills, "seeds": seeds}
@@ -94,6 +97,7 @@ class Retraining(Evaluator):
         self.trained_on = chosen_conditions(orders, fills, fractions)
         self.seeds = tuple(seeds)
         self.epochs, self.batch_size, self.train_limit = epochs, batch_size, train_limit
+        self.learning_rate = learning_rate
 
     def measure(self, context: Context, batch: Batch, maps: Found) -> Iterable[Measured]:
         """Rows of every view, condition and seed."""
@@ -127,8 +131,12 @@ class Retraining(Evaluator):
 
     def facts(self, rows: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any]:
         """Accuracies by condition and seed, and what the masks alone say of the classes."""
-        found = accuracies(rows)
-        return {"accuracies": found.to_dict("records"), "leakage": leakage(scores)}
+        found, leaks = accuracies(rows), leakage(scores)
+        return {
+            "accuracies": found.to_dict("records"),
+            "leakage": leaks,
+            "warnings": [*unlearned(rows), *(one["sentence"] for one in leaks if one["leaks"])],
+        }
 
     def tables(self, rows: pd.DataFrame, resamples: int) -> dict[str, pd.DataFrame]:
         """Accuracies by condition and seed."""

@@ -23,6 +23,27 @@ def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
     return table.astype({**plain, "accuracy": float, "probability": float})
 
 
+def unlearned(rows: pd.DataFrame) -> list[str]:
+    """A sentence on each training whose network gives every image the same answer.
+
+    Such a network has not learned anything, whatever is left in its images: a training that was
+    too short or too fast says nothing about the map. Told from `correct` by class alone: right on
+    all images of one class and on none of the others.
+    """
+    found = []
+    for key, training in rows.groupby(_TRAINING, observed=True, sort=False):
+        method, view, order, fill, fraction, seed = key
+        by_class = training.groupby("label", observed=True)["correct"].mean()
+        if len(by_class) > 1 and sorted(by_class)[-2:] == [0, 1]:
+            filled = "" if order == "mask" else f" with {fill}"
+            found.append(
+                f"the network trained on images of {method}/{view}, {order} {fraction:g}{filled}, "
+                f"seed {seed}, gives every image the same answer: it learned nothing, and its "
+                "accuracy says nothing about the map (more epochs, or another learning_rate?)"
+            )
+    return found
+
+
 def leakage(scores: pd.DataFrame) -> list[dict[str, Any]]:
     """How well classes are told from the masks alone, beside the chance level.
 

@@ -20,7 +20,7 @@ from saliency_lab.report.drawing.plots import (
     swatch_svg,
 )
 from saliency_lab.report.page.tables import hardware, published_value
-from saliency_lab.report.reading.records import Records, TrainingRun
+from saliency_lab.report.reading.records import EvaluationRun, Records, TrainingRun
 from saliency_lab.reproductions.published import title_of
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def panel_section(panel: Panel) -> dict[str, Any]:
         "reference": panel.reference.label,
         "controlled": bool(panel.control_of),
         "better": _better(panel),
-        "warnings": list(dict.fromkeys(w for run in panel.runs for w in run.summary.warnings)),
+        "warnings": list(dict.fromkeys(w for run in panel.runs for w in _warnings(run))),
         "sparse": _sparse(panel),
     }
 
@@ -154,6 +154,11 @@ def environment_sections(records: Records) -> list[dict[str, Any]]:
         entry = found.setdefault(repr(shown), shown | {"count": 0})
         entry["count"] += 1
     return list(found.values())
+
+
+def _warnings(run: EvaluationRun) -> list[str]:
+    """Of the run's classifier and of this evaluator."""
+    return [*run.summary.warnings, *run.found.facts.get("warnings", [])]
 
 
 def _facts(panel: Panel) -> list[tuple[str, str]]:

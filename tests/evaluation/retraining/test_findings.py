@@ -7,7 +7,7 @@ import pytest
 
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.retraining.evaluator import Retraining
-from saliency_lab.evaluation.retraining.findings import leakage
+from saliency_lab.evaluation.retraining.findings import leakage, unlearned
 
 IMAGES = 40
 
@@ -68,3 +68,21 @@ def test_empty_and_repeated_settings_are_refused():
     for name, values in (("fills", []), ("seeds", [1, 1]), ("fractions", [0.5, 0.5])):
         with pytest.raises(UserError, match=rf"evaluator\.retraining\.{name}"):
             Retraining(**{name: values})
+
+
+def test_a_network_that_gives_one_answer_is_named():
+    rows = rows_of({("remove", 0): 30, ("mask", 1): 10})
+    assert unlearned(rows) == []
+    # Right on all images of class 2 and on no others: it says 2, whatever it sees.
+    stuck = rows["order"].eq("mask")
+    rows.loc[stuck, "correct"] = rows.loc[stuck, "label"].eq(2).astype(float)
+    (sentence,) = unlearned(rows)
+    assert "m/original, mask 0.5, seed 1, gives every image the same answer" in sentence
+    facts = Retraining().facts(rows, Retraining().image_scores(rows))
+    assert sentence in facts["warnings"]
+
+
+def test_a_network_that_is_right_on_two_classes_has_learned_something():
+    rows = rows_of({("remove", 0): 30})
+    rows["correct"] = (rows["label"] < 2).astype(float)
+    assert unlearned(rows) == []

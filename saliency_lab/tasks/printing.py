@@ -1,0 +1,47 @@
+"""An evaluation's summary in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from saliency_lab.report.drawing.palette import label_of
+from saliency_lab.report.drawing.terminal import print_table
+
+
+def print_summary(summary: Mapping[str, Any], directory: Path, labels: Sequence[str]) -> None:
+    """Warnings, then a table of each evaluator of the run."""
+    complete = summary.get("completeness")
+    if complete:
+        print(
+            f"completeness error: mean {complete['mean_error']:.2g}, max "
+            f"{complete['max_error']:.2g}, of {complete['mean_change']:.3g} logits on average"
+        )
+    for warning in summary["warnings"]:
+        print(f"warning: {warning}")
+    for label in labels:
+        found = summary["evaluators"][label]
+        for warning in found["facts"].get("warnings", []):
+            print(f"warning: {warning}")
+        names = [score["name"] for score in found["scores"]]
+        values: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+        for mean in found["means"]:
+            key = (label_of(mean["method"], mean["view"]), *mean["condition"].values())
+            values.setdefault(key, {})[mean["score"]] = mean
+        rows = [[*key, *_cells(scores, names)] for key, scores in values.items()]
+        better = found["scores"][0]["better"]
+        title = f"{label}: {names[0]}" + (f", {better} is better" if better else "")
+        accuracy = summary["accuracy"]["value"]
+        columns = ["map", *found["conditions"], names[0], "95 %", *names[1:], "images"]
+        print_table(f"{title}; accuracy {accuracy:.4f}", columns, rows)
+    print(f"wrote {directory}")
+
+
+def _cells(scores: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[object]:
+    main = scores.get(names[0])
+    first: list[object] = [None, ""]
+    if main is not None:
+        first = [main["value"], f"[{main['low']:.4f}, {main['high']:.4f}]"]
+    others = [scores[name]["value"] if name in scores else None for name in names[1:]]
+    return [*first, *others, max(mean["images"] for mean in scores.values())]
