@@ -91,7 +91,7 @@ def _exit_code(arguments: list[str]) -> int:
 
             look_at_runs(rest)
             return 0
-        rest = with_origin(task, single_choices(renamed(rest)))
+        rest = with_origin(task, single_choices(renamed(_sweep_first(rest))))
         sweep = Sweep.of(rest)
         with _argv(rest), _hydra_raises():
             _hydra_main(task)
@@ -127,6 +127,12 @@ def _exit_code(arguments: list[str]) -> int:
         if sweep is not None:
             sweep.close()
     return 0
+
+
+def _sweep_first(rest: list[str]) -> list[str]:
+    """`-m` in front, wherever it was typed: Hydra takes no flag between settings."""
+    flags = [word for word in rest if word in ("-m", "--multirun")]
+    return [*flags[:1], *(word for word in rest if word not in flags)]
 
 
 def _interrupted() -> int:

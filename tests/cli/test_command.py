@@ -130,7 +130,7 @@ def test_a_sweep_makes_its_runs_and_nothing_else(command, tmp_path):
 
 
 def test_failing_jobs_of_a_sweep_are_listed_and_the_others_run(command, tmp_path):
-    outcome = command("train", "-m", "seed=0", "optimizer.lr=-1,0.01", *SMALL)
+    outcome = command("train", *SMALL, "-m", "seed=0", "optimizer.lr=-1,0.01")
     assert outcome.code == 2
     assert "1 of 2 jobs failed:" in outcome.err
     report = outcome.err.partition("jobs failed:")[2]
