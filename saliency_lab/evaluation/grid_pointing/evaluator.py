@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,12 @@ from saliency_lab.evaluation.grid_pointing.rivals import (
 
 # Views that show what speaks against the class, and so belong into the rivals' cells.
 AGAINST = ("negative", "inactive")
+
+
+_NO_CELLS = (
+    "DiFull is left out, because the method cannot explain a network whose classes read their own "
+    "cells alone (evaluator.grid_pointing.separate=true says why)"
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,8 @@ class GridPointing(Evaluator):
         sides: cells in a row, each 2 or more; n² at most the number of classes.
         confidence: least probability of the right class (0.99 in the paper, 0.5 in later work).
         count: at most so many images of the split are tried, drawn by the run's seed.
-        separate: whether DiFull is measured as well.
+        separate: whether DiFull is measured as well; `auto`: where the method can explain a network
+            whose classes read their own cell alone, which Grad-CAM cannot.
 
     Source: Rao, Böhle, Schiele, "Towards better understanding attribution methods", 2022; the
     pointing game on grids: Böhle, Fritz, Schiele, "Convolutional dynamic alignment networks", 2021.
@@ -79,7 +86,7 @@ class GridPointing(Evaluator):
         sides: Sequence[Annotated[int, Ge(2)]] = (2, 3),
         confidence: Annotated[float, Ge(0), Le(1)] = 0.99,
         count: Annotated[int, Gt(0)] = 500,
-        separate: bool = True,
+        separate: bool | Literal["auto"] = "auto",
     ) -> None:
         self.sides, self.confidence, self.count = tuple(sides), confidence, count
         self.separate = separate
@@ -96,7 +103,7 @@ class GridPointing(Evaluator):
                     f"Expected `model` to take grids of {side * height}×{side * width} pixels for "
                     f"evaluator={name}, but got: {' '.join(str(error).split())[:200]}"
                 ) from error
-        if self.separate:
+        if self.separate is True:
             _cell_maps(context, _blank_grid(context))
 
     def measure(self, context: Context, batch: Batch, maps: Found) -> Iterable[Measured]:
@@ -106,7 +113,7 @@ class GridPointing(Evaluator):
         for side in self.sides:
             grids = self._grids(context, batch, rows, side)
             yield from _measured(batch, rows, grids, "grid", _grid_maps(context, grids))
-            if self.separate:
+            if self._separates(context):
                 yield from _measured(batch, rows, grids, "separate", _cell_maps(context, grids))
 
     def image_scores(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -114,7 +121,15 @@ class GridPointing(Evaluator):
         return rows[rows["pointing"].notna()]
 
     def facts(self, rows: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any]:
-        return {"confidence": self.confidence, "grids": int(scores["sample_id"].nunique())}
+        found = {"confidence": self.confidence, "grids": int(scores["sample_id"].nunique())}
+        if self.separate == "auto" and "separate" not in set(rows["setting"]):
+            return {**found, "warnings": [_NO_CELLS]}
+        return found
+
+    def _separates(self, context: Context) -> bool:
+        if self.separate == "auto":
+            return context.kept(("separate cells",), lambda: _takes_separate_cells(context))
+        return self.separate
 
     def _rows(self, context: Context, batch: Batch, logits: Tensor) -> list[int]:
         """Places in the batch of the images that have grids."""
@@ -143,7 +158,7 @@ class GridPointing(Evaluator):
         return _Grids(side, ids, torch.stack(built), owns, every)
 
 
-def takes_separate_cells(context: Context) -> bool:
+def _takes_separate_cells(context: Context) -> bool:
     """Whether the run's method explains a network whose classes read their own cell alone."""
     try:
         _cell_maps(context, _blank_grid(context))

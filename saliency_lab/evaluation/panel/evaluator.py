@@ -15,7 +15,7 @@ from torch import Tensor
 from saliency_lab.data.batch import Batch
 from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found
-from saliency_lab.evaluation.grid_pointing.evaluator import GridPointing, takes_separate_cells
+from saliency_lab.evaluation.grid_pointing.evaluator import GridPointing
 from saliency_lab.evaluation.localisation.evaluator import Localisation
 from saliency_lab.evaluation.mu_fidelity.evaluator import MuFidelity
 from saliency_lab.evaluation.panel.smoothing import SmoothedContext, twins
@@ -71,9 +71,6 @@ class Panel(Evaluator):
         self.least, self.twin = least, twin
         gain = RelevanceGainEvaluator(fills=("mean", "road"), segments=("pixels",))
         grid = GridPointing(sides=(2,), confidence=confidence, count=grids)
-        self._plain_grid = GridPointing(
-            sides=(2,), confidence=confidence, count=grids, separate=False
-        )
         self._members = {
             "relevance gain, mean": _Member(gain, "gain", {"fill": "mean"}),
             "relevance gain, ROAD": _Member(gain, "gain", {"fill": "road"}),
@@ -121,18 +118,12 @@ class Panel(Evaluator):
         absent = set() if has_masks else {"masks"}
         absent |= set() if context.method.recomputes else {"source"}
         found = {id(member.evaluator): member.evaluator for member in self._members.values()}
-        asked = [one for one in found.values() if not absent & one.needs]
-        # Grad-CAM, for one, has no layer to read in a network of separate cells.
-        if not context.kept(("panel", "separate cells"), lambda: _separates(context)):
-            whole = self._members["GridPG"].evaluator
-            asked = [self._plain_grid if one is whole else one for one in asked]
-        return asked
+        return [one for one in found.values() if not absent & one.needs]
 
     def _own(self, evaluator: Evaluator, part: Measured, version: str) -> Iterable[Measured]:
-        asked = self._members["GridPG"].evaluator if evaluator is self._plain_grid else evaluator
         for name, member in self._members.items():
             fits = all(part.keys.get(key) == value for key, value in member.keys.items())
-            if member.evaluator is asked and fits:
+            if member.evaluator is evaluator and fits:
                 value = part.values[member.column]
                 if member.chance is not None:
                     value = above_chance(value, part.values[member.chance])
@@ -147,7 +138,3 @@ def above_chance(share: Tensor, chance: Tensor) -> Tensor:
     """
     above = share - chance
     return torch.where(above >= 0, above / (1 - chance), above / chance)
-
-
-def _separates(context: Context) -> bool:
-    return context.method.recomputes and takes_separate_cells(context)

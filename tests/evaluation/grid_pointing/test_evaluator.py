@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -154,6 +155,14 @@ def test_what_cannot_be_measured_is_said_in_one_line(data):
     nn.init.dirac_(layer.weight)
     network = nn.Sequential(layer, _Rows())
     context, batch = contextual(data, grad_cam, ("original",), network)
+    settings = {"sides": (2,), "confidence": 0.0}
     with pytest.raises(UserError, match=r"grid_pointing\.separate=false leaves out"):
-        rows_of(GridPointing(sides=(2,), confidence=0.0), context, batch)
-    assert len(rows_of(GridPointing(sides=(2,), confidence=0.0, separate=False), context, batch))
+        rows_of(GridPointing(**settings, separate=True), context, batch)
+    plain = rows_of(GridPointing(**settings, separate=False), context, batch)
+    # Unless asked for, what a method cannot explain is left out, and said to be.
+    found = rows_of(GridPointing(**settings), context, batch)
+    pd.testing.assert_frame_equal(found, plain)
+    assert set(found["setting"]) == {"grid"}
+    (warning,) = GridPointing(**settings).facts(found, found)["warnings"]
+    assert "DiFull is left out" in warning
+    assert "warnings" not in GridPointing(**settings, separate=False).facts(plain, plain)
