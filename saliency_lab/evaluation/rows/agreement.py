@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -67,49 +66,6 @@ def krippendorff_alpha(ratings: pd.DataFrame, level: Level = "ordinal") -> float
     every = placed[known]
     expected = 2 * _pair_squares(every) / (len(every) - 1)
     return float(1 - observed / expected)
-
-
-def image_agreement(scores: pd.DataFrame, score: str, level: Level = "ordinal") -> float:
-    """Krippendorff's alpha of a measure: do images agree on which map is better?
-
-    Args:
-        scores: one row per image and map under one condition: columns sample_id, method, view and
-            the score.
-        score: which of its columns.
-        level: `ordinal` compares the maps' ranks within each image, `interval` their scores.
-    """
-    wide = scores.pivot(index="sample_id", columns=["method", "view"], values=score)
-    return krippendorff_alpha(wide.rank(axis=1) if level == "ordinal" else wide, level)
-
-
-def measure_correlations(means: pd.DataFrame) -> pd.DataFrame:
-    """How measures rank the same maps.
-
-    Args:
-        means: a row per map, a column per measure; maps that either lacks are left out of a pair.
-
-    Returns:
-        A row per pair of measures: a, b, maps, spearman, spearman_p, kendall, kendall_p (tau-b);
-        NaN where a measure gives every map the same value.
-
-    Raises:
-        UserError: fewer than three maps for a pair.
-    """
-    table = []
-    for a, b in itertools.combinations(means.columns, 2):
-        pair = means[[a, b]].dropna()
-        if len(pair) < 3:
-            raise UserError(
-                f"Expected at least three maps that both {a} and {b} measured, but got {len(pair)}."
-            )
-        first, second = pair[a].to_numpy(np.float64), pair[b].to_numpy(np.float64)
-        row = {"a": a, "b": b, "maps": len(pair)}
-        constant = len(set(first)) == 1 or len(set(second)) == 1
-        for name, function in (("spearman", stats.spearmanr), ("kendall", stats.kendalltau)):
-            found = (np.nan, np.nan) if constant else tuple(function(first, second))
-            row |= {name: float(found[0]), f"{name}_p": float(found[1])}
-        table.append(row)
-    return pd.DataFrame(table)
 
 
 def rank_agreement(

@@ -26,7 +26,6 @@ def image_table(panels: Sequence[Panel]) -> pd.DataFrame:
     """
     rows = []
     for panel in _compared(panels):
-        names = panel.found.conditions
         for condition in panel.conditions:
             keys = [
                 key
@@ -35,10 +34,7 @@ def image_table(panels: Sequence[Panel]) -> pd.DataFrame:
             ]
             if len(keys) < LEAST_MAPS or panel.better(condition) is None:
                 continue
-            mine = panel.scores[panel.scores["key"].isin(keys)]
-            for name, value in zip(names, condition, strict=True):
-                mine = mine[mine[name].astype(str) == value]
-            wide = mine.pivot(index="sample_id", columns="key", values=panel.main)
+            wide = panel.main_table(condition)[keys]
             alpha = _alpha(wide.rank(axis=1))
             if alpha is not None:
                 rows.append(

@@ -65,10 +65,7 @@ def _pairs(
     panel: Panel, families: dict[Family, dict[float, PanelMap]], condition: Condition
 ) -> Iterator[tuple[pd.Series, pd.Series]]:
     """The scores, by image, of the map with less noise and of that with more."""
-    mine = panel.scores
-    for name, value in zip(panel.found.conditions, condition, strict=True):
-        mine = mine[mine[name].astype(str) == value]
-    wide = mine.pivot(index="sample_id", columns="key", values=panel.main)
+    wide = panel.main_table(condition)
     for shares in families.values():
         for less, more in itertools.combinations(sorted(shares), 2):
             keys = [shares[less].key, shares[more].key]

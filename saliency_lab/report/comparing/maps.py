@@ -108,6 +108,11 @@ class Panel:
         return next((m.better for (_, c, s), m in self.mean_of.items()
                      if (c, s) == (condition, self.main)), None)  # fmt: skip
 
+    def main_table(self, condition: Condition) -> pd.DataFrame:
+        """The main score under a condition, an image a row and a map (`key`) a column."""
+        mine = under(self.scores, self.found.conditions, {condition})
+        return mine.pivot(index="sample_id", columns="key", values=self.main)
+
     @property
     def reference(self) -> PanelMap:
         """What the others are compared with: the original gradient where it was measured."""

@@ -24,6 +24,7 @@ from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.report.comparing.panels import build_panels
 from saliency_lab.report.comparing.sanity import sanity_table
 from saliency_lab.report.comparing.seeds import SeedGroup, seed_groups
+from saliency_lab.report.comparing.sizes import size_table
 from saliency_lab.report.comparing.verdict import Verdict, verdicts
 from saliency_lab.report.drawing.axes import AXES, AXIS_NAMES, Axis
 from saliency_lab.report.drawing.figures import condition_name
@@ -225,6 +226,7 @@ def _tables(
         "images": agreement.image_table(panels),
         "measures": agreement.measure_table(panels),
         "degraded": degradation_table(panels),
+        "sizes": size_table(panels),
         "scores": tables.score_table(panels),
         "reference": overview.reference_table(overview.overview_rows(panels, groups)),
         "seeds": tables.seed_table(groups),

@@ -11,11 +11,9 @@ from scipy import stats
 
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.rows.agreement import (
-    image_agreement,
     images_needed,
     interval_widths,
     krippendorff_alpha,
-    measure_correlations,
     rank_agreement,
 )
 
@@ -82,27 +80,6 @@ def scores(noise: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_images_that_rank_alike_agree_and_noise_does_not() -> None:
-    assert image_agreement(scores(0.0), "area") == pytest.approx(1)
-    assert 0.3 < image_agreement(scores(2.0), "area") < 0.9
-    assert image_agreement(scores(1e9), "area") == pytest.approx(0, abs=0.03)
-
-
-def test_correlations_are_scipy_s_and_leave_out_what_is_missing() -> None:
-    rng = np.random.default_rng(1)
-    means = pd.DataFrame(rng.integers(0, 8, (12, 3)).astype(float), columns=["a", "b", "c"])
-    means.loc[3, "b"] = np.nan
-    found = measure_correlations(means).set_index(["a", "b"])
-    assert len(found) == 3
-    both = means.drop(index=3)
-    assert found.loc[("a", "b"), "maps"] == 11
-    assert found.loc[("a", "b"), "kendall"] == stats.kendalltau(both["a"], both["b"]).statistic
-    assert found.loc[("b", "c"), "spearman"] == stats.spearmanr(both["b"], both["c"]).statistic
-    assert found.loc[("a", "c"), "spearman_p"] == stats.spearmanr(means["a"], means["c"]).pvalue
-    constant = measure_correlations(means.assign(c=1.0))
-    assert constant["kendall"].isna().tolist() == [False, True, True]
-
-
 def test_an_interval_is_as_wide_as_the_central_limit_says() -> None:
     rng = np.random.default_rng(2)
     values = 0.3 + rng.standard_normal(2000)
@@ -130,8 +107,8 @@ def test_unusable_values_are_refused() -> None:
         krippendorff_alpha(pd.DataFrame(np.ones((3, 3))))
     with pytest.raises(UserError, match="level"):
         krippendorff_alpha(pd.DataFrame(PUBLISHED), "nominal")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="three maps"):
-        measure_correlations(pd.DataFrame({"a": [1.0, 2], "b": [1.0, 2]}))
+    with pytest.raises(UserError, match="three or more maps"):
+        rank_agreement([1.0, 2], [1.0, 2])
     with pytest.raises(UserError, match="finite"):
         interval_widths(np.array([1.0, np.nan]), [10])
     with pytest.raises(UserError, match="at least 2"):
