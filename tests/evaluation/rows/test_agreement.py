@@ -69,17 +69,6 @@ def test_alpha_is_that_of_coincidences(level: str) -> None:
         assert krippendorff_alpha(pd.DataFrame(ratings), level) == pytest.approx(expected)
 
 
-def scores(noise: float) -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    quality = np.arange(6.0)
-    rows = [
-        {"sample_id": f"test/{i}", "method": "m", "view": str(j),
-         "area": quality[j] + noise * rng.standard_normal()}
-        for i in range(200) for j in range(6)
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
-
-
 def test_an_interval_is_as_wide_as_the_central_limit_says() -> None:
     rng = np.random.default_rng(2)
     values = 0.3 + rng.standard_normal(2000)
