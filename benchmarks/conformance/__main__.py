@@ -31,6 +31,7 @@ from benchmarks.conformance.curves import (
     torchcam_areas,
     xplique_areas,
 )
+from benchmarks.conformance.evidence import quantus_localisation
 from benchmarks.conformance.given import Comparison, Line, given
 from benchmarks.conformance.shapes import (
     grad_cam_combined,
@@ -52,6 +53,7 @@ COMPARISONS: tuple[Comparison, ...] = (
     quantus_concentration,
     xplique_concentration,
     grad_cam_combined,
+    quantus_localisation,
 )
 _PACKAGES = ("torch", "numpy", "quantus", "captum", "torchcam", "grad-cam", "xplique")
 

@@ -28,8 +28,8 @@ SHARES = tuple(step / STEPS for step in range(STEPS + 1))
 PERCENTAGES = tuple(range(10, 100, 10))
 SEED = 42
 
+_EVALUATORS = "deletion,relevance_gain,mu_fidelity,infidelity,sensitivity_n,complexity"
 _MEASURES = (
-    "evaluator=[deletion,relevance_gain,mu_fidelity,infidelity,sensitivity_n,complexity]",
     "evaluator.deletion.protocol=standard",
     "evaluator.deletion.modes=[deletion,insertion]",
     "evaluator.deletion.fills=[black,road]",
@@ -64,11 +64,12 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Given:
-    """The network maps images in [0, 1] to logits; all tensors are float32 on the CPU."""
+    """The network maps images in [0, 1] to logits; numbers are float32 on the CPU."""
 
     network: nn.Module
     images: Tensor
     maps: Tensor
+    masks: Tensor | None
     ids: Sequence[str]
     logits: Tensor
     run: Path
@@ -142,18 +143,21 @@ def given(checkpoint: Path, overrides: Sequence[str], images: int, folder: Path)
     _, height, width = data.input_shape
     np.save(folder / "maps.npy", np.asarray(flat, dtype=np.float32).reshape(-1, height, width))
     (folder / "ids.txt").write_text("\n".join(ids) + "\n", encoding="utf-8")
+    names = _EVALUATORS + (",localisation" if data.has_masks("test") else "")
     run = _evaluated(
         [*common, "method=file", f"method.maps={folder / 'maps.npy'}",
-         f"method.ids={folder / 'ids.txt'}", *_MEASURES],
+         f"method.ids={folder / 'ids.txt'}", f"evaluator=[{names}]", *_MEASURES],
         folder / "measured",
     )  # fmt: skip
     place = {name: row for row, name in enumerate(data.ids("test"))}
-    pixels = torch.from_numpy(data.images("test", [place[name] for name in ids]))
+    places = [place[name] for name in ids]
+    images = torch.from_numpy(data.images("test", places)).float() / 255
+    masks = torch.from_numpy(data.masks("test", places)) if data.has_masks("test") else None
     network = load_classifier(checkpoint).eval()
     maps = torch.from_numpy(np.load(folder / "maps.npy"))
     with torch.no_grad():
-        logits = network(pixels.float() / 255)
-    return Given(network, pixels.float() / 255, maps, ids, logits, run)
+        logits = network(images)
+    return Given(network, images, maps, masks, ids, logits, run)
 
 
 def _evaluated(words: Sequence[str], folder: Path) -> Path:
