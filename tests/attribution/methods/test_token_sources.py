@@ -1,6 +1,9 @@
-"""Rollout, gradient × attention and LeGrad against transformers written out by hand."""
+"""Rollout, gradient × attention and LeGrad against transformers written out by hand; all sources
+on torchvision's transformer against timm's."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import pytest
 import timm
@@ -10,9 +13,11 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.maps import maps
 from saliency_lab.attribution.methods.attention_rollout import attention_rollout
+from saliency_lab.attribution.methods.attn_lrp import attn_lrp
 from saliency_lab.attribution.methods.grad_cam import grad_cam
 from saliency_lab.attribution.methods.gradient_attention import gradient_attention
 from saliency_lab.attribution.methods.legrad import legrad
+from saliency_lab.attribution.methods.libragrad import libragrad
 from saliency_lab.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -264,9 +269,37 @@ def test_what_is_refused(source, kind):
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_attention_that_hides_its_weights_is_refused(pictures):
+def _as_sources(name: str):
+    fields = {"gradient_attention": gradient_attention, "legrad": legrad, "libragrad": libragrad}
+    fields |= {"attn_lrp": attn_lrp, "cp_lrp": partial(attn_lrp, attention="cp_lrp")}
+    if name == "attention_rollout":
+        return lambda model, images: attention_rollout(model, images, TARGETS)
+    if name == "grad_cam":
+        return lambda model, images: grad_cam(model, images, TARGETS, layer=_last_norm(model))
+    return lambda model, images: fields[name](model, images).of(TARGETS)
+
+
+def _last_norm(model: nn.Module) -> str:
+    return "blocks.2.norm1" if hasattr(model, "blocks") else "encoder.layers.encoder_layer_2.ln_1"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "attention_rollout", "gradient_attention", "legrad", "attn_lrp", "cp_lrp", "libragrad",
+        "grad_cam",
+    ],
+)  # fmt: skip
+def test_torchvisions_transformer_has_the_maps_of_timms(name, pictures):
     from torchvision.models import VisionTransformer
 
-    hidden = VisionTransformer(32, 8, 1, 3, 24, 48, num_classes=4)
-    with pytest.raises(UserError, match=r"MultiheadAttention in 'encoder\..*self_attention'"):
-        gradient_attention(hidden, pictures)
+    ours = _vit()
+    if name == "grad_cam":  # whose map of these targets is 0 everywhere otherwise
+        ours.head.weight.data.neg_()
+    theirs = VisionTransformer(32, 8, 3, 3, 24, 96, num_classes=4).eval()
+    theirs.load_state_dict(_as_torchvision(ours.state_dict()))
+    source = _as_sources(name)
+    expected, found = source(ours, pictures), source(theirs, pictures)
+    assert torch.allclose(found, expected, rtol=1e-6, atol=1e-9 * float(expected.abs().max()))
+    assert expected.std() > 0
+    assert not any(module._forward_hooks for module in theirs.modules())
