@@ -37,34 +37,36 @@ def xplique_mu_fidelity(given: Given) -> list[Line]:
             kept = 1 - ours[self.row]
             return tf.constant(np.asarray(inputs)[0] * kept), tf.constant(kept[None])
 
-    def evaluated(kind: Any, maps: Tensor) -> list[float]:
-        found = []
-        for row in range(len(given.images)):
-            metric = kind(
-                given.network,
-                given.images[[row]].permute(0, 2, 3, 1).numpy(),
-                one_hot(given)[[row]],
-                batch_size=_SUBSETS,
-                operator=operator(given, lambda logits: logits),
-            )
-            metric.row = row
-            found.append(metric.evaluate(maps[[row]].numpy()))
-        return found
-
     tf.random.set_seed(0)
     ranks, values = (given.scores("mu_fidelity", name) for name in ("rank_fidelity", "mu_fidelity"))
     ones = torch.ones_like(given.maps)
     nothing = mu_fidelity(given.network, given.images, ones)
-    same = largest(evaluated(OverOurs, given.maps), ranks)
-    theirs = evaluated(MuFidelity, given.maps)
+    same = largest(_mu_fidelities(given, OverOurs, given.maps), ranks)
+    theirs = _mu_fidelities(given, MuFidelity, given.maps)
+    of_ones = _mu_fidelities(given, MuFidelity, ones)
     sizes = "each cell is drawn by itself, so sizes vary, and a larger subset has both a larger "
     sizes += "sum of magnitudes and a larger drop"
     return [
         _line("MuFidelity of ranks", "xplique", ranks, theirs, same, sizes),
         _line("MuFidelity", "xplique", values, theirs, None, "as above, and it correlates ranks"),
-        _line("MuFidelity of a map of ones", "xplique", nothing, evaluated(MuFidelity, ones), None,
-              "as above"),
-    ]  # fmt: skip
+        _line("MuFidelity of a map of ones", "xplique", nothing, of_ones, None, "as above"),
+    ]
+
+
+def _mu_fidelities(given: Given, kind: Any, maps: Tensor) -> list[float]:
+    """xplique's score of each image by itself."""
+    found = []
+    for row in range(len(given.images)):
+        metric = kind(
+            given.network,
+            given.images[[row]].permute(0, 2, 3, 1).numpy(),
+            one_hot(given)[[row]],
+            batch_size=_SUBSETS,
+            operator=operator(given, lambda logits: logits),
+        )
+        metric.row = row
+        found.append(metric.evaluate(maps[[row]].numpy()))
+    return found
 
 
 def quantus_faithfulness_correlation(given: Given) -> list[Line]:
