@@ -85,8 +85,13 @@ def placed_images(model: nn.Module, images: Tensor) -> Tensor:
     return images.to(device=device, dtype=dtype)
 
 
-def checked_logits(output: object, batch: int) -> Tensor:
+def checked_logits(output: object, batch: int, *, several: bool = False) -> Tensor:
     """The logits (B, K) of a model's answer: itself, or what it holds under the name `logits`.
+
+    Args:
+        output: what the model returned.
+        batch: B.
+        several: a multiple of B rows will do, as where blocks are made to answer for themselves.
 
     Raises:
         UserError: neither is a tensor (B, K).
@@ -96,8 +101,10 @@ def checked_logits(output: object, batch: int) -> Tensor:
         logits = output.get("logits", output)
     elif not isinstance(output, Tensor):
         logits = getattr(output, "logits", output)
-    if isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == batch:
-        return logits
+    if isinstance(logits, Tensor) and logits.dim() == 2:
+        rows = len(logits)
+        if rows == batch or (several and rows > batch > 0 and rows % batch == 0):
+            return logits
     got = str(tuple(logits.shape)) if isinstance(logits, Tensor) else type(logits).__name__
     if not isinstance(logits, Tensor):
         if isinstance(logits, Mapping):

@@ -60,7 +60,8 @@ class OwnNetwork(nn.Module):
 # A leaf of tracing, so that a folded copy of the network can be made.
 @torch.fx.wrap
 def _logits(answer: object, images: Tensor) -> Tensor:
-    return checked_logits(answer, len(images))
+    # LeGrad has every block answer; whoever asked knows how many rows there should be.
+    return checked_logits(answer, len(images), several=True)
 
 
 class Graph(nn.Module):

@@ -11,8 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.models import VisionTransformer
 
 import saliency_lab as sl
+from saliency_lab.attribution.methods.attn_lrp import attn_lrp
+from saliency_lab.attribution.methods.gradient_attention import gradient_attention
+from saliency_lab.attribution.methods.legrad import legrad
 from saliency_lab.errors import UserError
 from saliency_lab.models.given import given_classifier, has_layers
 from saliency_lab.models.own import OwnNetwork, exported, huggingface, preprocessing, torchscript
@@ -70,6 +74,25 @@ def test_preprocessing_by_hand() -> None:
     torch.testing.assert_close(found, gradient.abs().amax(1))
     with pytest.raises(UserError, match="both to be given"):
         OwnNetwork(network, MEAN, None, None)
+
+
+def test_a_transformer_behind_its_preprocessing_has_its_own_maps() -> None:
+    """LeGrad has every block answer, which are more logits than there are images."""
+    torch.manual_seed(0)
+    vit = VisionTransformer(16, 4, 2, 3, 12, 24, num_classes=3).eval()
+    nn.init.normal_(vit.heads.head.weight)
+    images, targets = torch.rand(2, 3, 16, 16), torch.tensor([2, 0])
+    own = OwnNetwork(vit, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), None)
+    for source in (legrad, gradient_attention, attn_lrp):
+        expected = source(vit, images).of(targets)
+        torch.testing.assert_close(source(own, images).of(targets), expected)
+        assert float(expected.std()) > 0
+    halves = nn.Sequential(
+        nn.Flatten(), nn.Linear(768, 6), nn.Unflatten(1, (2, 3)), nn.Flatten(0, 1)
+    )
+    doubled = OwnNetwork(halves, MEAN, STD, None)
+    with pytest.raises(UserError, match=r"logits of shape \(1, K\), but got \(2, 3\)"):
+        sl.explain(doubled, images)
 
 
 @pytest.mark.parametrize(("factory", "name"), [(torchscript, "net.pt"), (exported, "net.pt2")])

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from saliency_lab.errors import UserError
+
+_MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
+_UNUSUAL = (
+    "bias_k", "bias_v", "add_zero_attn", "key_padding_mask", "use_separate_proj_weight",
+    "static_k", "static_v",
+)  # fmt: skip
 
 
 class AttentionCall(NamedTuple):
@@ -32,7 +41,8 @@ def recorded_attention(model: nn.Module) -> Iterator[list[AttentionCall]]:
     module's own switch has to be turned; hooks that tell the calling module are removed.
 
     Raises:
-        UserError: inside the block, at an attention that hides its weights.
+        UserError: inside the block, at a MultiheadAttention of torch's that is no plain
+            self-attention.
     """
     calls: list[AttentionCall] = []
     running: list[str] = []
@@ -70,10 +80,8 @@ class _AttentionWatch(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name == "multi_head_attention_forward":
-            raise UserError(
-                "Expected `model` to compute its attention in the open, but got torch's "
-                f"MultiheadAttention in '{self._running[-1]}', whose weights cannot be reached."
-            )
+            attend = functools.partial(attention_in_the_open, seen=self._record)
+            return multi_head_in_the_open(args, kwargs, attend)
         if name == "scaled_dot_product_attention":
             return attention_in_the_open(*args, **kwargs, seen=self._record)
         output = func(*args, **kwargs)
@@ -119,8 +127,52 @@ def attention_in_the_open(
         scores = scores + attn_mask
     weights = seen(scores.softmax(-1))
     if dropout_p:
-        weights = torch.nn.functional.dropout(weights, dropout_p)
+        weights = F.dropout(weights, dropout_p)
     return weights @ value
+
+
+def multi_head_in_the_open(
+    args: Sequence[Any], kwargs: Mapping[str, Any], attend: Callable[..., Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """What torch's MultiheadAttention computes, operation by operation.
+
+    Args:
+        args, kwargs: of `torch.nn.functional.multi_head_attention_forward`.
+        attend: from query, key and value (B, heads, tokens, D) and `attn_mask=` to the values
+            mixed.
+
+    Returns:
+        The output (tokens, B, heads · D) and, where they are asked for, the weights (B, tokens,
+        tokens), the mean over heads.
+
+    Raises:
+        UserError: padding, biases or weights that self-attention over an image has not.
+    """
+    given = _MULTI_HEAD.bind(*args, **kwargs).arguments
+    unusual = [name for name in _UNUSUAL if not (given.get(name) is None or given[name] is False)]
+    if unusual or given["query"].dim() != 3:
+        raise UserError(
+            "Expected torch's MultiheadAttention of `model` to be plain self-attention over "
+            f"batches of tokens, but got {', '.join(unusual) or 'tokens without a batch'}."
+        )
+    bias = given["in_proj_bias"]
+    weights = given["in_proj_weight"].chunk(3)
+    biases = (None, None, None) if bias is None else bias.chunk(3)
+    query, key, value = (
+        F.linear(given[name], weight, own)
+        .unflatten(-1, (given["num_heads"], -1))
+        .permute(1, 2, 0, 3)
+        for name, weight, own in zip(("query", "key", "value"), weights, biases, strict=True)
+    )
+    mask = given.get("attn_mask")
+    mask = mask if mask is None or mask.dim() == 2 else mask.view(len(query), -1, *mask.shape[1:])
+    mixed = attend(query, key, value, attn_mask=mask).permute(2, 0, 1, 3).flatten(2)
+    output = F.linear(mixed, given["out_proj_weight"], given["out_proj_bias"])
+    if not given.get("need_weights", True):
+        return output, None
+    scores = query @ key.mT / math.sqrt(query.shape[-1])
+    shown = (scores if mask is None else scores + mask).softmax(-1)
+    return output, shown.mean(1) if given.get("average_attn_weights", True) else shown
 
 
 def global_attention(calls: list[AttentionCall], batch: int, method: str) -> list[Tensor]:

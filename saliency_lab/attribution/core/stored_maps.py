@@ -30,6 +30,9 @@ class Opened:
     ids: list[str] | None
     pictures: bool = False
 
+    def __len__(self) -> int:
+        return len(self.values) if self.pictures else int(self.values.shape[0])
+
 
 def opened_maps(path: Path, ids: Path | None) -> Opened:
     """The maps of a file or folder, not yet in memory where its form allows.
@@ -57,9 +60,10 @@ def opened_maps(path: Path, ids: Path | None) -> Opened:
             f"{kind}"
         )
     named = own if ids is None else _ids_file(ids)
-    if named is not None and len(named) != len(values):
+    # An array of zarr's has a shape but no length.
+    if named is not None and len(named) != values.shape[0]:
         raise UserError(
-            f"Expected `method.ids` to name the sample of each of {len(values)} maps, but got "
+            f"Expected `method.ids` to name the sample of each of {values.shape[0]} maps, but got "
             f"{len(named)}"
         )
     return Opened(values, named)

@@ -39,10 +39,11 @@ def token_grid(patches: int, size: Sequence[int]) -> tuple[int, int] | None:
 
 
 def token_layout(model: nn.Module, block: str, weights: Tensor, size: Sequence[int]) -> TokenLayout:
-    """The layout of the tokens that an attention module of a timm transformer sees.
+    """The layout of the tokens that an attention module of a transformer sees.
 
     Args:
-        model: has, around that module, one with timm's `num_prefix_tokens` and `global_pool`.
+        model: has, around that module, one with timm's `num_prefix_tokens` and `global_pool`, or
+            with torchvision's `class_token`, which is what is read there.
         block: dotted name of the attention module.
         weights: its attention, shape (B, heads, N, N).
         size: (H, W) of the images.
@@ -55,9 +56,10 @@ def token_layout(model: nn.Module, block: str, weights: Tensor, size: Sequence[i
     if owner is None:
         raise UserError(
             "Expected `model` to say how many tokens come before the patches (num_prefix_tokens, "
-            f"as timm's transformers do), but got {type(model).__name__} without it."
+            "as timm's transformers do, or a class_token, as torchvision's), but got "
+            f"{type(model).__name__} without it."
         )
-    count, prefix = weights.shape[-1], int(owner.num_prefix_tokens)
+    count, prefix = weights.shape[-1], _prefix(owner)
     grid = token_grid(count - prefix, size)
     if grid is None:
         raise UserError(
@@ -65,7 +67,7 @@ def token_layout(model: nn.Module, block: str, weights: Tensor, size: Sequence[i
             f"pixels, but got {count}."
         )
     readout = torch.zeros(count, dtype=weights.dtype, device=weights.device)
-    pooling = getattr(owner, "global_pool", None)
+    pooling = getattr(owner, "global_pool", None if _is_timms(owner) else "token")
     if pooling == "token":
         # A distilled transformer's answer is the mean of two heads on two tokens.
         readout[: 2 if hasattr(owner, "head_dist") else 1] = 1
@@ -84,7 +86,7 @@ def prefix_tokens(model: nn.Module, name: str) -> int:
     model does not say.
     """
     owner = _token_owner(model, name)
-    return 0 if owner is None else int(owner.num_prefix_tokens)
+    return 0 if owner is None else _prefix(owner)
 
 
 def _token_owner(model: nn.Module, name: str) -> Any:
@@ -92,9 +94,17 @@ def _token_owner(model: nn.Module, name: str) -> Any:
     while name:
         name = name.rpartition(".")[0]
         owner = model.get_submodule(name)
-        if hasattr(owner, "num_prefix_tokens"):
+        if _is_timms(owner) or isinstance(getattr(owner, "class_token", None), nn.Parameter):
             return owner
     return None
+
+
+def _is_timms(owner: Any) -> bool:
+    return hasattr(owner, "num_prefix_tokens")
+
+
+def _prefix(owner: Any) -> int:
+    return int(owner.num_prefix_tokens) if _is_timms(owner) else 1
 
 
 class TokenField:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saliency_lab.attribution.core.attention import attention_in_the_open
+from saliency_lab.attribution.core.attention import attention_in_the_open, multi_head_in_the_open
 from saliency_lab.attribution.core.completeness import BaselineField
 from saliency_lab.attribution.core.graph_field import GraphField
 from saliency_lab.attribution.core.propagation import (
@@ -87,6 +88,7 @@ def transformer_rules(attention: Attention) -> dict[str, Rule]:
     rules |= {"rms_norm": _rms_norm, "normalize": _normalized, "pow": _power}
     rules["softmax"] = _constant if constant else plain
     rules["scaled_dot_product_attention"] = _attention(constant)
+    rules["multi_head_attention_forward"] = _multi_head(constant)
     return rules
 
 
@@ -142,6 +144,19 @@ def _attention(constant: bool) -> Rule:
         # Half of what the product with the values leaves comes to the weights, and half of that
         # to each of query and key.
         return attention_in_the_open(**given, seen=lambda weights: _scaled_back([weights], 0.5)[0])
+
+    return rule
+
+
+def _multi_head(constant: bool) -> Rule:
+    """torch's MultiheadAttention: attention between linear layers."""
+
+    def attend(*parts: Tensor, attn_mask: Tensor | None) -> Tensor:
+        kept = {"attn_mask": attn_mask}
+        return _attention(constant)(F.scaled_dot_product_attention, parts, kept)
+
+    def rule(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return multi_head_in_the_open(args, kwargs, attend)
 
     return rule
 

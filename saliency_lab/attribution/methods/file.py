@@ -165,10 +165,10 @@ def _in_order(opened: Opened, order: Sequence[str] | None, maps: str) -> list[st
             f"Expected `method.ids` to say which samples the maps of '{maps}' belong to, but got "
             "null; only an evaluation of all images of a data set can do without"
         )
-    if len(opened.values) != len(order):
+    if len(opened) != len(order):
         raise UserError(
             f"Expected `method.maps` to hold a map for each of the {len(order)} images that are "
-            f"measured, in the data set's order, but '{maps}' holds {len(opened.values)}; with "
+            f"measured, in the data set's order, but '{maps}' holds {len(opened)}; with "
             "`method.ids` it may hold others, too"
         )
     return list(order)
@@ -176,7 +176,7 @@ def _in_order(opened: Opened, order: Sequence[str] | None, maps: str) -> list[st
 
 def _check_size(opened: Opened, size: tuple[int, ...], maps: str) -> None:
     height, width = size
-    for row in range(len(opened.values)) if opened.pictures else range(min(1, len(opened.values))):
+    for row in range(len(opened)) if opened.pictures else range(min(1, len(opened))):
         found = tuple(np.shape(opened.values[row]))
         if found != (height, width):
             got = "×".join(str(length) for length in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -79,7 +80,8 @@ def block_names(model: nn.Module, calls: list[AttentionCall]) -> list[str]:
     names = []
     for call in calls:
         name = call.name
-        while name and not name.rpartition(".")[2].isdigit():
+        # blocks.3 in timm, encoder_layer_3 in torchvision.
+        while name and not re.fullmatch(r"(.*_)?\d+", name.rpartition(".")[2]):
             name = name.rpartition(".")[0]
         names.append(name)
     lists = {name.rpartition(".")[0] for name in names}

@@ -89,6 +89,45 @@ def test_attention_of_another_kind_is_refused():
             global_attention(weights(*shape), 2, "rollout")
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("masked", ["no", "bool", "per head"])
+def test_torchs_multi_head_attention_in_the_open(bias, masked):
+    torch.manual_seed(0)
+    module = nn.MultiheadAttention(12, 3, bias=bias, batch_first=True).double().eval()
+    tokens = torch.rand(2, 5, 12, dtype=torch.float64, requires_grad=True)
+    masks = {
+        "no": None,
+        "bool": torch.rand(5, 5).triu() > 0.5,
+        "per head": torch.randn(6, 5, 5, dtype=torch.float64),
+    }
+    asked = {"attn_mask": masks[masked]}
+    expected, mean = module(tokens, tokens, tokens, **asked)
+    with recorded_attention(nn.Sequential(module)) as calls:
+        found, shown = module(tokens, tokens, tokens, **asked)
+        module(tokens, tokens, tokens, need_weights=False, **asked)
+    assert torch.allclose(found, expected)
+    assert torch.allclose(shown, mean)
+    assert [call.weights.shape for call in calls] == [(2, 3, 5, 5)] * 2
+    assert torch.allclose(calls[0].weights.mean(1), mean)
+    slopes = [torch.autograd.grad(one.square().sum(), tokens)[0] for one in (found, expected)]
+    assert torch.allclose(*slopes)
+
+
+def test_a_multi_head_attention_that_is_no_self_attention_over_images_is_refused():
+    module = nn.MultiheadAttention(12, 3, add_bias_kv=True, batch_first=True).eval()
+    tokens = torch.rand(2, 5, 12, requires_grad=True)
+    plain = nn.MultiheadAttention(12, 3).eval()
+    padding = torch.zeros(2, 5, dtype=torch.bool)
+    calls = (
+        (lambda: module(tokens, tokens, tokens), "bias_k, bias_v"),
+        (lambda: plain(tokens[0], tokens[0], tokens[0]), "tokens without a batch"),
+        (lambda: plain(*[tokens.mT.mT.transpose(0, 1)] * 3, key_padding_mask=padding), "padding"),
+    )
+    for call, reason in calls:
+        with recorded_attention(plain), pytest.raises(UserError, match=reason):
+            call()
+
+
 def test_grids():
     assert token_grid(196, (224, 224)) == (14, 14)
     assert token_grid(8, (16, 32)) == (2, 4)

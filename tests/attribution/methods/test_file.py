@@ -84,6 +84,16 @@ def test_without_ids_the_data_sets_order_counts_for_exactly_as_many(tmp_path: Pa
         stored_maps(file, None, None, (4, 5))
 
 
+def test_an_array_of_zarrs_without_ids_is_in_the_data_sets_order(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr", reason="zarr is not installed")
+    file = str(tmp_path / "maps.zarr")
+    zarr.create_array(file, data=VALUES)
+    stored = stored_maps(file, None, ["b", "a", "c"], (4, 5))
+    np.testing.assert_array_equal(stored.of(["a"])[0], VALUES[1].astype(np.float32))
+    with pytest.raises(UserError, match="for each of the 2 images"):
+        stored_maps(file, None, ["b", "a"], (4, 5))
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

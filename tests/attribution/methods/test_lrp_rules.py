@@ -1,4 +1,4 @@
-"""LRP's rules entry by entry, its composites against zennit, and what they refuse."""
+"""LRP's rules entry by entry, how they go together, and what they refuse."""
 
 from __future__ import annotations
 
@@ -204,69 +204,3 @@ def test_what_is_refused(images):
         lrp(Other(), images, rule="flat")
     with pytest.raises(UserError, match="convolution or linear layer, but got none"):
         lrp(Product(), images, rule="z_box")
-
-
-def _zennit_composites():
-    composites = pytest.importorskip("zennit.composites", reason="zennit is not installed")
-    from zennit.rules import AlphaBeta, Flat, Gamma, WSquare, ZPlus
-    from zennit.types import Convolution
-
-    def everywhere(rule):
-        layers = [(Convolution, rule), (nn.Linear, rule)]
-        return composites.LayerMapComposite([*composites.layer_map_base(), *layers])
-
-    return {
-        "epsilon_plus": composites.EpsilonPlus(),
-        "epsilon_plus_flat": composites.EpsilonPlusFlat(),
-        "epsilon_alpha2_beta1": composites.EpsilonAlpha2Beta1(),
-        "epsilon_alpha2_beta1_flat": composites.EpsilonAlpha2Beta1Flat(),
-        "epsilon_gamma_box": composites.EpsilonGammaBox(low=0.0, high=1.0),
-        "gamma": everywhere(Gamma()),
-        "alpha_beta": everywhere(AlphaBeta()),
-        "z_plus": everywhere(ZPlus()),
-        "w_square": everywhere(WSquare()),
-        "flat": everywhere(Flat()),
-    }
-
-
-def _peer_network(kind: str) -> nn.Module:
-    from torchvision.models.resnet import BasicBlock, ResNet
-    from torchvision.models.vgg import VGG, make_layers
-
-    torch.manual_seed(0)
-    if kind == "resnet":
-        model: nn.Module = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=4)
-    else:
-        model = VGG(make_layers([8, "M", 12, "M"], batch_norm=True), init_weights=False)
-        model.avgpool = nn.AdaptiveAvgPool2d(2)
-        model.classifier = nn.Sequential(nn.Linear(48, 16), nn.ReLU(), nn.Linear(16, 4))
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-            # zennit leaves this in place after merging, which scales each layer by 1 − 5e-6.
-            module.eps = 1e-12
-    return model.eval()
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", ["vgg", "resnet"])
-def test_zennit_agrees(kind):
-    composites = _zennit_composites()
-    from zennit.torchvision import ResNetCanonizer, VGGCanonizer
-
-    model = _peer_network(kind)
-    images, classes = torch.rand(2, 3, 32, 32), torch.tensor([1, 3])
-    for name, composite in composites.items():
-        composite.canonizers = [ResNetCanonizer() if kind == "resnet" else VGGCanonizer()]
-        with composite.context(model) as changed:
-            pixels = images.clone().requires_grad_(True)
-            logits = changed(pixels)
-            chosen = torch.zeros_like(logits).scatter_(1, classes[:, None], 1)
-            (expected,) = torch.autograd.grad(logits, pixels, chosen * logits.detach())
-        setting = {"composite": name} if name.startswith("epsilon_") else {"rule": name}
-        found = lrp(model, images, epsilon=1e-6, scale="absolute", **setting).of(classes)
-        worst = (found - expected).abs().max() / expected.abs().max()
-        assert worst < 1e-5, name

@@ -131,49 +131,6 @@ def test_legrad_by_hand(pictures):
     assert torch.allclose(field.logits, vit(pictures))
 
 
-def test_legrad_of_torchcam(pictures):
-    torchcam = pytest.importorskip("torchcam.methods", reason="torchcam is not installed")
-    from torchvision.models import VisionTransformer
-
-    ours = _vit()
-    theirs = VisionTransformer(32, 8, 3, 3, 24, 96, num_classes=4).eval()
-    theirs.load_state_dict(_as_torchvision(ours.state_dict()))
-    assert torch.allclose(theirs(pictures), ours(pictures))
-    for index, target in enumerate(TARGETS.tolist()):
-        image = pictures[index : index + 1]
-        with torchcam.LeGrad(theirs, list(theirs.encoder.layers)) as extractor:
-            theirs(image.clone().requires_grad_(True))
-            expected = extractor(target, normalized=False)
-        expected = torch.stack([one.reshape(-1) for one in expected]).mean(0)
-        found = legrad(ours, image).of(torch.tensor([target]))[:, 0]
-        assert torch.allclose(found, _on_pixels(expected))
-
-
-def _as_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    named = {
-        "cls_token": "class_token",
-        "pos_embed": "encoder.pos_embedding",
-        "patch_embed.proj": "conv_proj",
-        "blocks.": "encoder.layers.encoder_layer_",
-        "norm1": "ln_1",
-        "norm2": "ln_2",
-        "attn.qkv.": "self_attention.in_proj_",
-        "attn.proj": "self_attention.out_proj",
-        "mlp.fc1": "mlp.0",
-        "mlp.fc2": "mlp.3",
-    }
-    found = {}
-    for name, value in state.items():
-        if name.startswith("norm."):
-            name = name.replace("norm", "encoder.ln")
-        elif name.startswith("head."):
-            name = name.replace("head", "heads.head")
-        for old, new in named.items():
-            name = name.replace(old, new)
-        found[name] = value
-    return found
-
-
 def test_pooled_tokens_are_read_where_they_are_pooled(pictures):
     pooled = _vit(global_pool="avg", class_token=False, reg_tokens=2, fc_norm=True)
     weights = []
@@ -262,11 +219,3 @@ def test_what_is_refused(source, kind):
         source(model, torch.rand(2, 3, 32, 32), *targets)
     assert "\n" not in str(caught.value)
     assert not any(module._forward_hooks for module in model.modules())
-
-
-def test_attention_that_hides_its_weights_is_refused(pictures):
-    from torchvision.models import VisionTransformer
-
-    hidden = VisionTransformer(32, 8, 1, 3, 24, 48, num_classes=4)
-    with pytest.raises(UserError, match=r"MultiheadAttention in 'encoder\..*self_attention'"):
-        gradient_attention(hidden, pictures)

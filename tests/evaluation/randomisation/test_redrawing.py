@@ -185,3 +185,27 @@ def test_hooks_of_the_model_stay_with_the_model() -> None:
         assert not calls
         torch.testing.assert_close(found, model(torch.ones(1, 3, 32, 32)))
     assert len(calls) == 2
+
+
+def test_what_quantus_leaves_as_it_was() -> None:
+    """It resets modules that have `reset_parameters`; tensors of other modules escape."""
+    quantus = pytest.importorskip("quantus", reason="Quantus is not installed")
+    torch.manual_seed(0)
+    vit = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=5, img_size=32, patch_size=8, depth=2, init_values=0.1
+    )
+    model = trained(vit)
+    before = {name: tensor.clone() for name, tensor in named_tensors(model).items()}
+    wrapper = quantus.helpers.utils.get_wrapped_model(
+        model=model, channel_first=True, softmax=False, device="cpu"
+    )
+    for _, last in wrapper.get_random_layer_generator(order="top_down", seed=7):
+        theirs = named_tensors(last)
+    kept = {name for name, tensor in before.items() if torch.equal(theirs[name], tensor)}
+    assert {"cls_token", "pos_embed"} <= kept
+    ours = redrawn(model, 7, 0)
+    assert not [name for name in kept if torch.equal(ours[name], before[name])]
+    # Each module starts from the same seed, so layers of one shape are the same layer.
+    first, second = (theirs[f"blocks.{block}.attn.qkv.weight"] for block in (0, 1))
+    assert torch.equal(first, second)
+    assert not torch.equal(ours["blocks.0.attn.qkv.weight"], ours["blocks.1.attn.qkv.weight"])
