@@ -30,7 +30,7 @@ def degradation_table(panels: Sequence[Panel]) -> pd.DataFrame:
         for condition in panel.conditions:
             better = panel.better(condition)
             pairs = list(_pairs(panel, families, condition))
-            if better is None or not pairs:
+            if better is None or not pairs or "twin" in condition:
                 continue
             sign = 1 if better == "higher" else -1
             right = sum(sign * (less.mean() - more.mean()) > 0 for less, more in pairs)

@@ -27,7 +27,8 @@ def size_table(panels: Sequence[Panel]) -> pd.DataFrame:
         reference = panel.reference
         for condition in panel.conditions:
             wide = panel.main_table(condition)
-            if panel.better(condition) is None or reference.key not in wide:
+            unasked = panel.better(condition) is None or "twin" in condition
+            if unasked or reference.key not in wide:
                 continue
             for one in panel.maps:
                 if one.key == reference.key or one.key not in wide:
