@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -153,8 +154,7 @@ def interval_widths(
     quantile = stats.norm.ppf((1 + level) / 2)
     table = []
     for count in counts:
-        rng = np.random.default_rng([seed, count])
-        means, deviations = _resampled(numbers, count, resamples, rng)
+        means, deviations = _resampled(numbers, count, resamples, seed)
         low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
         excluded = np.abs(means) > quantile * deviations / np.sqrt(count)
         table.append(
@@ -201,10 +201,21 @@ def _pair_squares(values: NDArray[np.float64]) -> float:
 
 
 def _resampled(
-    values: NDArray[np.float64], count: int, resamples: int, rng: np.random.Generator
+    values: NDArray[np.float64], count: int, resamples: int, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    means, deviations = np.empty(resamples), np.empty(resamples)
-    for place in range(resamples):
-        drawn = values[rng.integers(0, len(values), count)]
-        means[place], deviations[place] = drawn.mean(), drawn.std(ddof=1)
-    return means, deviations
+    """Means and standard deviations of so many draws of `count` values."""
+    times = _times_drawn(len(values), count, resamples, seed)
+    centre = values.mean()
+    sums, squares = times @ (values - centre), times @ (values - centre) ** 2
+    variances = (squares - sums**2 / count) / (count - 1)
+    return centre + sums / count, np.sqrt(np.maximum(variances, 0))
+
+
+@functools.lru_cache(maxsize=8)
+def _times_drawn(size: int, count: int, resamples: int, seed: int) -> NDArray[np.float64]:
+    """How often each of `size` values is among `count` draws with replacement, (resamples, size).
+
+    The same for all values of one length, so that a report with hundreds of maps draws once.
+    """
+    rng = np.random.default_rng([seed, count])
+    return rng.multinomial(count, np.full(size, 1 / size), size=resamples).astype(np.float64)
