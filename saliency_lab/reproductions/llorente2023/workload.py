@@ -51,7 +51,7 @@ def _imagenette(gflop: float, head_only: bool = False) -> Workload:
 
 WORKLOADS: dict[str, Workload] = {
     "cifar10_basic_cnn": _cifar10(0.00654),
-    "cifar10_resnet18": _cifar10(0.0740),
+    "cifar10_resnet18": _cifar10(0.0750),
     "imagenette_basic_cnn": _imagenette(0.320),
     "imagenette_resnet18": _imagenette(3.63),
     "imagenette_resnet18_pretrained": _imagenette(3.63, head_only=True),
