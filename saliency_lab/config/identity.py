@@ -126,7 +126,8 @@ def conflicts(config: Mapping[str, Any], stored: Mapping[str, Any]) -> list[tupl
     """Keys that decide the outcome and have other values in a stored configuration.
 
     Keys that only one of the two has came or went with a version of the program, and are no
-    conflict, unless it is known what earlier runs were made with (`CAME_LATER`); but what lies outside the settings (`sources`) must be the same on both sides. Each
+    conflict, unless it is known what earlier runs were made with (`CAME_LATER`); but what lies
+    outside the settings (`sources`) must be the same on both sides. Each
     entry is (key, stored value, value now).
     """
     now, before, ignored = leaves(config), {**CAME_LATER, **leaves(stored)}, _ignored(config)
