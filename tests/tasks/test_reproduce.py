@@ -47,7 +47,10 @@ def test_a_column_is_trained_measured_on_both_splits_compared_and_resumed(
              f"overrides=[{quoted}]", "publish=docs")  # fmt: skip
     done = command(*words)
     assert done.code == 0, done.err
-    assert "black, original" in done.out
+    # What it is about to do comes first.
+    plan, _, shown = done.out.partition("The paper and this run")
+    assert "black, original" in shown
+    assert re.search(r"cifar10_basic_cnn +– +train, grids, test, train-split +\d+ (s|min)\n", plan)
     page = Path("docs/reproduction.md").read_text()
     assert "CIFAR-10 · CNN" in page
     assert "appendix B" in page
@@ -62,11 +65,15 @@ def test_a_column_is_trained_measured_on_both_splits_compared_and_resumed(
     again = command(*words)
     assert again.code == 0
     assert again.err.count("already finished") == 4
+    assert re.search(r"cifar10_basic_cnn +train, grids, test, train-split +– +–\n", again.out)
     assert list(Path("outputs/explain/cifar10/basic_cnn").rglob("grid.png"))
     # A second seed is not there: nothing is run for it, and the page is made of the first.
     shown = command(*words, "seeds=[42,7]", "run=false")
     assert shown.code == 0
     assert "running:" not in shown.err
+    # A seed that is missing is taken to last as long as the one that is there.
+    row = next(line for line in shown.out.splitlines() if line.startswith("cifar10_basic_cnn "))
+    assert re.search(r"train \(42\), grids \(42\), .* +train \(7\), grids \(7\), .* \d+ s$", row)
     assert not list(Path("outputs/train").rglob("seed-7*"))
 
 
