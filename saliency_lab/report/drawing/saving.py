@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 Wanted = tuple[Callable[[], Figure], Sequence[Path]]
 """What draws a figure, and the files that it goes to."""
 
-WORTH_IT = 6
+WORTH_IT = 8
 """Fewer figures than this are drawn sooner than processes have started."""
 
 

@@ -8,8 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from saliency_lab.report.drawing import saving
 from saliency_lab.report.drawing.figures import training_figure
 from saliency_lab.report.drawing.saving import Wanted, save_figure, saved_apart
+
+
+@pytest.fixture(autouse=True)
+def figures_are_drawn_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saving, "WORTH_IT", 6)
 
 
 def wanted(folder: Path, count: int) -> list[Wanted]:
