@@ -84,6 +84,8 @@ _OF_THE_CLASSIFIER = (
 IN_PATH = ("data.name", "model.name", "method.name", "view.names", "seed")
 # Decides a trained classifier; the rest of an evaluation's configuration does not.
 TRAINING = ("data", "model", "optimizer", "scheduler", "trainer", "callback", "seed")
+# Keys that a later version has brought, and the value that all earlier runs were made with.
+CAME_LATER: Mapping[str, Any] = {"model.zero_init_last": None}
 ALL_VIEWS = ("original", "positive", "negative", "active", "inactive")
 LONGEST_NAME = 200
 _FILE_METHOD = "saliency_lab.attribution.methods.file.file_maps"
@@ -123,10 +125,11 @@ def conflicts(config: Mapping[str, Any], stored: Mapping[str, Any]) -> list[tupl
     """Keys that decide the outcome and have other values in a stored configuration.
 
     Keys that only one of the two has came or went with a version of the program, and are no
-    conflict; but what lies outside the settings (`sources`) must be the same on both sides. Each
+    conflict, unless it is known what earlier runs were made with (`CAME_LATER`); but what lies
+    outside the settings (`sources`) must be the same on both sides. Each
     entry is (key, stored value, value now).
     """
-    now, before, ignored = leaves(config), leaves(stored), _ignored(config)
+    now, before, ignored = leaves(config), {**CAME_LATER, **leaves(stored)}, _ignored(config)
     found = [
         (key, old, now[key])
         for key, old in sorted(before.items())

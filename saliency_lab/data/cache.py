@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -16,6 +17,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from saliency_lab.data.held_file import hold_together
+from saliency_lab.data.old_caches import cache_limit, keep_below, megabytes
 from saliency_lab.data.source import Pixels, Source, Unreadable
 from saliency_lab.runs.files import atomic_path, write_json, writing_error
 from saliency_lab.runs.progress import shown_progress
@@ -36,6 +39,8 @@ class CachedImages:
     def __init__(self, path: Path, unreadable: Unreadable) -> None:
         self.path = path
         self.unreadable = unreadable
+        # Nobody removes the file while it is open here (`old_caches`).
+        hold_together(path, self)
         # A plain array view: the memmap subclass slows every gather down.
         self.array: Pixels = np.asarray(np.load(path, mmap_mode="r"))
 
@@ -62,13 +67,27 @@ def cached_images(source: Source, cache_dir: Path, name: str) -> CachedImages:
     decode settings. The image file is written aside and renamed, the index after it: without a
     matching index a cache is not used, so one that was interrupted is made anew.
 
+    Where $SALIENCY_LAB_CACHE_LIMIT is set, making one removes the longest unused others that no
+    process has open, until all together are below it.
+
     Raises:
-        UserError: the disk is full or `cache_dir` cannot be written.
+        UserError: the disk is full, `cache_dir` cannot be written, or the limit is no size.
     """
     folder = cache_dir / f"{name}-{source.key()}"
     found = _finished(folder, source)
     if found is not None:
+        # The time of the last use; a cache that others own cannot be marked, and need not be.
+        with contextlib.suppress(OSError):
+            os.utime(folder / "index.json")
         return found
+    limit = cache_limit()
+    made = _found_or_made(folder, source, name)
+    if limit is not None and (gone := keep_below(cache_dir, limit, keep=folder)):
+        _log.info("removed %d older image caches, %.0f MB", len(gone), megabytes(gone))
+    return made
+
+
+def _found_or_made(folder: Path, source: Source, name: str) -> CachedImages:
     with _Held(folder.with_name(folder.name + ".lock")):
         found = _finished(folder, source)
         return found if found is not None else _made(folder, source, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +63,7 @@ def network(
     head: Literal["replace", "on_logits"] = "replace",
     freeze_bn: bool = True,
     normalize: Literal["auto", "none", "own"] = "auto",
+    zero_init_last: bool | None = None,
     load_weights: bool = True,
 ) -> Network:
     """A classifier for images in [0, 1].
@@ -79,29 +81,31 @@ def network(
         train: `head` trains the classification layer only, `all` everything; `auto` is `head`
             where weights are given and `all` from scratch.
         head: `replace` puts a new linear layer in place of the backbone's; `on_logits` keeps the
-            backbone's logits and feeds them to a new linear layer, as the reference does.
+            backbone's logits (1,000, unless timm says otherwise) and feeds them to a new linear
+            layer, as the reference does with weights and from scratch.
         freeze_bn: keep the batch norms of frozen parts in eval mode; otherwise their running
             statistics go on updating while training.
         normalize: `own` normalises by the mean and std that timm holds for this architecture,
             `none` leaves pixels in [0, 1]; `auto` is `own` with weights and `none` from scratch.
+        zero_init_last: whether the last batch norm of each residual block starts at zero, so that
+            the block starts as the identity, or at one, as in torchvision; None for timm's own
+            choice, which is zero for ResNets. Only for architectures that leave the choice.
         load_weights: False builds the same modules, normalisation and frozen parts without reading
             or downloading any weights; a checkpoint brings them.
 
     Raises:
-        UserError: no such architecture, no such weights, or weights that do not fit.
+        UserError: no such architecture, no such weights, weights that do not fit, or a setting
+            that this architecture does not have.
     """
     full_name = _full_name(name, tag)
     given = pretrained or weights is not None
-    if head == "on_logits" and not given:
-        raise UserError(
-            "Expected `model.head=on_logits` to come with weights, but neither "
-            "`model.pretrained=true` nor `model.weights=FILE` is given"
-        )
     settings: dict[str, Any] = {"in_chans": in_chans}
     if head == "replace":
         settings["num_classes"] = num_classes
     if image_size is not None and _is_of_one_size(full_name, image_size):
         settings["img_size"] = image_size
+    if zero_init_last is not None:
+        settings["zero_init_last"] = zero_init_last
     backbone = _backbone(full_name, pretrained and weights is None and load_weights, settings)
     if weights is not None and load_weights:
         if weights.startswith(PREFIX):
@@ -111,7 +115,7 @@ def network(
     own = normalize == "own" or (normalize == "auto" and given)
     top: nn.Module = nn.Identity()
     if head == "on_logits":
-        top = nn.Linear(backbone.num_classes, num_classes)
+        top = nn.Linear(_own_logits(backbone, full_name), num_classes)
     if train == "head" or (train == "auto" and given):
         backbone.requires_grad_(False)
         if head == "replace":
@@ -147,7 +151,34 @@ def _is_of_one_size(full_name: str, size: tuple[int, int]) -> bool:
     )
 
 
+def _own_logits(backbone: Any, full_name: str) -> int:
+    """How many logits the architecture has by itself."""
+    count = int(backbone.num_classes)
+    if count == 0:
+        raise UserError(
+            f"Expected `model.head=on_logits` to keep the network's own logits, but '{full_name}' "
+            "has none; set model.head=replace"
+        )
+    return count
+
+
 def _backbone(full_name: str, pretrained: bool, settings: dict[str, Any]) -> Any:
+    made = _created(full_name, pretrained, settings)
+    taken = inspect.signature(type(made).__init__).parameters
+    # Some entry points swallow what their network does not take.
+    if "zero_init_last" in settings and "zero_init_last" not in taken:
+        raise _no_choice(full_name)
+    return made
+
+
+def _no_choice(full_name: str) -> UserError:
+    return UserError(
+        "Expected `model.zero_init_last` to be set for architectures that leave the choice "
+        f"(ResNets), but '{full_name}' does not; leave it at null"
+    )
+
+
+def _created(full_name: str, pretrained: bool, settings: dict[str, Any]) -> Any:
     try:
         return timm.create_model(full_name, pretrained=pretrained, **settings)
     except (OSError, RuntimeError, ValueError) as error:
@@ -159,6 +190,8 @@ def _backbone(full_name: str, pretrained: bool, settings: dict[str, Any]) -> Any
             f"got: {reason} (without a network, give a file: model.weights=FILE)"
         ) from error
     except TypeError as error:
+        if "zero_init_last" in settings and "zero_init_last" in str(error):
+            raise _no_choice(full_name) from error
         if "img_size" not in settings:
             raise
         height, width = settings["img_size"]

@@ -7,12 +7,13 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from saliency_lab.config.identity import decides
 from saliency_lab.config.location import config_directory
@@ -26,12 +27,18 @@ from saliency_lab.reproductions.llorente2023.results import (
     kind_of,
     write_reproduction,
 )
+from saliency_lab.reproductions.llorente2023.workload import WORKLOADS, Workload
 from saliency_lab.runs.directory import held, is_finished, read_summary
 from saliency_lab.runs.processes import process_count, started_by_launcher
+from saliency_lab.tasks.plan import COLUMNS, Planned, plan_rows
 
 log = logging.getLogger(__name__)
 
 LLORENTE, GAD = PAPERS = ("llorente2023", "gad2024")
+
+_HOW_LONG = " (time: trainings at the rate of a step on this machine; evaluations are often faster)"
+# Of CIFAR-10's images, whose size is no setting.
+_SIDE = 32
 
 # What the paper did not ask. A thousand images settle an area to about ±0.01.
 BEYOND = {
@@ -57,12 +64,16 @@ class Job:
     seed: int
     words: tuple[str, ...]
 
-    def place(self) -> Place | None:
-        """Where its results lie; None as long as the classifier that it is about is not trained."""
+    def composed(self) -> DictConfig:
+        """Its whole configuration."""
         loader = GlobalHydra.instance().config_loader()
-        composed = loader.load_configuration(
+        return loader.load_configuration(
             config_name=self.words[0], overrides=list(self.words[1:]), run_mode=RunMode.RUN
         )
+
+    def place(self) -> Place | None:
+        """Where its results lie; None as long as the classifier that it is about is not trained."""
+        composed = self.composed()
         if "classifier" in composed and "error" in composed.classifier:
             return None
         labels = composed.labels if "labels" in composed else {}
@@ -106,7 +117,10 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
             raise unknown_choice("splits", split, ("test", "train"))
     with held(directory):
         jobs = list(_jobs(config, columns))
-        failed = [job for job in jobs if config["run"] and not _ran(job)]
+        plan = list(_planned(jobs, WORKLOADS if paper == LLORENTE else {}))
+        print_table(f"Plan: {paper}{_HOW_LONG}", COLUMNS, plan_rows(plan))
+        known = zip(jobs, plan, strict=True)
+        failed = [job for job, now in known if config["run"] and not _ran(job, now.there)]
         departures = tuple(config["overrides"]) + tuple(config["evaluation"])
         place = Path(config["publish"]) if config["publish"] else directory
         written = _gad_written if paper == GAD else _llorente_written
@@ -161,9 +175,56 @@ def _llorente_words(
             yield kind, (*evaluate, *words)
 
 
-def _ran(job: Job) -> bool:
+def _planned(jobs: Sequence[Job], loads: Mapping[str, Workload]) -> Iterator[Planned]:
+    """What is there and how long it took; how long the rest takes, measured once per column.
+
+    Of a column without a known load nothing is said but what another seed took.
+    """
+    rates: dict[str, Mapping[str, Any]] = {}
+    for job in jobs:
+        place = job.finished
+        known = Planned(job.column, job.kind, job.seed, there=place is not None)
+        if place is not None:
+            yield replace(known, took=_seconds_of(place))
+            continue
+        if job.column in loads:
+            if job.column not in rates:
+                training = next(j for j in jobs if (j.column, j.kind) == (job.column, "train"))
+                rates[job.column] = _measured(training)
+            seconds = loads[job.column].seconds(job.kind, **rates[job.column])
+            known = replace(known, estimate=seconds)
+        yield known
+
+
+def _seconds_of(place: Place) -> float | None:
+    """How long a finished run took, from its summary; None where it does not say."""
+    summary = read_summary(place.directory)
+    found = summary.get("training_seconds", summary.get("seconds"))
+    return None if found is None else float(found)
+
+
+def _measured(training: Job) -> dict[str, Any]:
+    """The rates of a column's network here, and the length of its training."""
+    from saliency_lab.tasks.rates import measured_rates
+
+    composed = training.composed()
+    config: dict[str, Any] = {
+        group: OmegaConf.to_container(composed[group], resolve=True)
+        for group in ("data", "model", "optimizer", "trainer")
+    }
+    side = int(config["data"].get("size") or _SIDE)
+    rates = measured_rates(config, len(config["data"]["classes"] or range(10)), (3, side, side))
+    return {
+        "step": rates.step,
+        "forward": rates.forward,
+        "epochs": int(config["trainer"]["max_epochs"]),
+        "limit": config["data"]["limit"],
+    }
+
+
+def _ran(job: Job, there: bool) -> bool:
     """Run a job in a process of its own, so that none can harm the next; True if it finished."""
-    if job.finished:
+    if there or job.finished:
         log.info("already finished: %s", job.command)
         return True
     log.info("running: %s", job.command)

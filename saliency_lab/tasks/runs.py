@@ -5,6 +5,7 @@ Not configured by Hydra: it makes no run of its own, and lists hundreds of runs 
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,8 @@ from saliency_lab.report.reading.inventory import (
 from saliency_lab.runs.directory import ERROR, remove
 
 FILTERS = ("task", "data", "model", "method", "seed", "state")
-KEYS = (*FILTERS, "show", "compare", "remove", "yes", "output_root")
+_CACHES = ("remove_caches", "cache_dir")
+KEYS = (*FILTERS, "show", "compare", "remove", "yes", "output_root", *_CACHES)
 HELP = """usage: python -m saliency_lab runs [key=value ...]
 
   runs                                   every run below outputs/, as a table
@@ -38,7 +40,10 @@ HELP = """usage: python -m saliency_lab runs [key=value ...]
   runs compare=[RUN,RUN]                 the keys in which two configurations differ
   runs remove=RUN                        delete one, or several, or all that a pattern means, after
                                          a question; yes=true asks nothing
-  output_root=DIR                        look there instead
+  runs remove_caches=30d                 remove caches of decoded images that were not opened for 30
+                                         days; =20GB: the longest unused ones until the rest has
+                                         20 GB; =all: all. None that a process uses is removed
+  output_root=DIR, cache_dir=DIR         look there instead
 
 RUN is a folder, the name that the table shows, or a pattern of names: 'evaluate/cifar10/*'."""
 
@@ -53,6 +58,8 @@ class Request:
     compare: list[str] = field(default_factory=list)
     remove: list[str] = field(default_factory=list)
     yes: bool = False
+    remove_caches: str | None = None
+    cache_dir: Path | None = None
 
 
 def run(words: Sequence[str]) -> None:
@@ -65,6 +72,9 @@ def run(words: Sequence[str]) -> None:
         print(HELP)
         return
     asked = request_of(words)
+    if asked.remove_caches is not None:
+        _remove_caches(asked.cache_dir, asked.remove_caches)
+        return
     runs = found_runs(asked.output_root)
     if asked.show:
         for one in named_runs(runs, asked.show, asked.output_root):
@@ -95,6 +105,10 @@ def request_of(words: Sequence[str]) -> Request:
             asked.filters[key] = values
         elif key == "output_root":
             asked.output_root = Path(text)
+        elif key == "cache_dir":
+            asked.cache_dir = Path(text).expanduser()
+        elif key == "remove_caches":
+            asked.remove_caches = text
         elif key == "yes":
             if text not in ("true", "false"):
                 raise UserError(f"Expected `yes` to be true or false, but got '{text}'")
@@ -204,6 +218,36 @@ def _remove(chosen: Sequence[Run], runs: Sequence[Run], asked: Request) -> None:
     for run in chosen:
         remove(run.path, asked.output_root.absolute())
     print(f"removed {count}, {size}")
+
+
+def _remove_caches(cache_dir: Path | None, which: str) -> None:
+    """Caches are made again when they are needed, so nothing is asked."""
+    # Not for a list of runs, which is there in a moment.
+    from saliency_lab.data.cache import default_cache_dir
+    from saliency_lab.data.old_caches import (
+        found_caches,
+        keep_below,
+        megabytes,
+        remove_unused,
+        size_of,
+    )
+
+    cache_dir = cache_dir or default_cache_dir()
+    size = size_of(which)
+    days = re.fullmatch(r"(\d+) ?d", which)
+    if size is not None:
+        gone = keep_below(cache_dir, size)
+    elif days is not None or which == "all":
+        gone = remove_unused(cache_dir, 86400.0 * int(days[1]) if days else 0.0)
+    else:
+        raise UserError(
+            f"Expected `remove_caches` to be days (30d), a size (20GB) or all, but got '{which}'"
+        )
+    left = found_caches(cache_dir)
+    print(
+        f"removed {len(gone)} of {len(gone) + len(left)} image caches in '{cache_dir}', "
+        f"{megabytes(gone):,.1f} MB; {megabytes(left):,.1f} MB are left"
+    )
 
 
 def _confirmed(question: str) -> bool:

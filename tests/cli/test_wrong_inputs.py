@@ -109,9 +109,9 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("train", *SMALL, "model.pretrained=true"),
         ("model.pretrained", "basic_cnn"),
     ),
-    "head on logits without weights": (
-        ("train", *SMALL, "model.head=on_logits"),
-        ("model.head=on_logits", "model.weights=FILE"),
+    "start of a network that leaves no choice": (
+        ("train", *SMALL, "model.zero_init_last=false"),
+        ("`model.zero_init_last`", "basic_cnn", "ResNets"),
     ),
     "missing weights": (
         ("train", *SMALL, "model.weights=none.pt"),

@@ -300,6 +300,14 @@ def test_conflicts_are_about_what_decides_the_outcome():
     assert conflicts(changed(data__new=2), stored) == [("optimizer.lr", 0.5, 0.001)]
 
 
+def test_a_setting_that_came_later_is_what_earlier_runs_were_made_with():
+    stored = changed()  # of a time without the setting
+    assert conflicts(changed(model__zero_init_last=None), stored) == []
+    found = conflicts(changed(model__zero_init_last=False), stored)
+    assert found == [("model.zero_init_last", None, False)]
+    assert conflicts(changed(), changed(model__zero_init_last=None)) == []
+
+
 @pytest.mark.parametrize(
     ("word", "answer"),
     [

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional as F
 
@@ -149,6 +150,63 @@ def test_on_logits_keeps_the_backbones_logits(weights_file):
     assert logits.shape == (2, 1000)
     torch.testing.assert_close(net(images), F.linear(logits, net.head.weight, net.head.bias))
     assert trained(net) == ["head.weight", "head.bias"]
+
+
+def last_norms(net: nn.Module) -> list[torch.Tensor]:
+    """Weights of the last batch norm of each basic block, by timm's and torchvision's name."""
+    return [block.bn2.weight for block in net.modules() if hasattr(block, "bn2")]
+
+
+def test_from_scratch_on_logits_is_torchvisions_network_with_a_layer_on_top():
+    torch.manual_seed(0)
+    net = network("resnet18", 10, head="on_logits", zero_init_last=False)
+    reference = nn.Sequential(torchvision.models.resnet18(), nn.Linear(1000, 10))
+    assert type(net.normalize) is nn.Identity
+    assert len(trained(net)) == len(list(net.parameters()))  # nothing is frozen
+    mine, its = list(net.parameters()), list(reference.parameters())
+    assert [p.shape for p in mine] == [p.shape for p in its]
+    assert sum(p.numel() for p in mine) == 11_689_512 + 10_010
+    for a, b in zip(mine, its, strict=True):
+        if a.numel() > 5000:  # drawn: the same spread and centre, to sampling error
+            assert a.std().item() == pytest.approx(b.std().item(), rel=0.05)
+            assert abs(a.mean().item()) < 5 * b.std().item() / a.numel() ** 0.5
+        elif a.ndim == 1 and len(a) not in (10, 1000):  # a batch norm's weight or bias
+            assert torch.equal(a, b)
+    assert len(last_norms(net)) == 8
+    # With the same numbers it is the same function.
+    names = list(net.state_dict())
+    net.load_state_dict(dict(zip(names, reference.state_dict().values(), strict=True)))
+    images = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(net.eval()(images), reference.eval()(images))
+
+
+@pytest.mark.parametrize(("zero", "start"), [(None, 0), (True, 0), (False, 1)])
+def test_where_the_last_batch_norms_start(zero, start):
+    net = network("resnet18", 10, zero_init_last=zero)
+    assert all(torch.all(weight == start) for weight in last_norms(net))
+
+
+@pytest.mark.parametrize("name", ["basic_cnn", "convnext_atto", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("value", [True, False])
+def test_a_network_without_that_choice_refuses_it(name, value):
+    with pytest.raises(UserError, match=rf"`model\.zero_init_last`.*'{name}' does not; leave it"):
+        network(name, 4, zero_init_last=value)
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "vgg11", "basic_cnn"])
+def test_on_logits_from_scratch_works_for_any_network(name):
+    with torch.device("meta"):
+        net = network(name, 7, head="on_logits")
+    assert tuple(net.head.weight.shape) == (7, 1000)
+    assert len(trained(net)) == len(list(net.parameters()))
+
+
+def test_a_network_without_logits_of_its_own_has_none_to_keep():
+    with (
+        torch.device("meta"),
+        pytest.raises(UserError, match="own logits, but 'vit_small_patch14_dinov2' has none"),
+    ):
+        network("vit_small_patch14_dinov2", 7, head="on_logits")
 
 
 def test_structure_without_weights_is_the_same(weights_file):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from saliency_lab.report.drawing import saving
 from saliency_lab.report.page.page import ReportFiles, write_report
 
 from .rundirs import write_evaluation, write_training
@@ -40,3 +42,11 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def report(outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
     return write_report(outputs, None, tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def figures_are_drawn_here() -> Iterator[None]:
+    """Processes that draw take longer to start than the few small figures of a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saving, "WORTH_IT", 1000)
+        yield

@@ -69,7 +69,12 @@ def read_out(panel: Any) -> dict[str, Any]:
 
 
 def points_of(panel: Any) -> pd.DataFrame:
-    """The mean curves of all maps of a panel, each condition from the run that it is shown of."""
+    """The mean curves of all maps of a panel, each condition from the run that it is shown of.
+
+    Made once for a panel; not to be written to.
+    """
+    if CURVES in panel.kept:
+        return panel.kept[CURVES]
     taken: set[tuple[str, ...]] = set()
     parts = []
     for run, method, view, key in panel.parts:
@@ -79,4 +84,4 @@ def points_of(panel: Any) -> pd.DataFrame:
             if (key, mode, fill) not in taken:
                 taken.add((key, mode, fill))
                 parts.append(part.assign(key=key))
-    return pd.concat(parts, ignore_index=True)
+    return panel.kept.setdefault(CURVES, pd.concat(parts, ignore_index=True))

@@ -14,7 +14,7 @@ from saliency_lab.evaluation.rows.statistics import (
     bootstrap_interval,
     holm,
     paired_difference,
-    wilcoxon_p,
+    wilcoxon_ps,
 )
 
 LEAST = 4
@@ -108,7 +108,7 @@ def _signs(
     differences = first - second
     found = bootstrap_interval(differences, level=level, resamples=resamples)
     signs = (np.asarray(found.low) > 0).astype(int) - (np.asarray(found.high) < 0)
-    corrected = holm([wilcoxon_p(column) for column in differences.T])
+    corrected = holm(wilcoxon_ps(differences))
     return {
         pair: int(sign) if p < 1 - level else 0
         for pair, sign, p in zip(pairs, signs, corrected, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,12 @@ Floats = NDArray[np.float64]
 
 # Numbers held at once while resampling (256 MiB of float64 or int64), whatever N and resamples.
 _HELD = 2**25
+# The same images are resampled in the same way for every score and map: such draws are kept up to
+# this many numbers (32 MiB).
+_KEPT = 2**22
+# From this many images on, scipy takes the normal approximation of every column; below, what it
+# takes depends on a column's ties, and for several columns on those of all.
+_EXACT = 50
 
 
 class Interval(NamedTuple):
@@ -58,7 +65,10 @@ def bootstrap_interval(
     """
     rows = _rows(values)
     flat = rows.reshape(len(rows), -1)
-    means = _resampled_means(flat, resamples, np.random.default_rng(seed))
+    if 0 < len(rows) * resamples <= _KEPT:
+        means = _kept_counts(len(rows), resamples, seed) @ flat / len(rows)
+    else:
+        means = _resampled_means(flat, resamples, np.random.default_rng(seed))
     return _percentiles(flat.mean(0), means, rows.shape[1:], level)
 
 
@@ -96,6 +106,17 @@ def wilcoxon_p(differences: Floats) -> float:
     if not np.any(differences != 0):
         return 1.0
     return float(stats.wilcoxon(differences, zero_method="wilcox").pvalue)
+
+
+def wilcoxon_ps(differences: Floats) -> list[float]:
+    """`wilcoxon_p` of every column of (N, M), many columns in one go."""
+    if len(differences) <= _EXACT:
+        return [wilcoxon_p(column) for column in differences.T]
+    moved = np.any(differences != 0, axis=0)
+    found = np.ones(differences.shape[1])
+    if moved.any():
+        found[moved] = stats.wilcoxon(differences[:, moved], zero_method="wilcox", axis=0).pvalue
+    return [float(p) for p in found]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -193,6 +214,14 @@ def _draw_counts(number: int, resamples: int, rng: np.random.Generator) -> Itera
         drawn += np.arange(size)[:, None] * number
         counts = np.bincount(drawn.ravel(), minlength=size * number)
         yield counts.reshape(size, number).astype(np.float64)
+
+
+@lru_cache(maxsize=2)
+def _kept_counts(number: int, resamples: int, seed: int) -> Floats:
+    """How often each row is drawn in each resample, (resamples, number); not to be written to."""
+    counts = np.concatenate(list(_draw_counts(number, resamples, np.random.default_rng(seed))))
+    counts.flags.writeable = False
+    return counts
 
 
 def _percentiles(value: Floats, means: Floats, shape: tuple[int, ...], level: float) -> Interval:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 
 from saliency_lab.evaluation.rows.format import Comparison, Side
-from saliency_lab.evaluation.rows.statistics import PairedDifference, holm, paired_difference
-from saliency_lab.report.comparing.maps import Panel, PanelMap, Place, condition_values
+from saliency_lab.evaluation.rows.statistics import PairedDifference, holm
+from saliency_lab.report.comparing.known import Known
+from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap, Place, condition_values
 
 SIGNIFICANT = 0.05
 
 
-def to_reference(panel: Panel) -> dict[Place, Comparison]:
+def to_reference(panel: Panel, known: Known) -> dict[Place, Comparison]:
     """Paired differences to the reference: map minus reference, on the same images.
 
     The runs' own comparisons are taken where they cover the panel. Maps measured by runs of their
@@ -30,10 +32,10 @@ def to_reference(panel: Panel) -> dict[Place, Comparison]:
     recorded = _recorded(panel)
     if not wanted - set(recorded):
         return recorded
-    return _compared(panel, [(place, reference.key) for place in sorted(wanted)])
+    return _compared(panel, [(place, reference.key) for place in sorted(wanted)], known)
 
 
-def to_controls(panel: Panel) -> dict[Place, Comparison]:
+def to_controls(panel: Panel, known: Known) -> dict[Place, Comparison]:
     """Every map minus the best control under its condition; Holm over all of the panel.
 
     A control is a map that cannot know the classifier's reasons (noise, edges, the centre). The
@@ -50,7 +52,7 @@ def to_controls(panel: Panel) -> dict[Place, Comparison]:
         for key, condition, score in panel.mean_of
         if score == panel.main and key not in controls and condition in best
     ]
-    return _compared(panel, pairs)
+    return _compared(panel, pairs, known)
 
 
 def beats(comparison: Comparison) -> bool:
@@ -64,19 +66,21 @@ def _towards_better(better: str | None) -> int:
     return {"higher": 1, "lower": -1}.get(better or "", 0)
 
 
-def _compared(panel: Panel, pairs: Sequence[tuple[Place, str]]) -> dict[Place, Comparison]:
+def _compared(
+    panel: Panel, pairs: Sequence[tuple[Place, str]], known: Known
+) -> dict[Place, Comparison]:
     """Each place minus the map of the second key, over the images that both were measured on."""
     if not pairs:
         return {}
     maps = {one.key: one for one in panel.maps}
     names = panel.found.conditions
-    values = panel.scores.set_index(["key", *names, "sample_id"])[panel.main].sort_index()
+    wide = _by_condition(panel)
     found: list[tuple[Place, str, PairedDifference]] = []
     for (key, condition), other in pairs:
-        both = [values.loc[(key, *condition)], values.loc[(other, *condition)]]
-        pair = pd.concat(both, axis=1, join="inner").dropna()
-        if not pair.empty:
-            difference = paired_difference(pair.iloc[:, 0], pair.iloc[:, 1])
+        both = wide[condition][[key, other]].to_numpy(np.float64)
+        both = both[~np.isnan(both).any(axis=1)]
+        if len(both):
+            difference = known.difference(both[:, 0], both[:, 1])
             found.append(((key, condition), other, difference))
     corrected = holm([difference.p for *_, difference in found])
     return {
@@ -90,6 +94,18 @@ def _compared(panel: Panel, pairs: Sequence[tuple[Place, str]]) -> dict[Place, C
             **asdict(difference),
         )
         for (place, other, difference), p_holm in zip(found, corrected, strict=True)
+    }
+
+
+def _by_condition(panel: Panel) -> dict[Condition, pd.DataFrame]:
+    """The main score under each condition: a row for each image, a column for each map."""
+    names = panel.found.conditions
+    parts = (
+        panel.scores.groupby(names, observed=True, sort=False) if names else [((), panel.scores)]
+    )
+    return {
+        tuple(map(str, condition)): part.pivot(index="sample_id", columns="key", values=panel.main)
+        for condition, part in parts
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -56,6 +57,7 @@ class Panel:
     `key_of` names the map of each run's name, method and view, those measured twice included: such
     a repetition is in no part. `scores` has one row per image, map (`key`) and condition.
     `control_of` compares with the best control. `curves_over` is what curves are drawn over.
+    `kept` is for sections of the page: what they have made once and need again.
     """
 
     slug: str
@@ -69,6 +71,7 @@ class Panel:
     comparison_of: dict[Place, Comparison] = field(default_factory=dict)
     control_of: dict[Place, Comparison] = field(default_factory=dict)
     curves_over: Axis = "fraction"
+    kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def summary(self) -> EvaluationSummary:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from saliency_lab.report.comparing.contrasts import to_controls, to_reference
 from saliency_lab.report.comparing.grouping import Identity, identity_of, titles_of
+from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import (
     Condition,
     Panel,
@@ -31,15 +32,22 @@ from saliency_lab.report.reading.records import EvaluationRun
 Names = Mapping[tuple[str, str, Signature], Name]
 
 
-def build_panels(runs: Sequence[EvaluationRun]) -> list[Panel]:
-    """Panels of runs that measured the same classifier on the same images in the same way."""
+def build_panels(runs: Sequence[EvaluationRun], known: Known | None = None) -> list[Panel]:
+    """Panels of runs that measured the same classifier on the same images in the same way.
+
+    Args:
+        runs: what was read.
+        known: comparisons that need not be made again.
+    """
+    known = known or Known()
     groups: dict[Identity, list[EvaluationRun]] = defaultdict(list)
     for run in runs:
         groups[identity_of(run)].append(run)
     names = map_names(runs)
     titles = titles_of([group[0] for group in groups.values()])
     panels = [
-        _panel(title, group, names) for title, group in zip(titles, groups.values(), strict=True)
+        _panel(title, group, names, known)
+        for title, group in zip(titles, groups.values(), strict=True)
     ]
     slugs: dict[str, int] = defaultdict(int)
     for panel in panels:
@@ -49,7 +57,7 @@ def build_panels(runs: Sequence[EvaluationRun]) -> list[Panel]:
     return [panel for panel in panels if panel.maps]
 
 
-def _panel(title: str, runs: list[EvaluationRun], names: Names) -> Panel:
+def _panel(title: str, runs: list[EvaluationRun], names: Names, known: Known) -> Panel:
     panel = Panel(slug=_slug(title), title=title, runs=runs)
     taken: set[tuple[str, Condition]] = set()
     scores = []
@@ -79,8 +87,8 @@ def _panel(title: str, runs: list[EvaluationRun], names: Names) -> Panel:
     panel.maps.sort(key=lambda one: (order_of(one.method, one.view), one.key))
     if scores:
         panel.scores = pd.concat(scores, ignore_index=True)
-        panel.comparison_of = to_reference(panel)
-        panel.control_of = to_controls(panel)
+        panel.comparison_of = to_reference(panel, known)
+        panel.control_of = to_controls(panel, known)
     return panel
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from saliency_lab.evaluation.panel.votes import pair_verdicts, twin_table
 from saliency_lab.evaluation.rows.agreement import Correlation, rank_agreement
+from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
 from saliency_lab.report.drawing.palette import order_of
 
@@ -97,15 +98,21 @@ class Verdict:
         return sorted(found, key=lambda one: -len(one.beats))
 
 
-def verdicts(panels: Sequence[Panel]) -> list[Verdict]:
-    """One for each classifier and split, in the order of its first panel."""
+def verdicts(panels: Sequence[Panel], known: Known | None = None) -> list[Verdict]:
+    """One for each classifier and split, in the order of its first panel.
+
+    Args:
+        panels: of all evaluators.
+        known: comparisons that need not be made again.
+    """
+    known = known or Known()
     groups: dict[tuple[object, ...], list[Panel]] = defaultdict(list)
     for panel in panels:
         groups[panel.classifier].append(panel)
-    return [_verdict(group) for group in groups.values()]
+    return [_verdict(group, known) for group in groups.values()]
 
 
-def _verdict(panels: Sequence[Panel]) -> Verdict:
+def _verdict(panels: Sequence[Panel], known: Known) -> Verdict:
     maps = {one.key: one for panel in reversed(panels) for one in panel.maps}
     voted = max(
         (panel for panel in panels if panel.found.role == "panel"),
@@ -128,7 +135,7 @@ def _verdict(panels: Sequence[Panel]) -> Verdict:
         found.least = int(voted.found.facts.get("least", 0))
         found.images = int(scores["sample_id"].nunique())
         found.measures = list(dict.fromkeys(scores["measure"].astype(str)))
-        pairs = pair_verdicts(scores[scores["version"] == "map"], least=found.least)
+        pairs = known.table(pair_verdicts, _maps(scores), least=found.least)
         found.pairs = len(pairs)
         for pair in pairs:
             if pair["verdict"] != "undecided":
@@ -136,7 +143,7 @@ def _verdict(panels: Sequence[Panel]) -> Verdict:
                 beats[pair["verdict"]].append(loser)
                 loses[loser].append(pair["verdict"])
                 found.decided += 1
-        for row in twin_table(scores):
+        for row in known.table(twin_table, scores[_VOTED]):
             if row["twin_wins"]:
                 twins[row["view"]].append(row["measure"])
     found.standings = [
@@ -150,7 +157,7 @@ def _verdict(panels: Sequence[Panel]) -> Verdict:
         )
         for one in sorted(maps.values(), key=lambda one: (order_of(one.method, one.view), one.key))
     ]
-    found.truths = _truths(panels, _net_votes(voted))
+    found.truths = _truths(panels, _net_votes(voted, known))
     return found
 
 
@@ -204,7 +211,7 @@ def _agreement(panel: Panel, condition: Condition, known: pd.Series) -> Agreemen
     return _ranked(name, text, better, _means(panel, condition), known) if better else None
 
 
-def _net_votes(panel: Panel | None) -> pd.Series:
+def _net_votes(panel: Panel | None, known: Known) -> pd.Series:
     """How many maps one beats, less those that it loses to, without the measure of the truth.
 
     That measure left in, the panel would be asked whether the truth agrees with itself.
@@ -215,12 +222,20 @@ def _net_votes(panel: Panel | None) -> pd.Series:
     blind = ~scores["measure"].isin(_known_evidence(panel))
     net = dict.fromkeys((one.key for one in panel.maps), 0.0)
     least = int(panel.found.facts.get("least", 0))
-    for pair in pair_verdicts(scores[blind & (scores["version"] == "map")], least=least):
+    for pair in known.table(pair_verdicts, _maps(scores[blind]), least=least):
         if pair["verdict"] != "undecided":
             loser = pair["b"] if pair["verdict"] == pair["a"] else pair["a"]
             net[pair["verdict"]] += 1
             net[loser] -= 1
     return pd.Series(net)
+
+
+_VOTED = ["sample_id", "view", "measure", "version", "value"]
+
+
+def _maps(scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the maps themselves, not of their smoothed twins."""
+    return scores.loc[scores["version"] == "map", _VOTED]
 
 
 def _known_evidence(panel: Panel) -> list[str]:

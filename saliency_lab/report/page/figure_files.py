@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from types import FunctionType
@@ -16,12 +17,13 @@ from matplotlib.figure import Figure
 
 from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.report.drawing import figures
+from saliency_lab.report.drawing.saving import saved_apart
 from saliency_lab.report.drawing.views_figure import views_figure
 from saliency_lab.report.page import sections
 from saliency_lab.report.page.examples import Examples
 from saliency_lab.report.reading.records import TrainingRun
 from saliency_lab.reproductions.published import title_of
-from saliency_lab.runs.files import atomic_path, write_json
+from saliency_lab.runs.files import write_json
 from saliency_lab.runs.progress import shown_progress
 
 _KINDS = ("png", "pdf")
@@ -32,18 +34,20 @@ _COMPARED_METHODS = 3
 """So many methods and there is a figure of which view helps which."""
 
 
-def write_figures(
+@contextmanager
+def drawn_figures(
     panels: Sequence[Panel],
     examples: Sequence[Examples],
     trainings: Sequence[tuple[str, TrainingRun]],
     folder: Path,
-) -> list[Path]:
+) -> Iterator[list[Path]]:
     """Draw the figures of a report as PNG and PDF; those that show what they showed are kept.
 
-    A digest of what each figure shows lies beside the files; figures of an earlier report that
-    belong to none of these panels and trainings are removed.
+    Many figures are drawn by processes of their own while the block runs; when it ends, all files
+    are there. A digest of what each figure shows lies beside the files; figures of an earlier
+    report that belong to none of these panels and trainings are removed.
 
-    Returns:
+    Yields:
         The files, in the order of panels, examples and trainings.
     """
     drawn = list(_figures(panels, examples, trainings))
@@ -54,22 +58,22 @@ def write_figures(
     for kind in _KINDS:
         for path in set(folder.glob(f"*.{kind}")) - set(written):
             path.unlink()
-    new = [
-        (name, draw)
+    new = {
+        name: draw
         for name, draw in drawn
         if digests[name] is None
         or digests[name] != before.get(name)
         or not all(path.is_file() for path in paths[name])
-    ]
+    }
     # What is half drawn when a report is stopped must not pass for what the next one wants.
-    kept = {name: digests[name] for name, _ in drawn if name not in dict(new)}
-    write_json(folder / _DIGESTS, kept)
-    for name, draw in shown_progress(
-        new, total=len(new), title="drawing", unit="figures", count=lambda _: 1
-    ):
-        _save(draw(), paths[name])
+    write_json(folder / _DIGESTS, {n: digests[n] for n, _ in drawn if n not in new})
+    with saved_apart([(draw, paths[name]) for name, draw in new.items()]) as finished:
+        yield written
+        for _ in shown_progress(
+            finished, total=len(new), title="drawing", unit="figures", count=lambda _: 1
+        ):
+            pass
     write_json(folder / _DIGESTS, {name: digest for name, digest in digests.items() if digest})
-    return written
 
 
 def drawing_digest(draw: Callable[[], Figure]) -> str | None:
@@ -170,10 +174,3 @@ def _main_means(panel: Panel) -> pd.DataFrame:
         for one in panel.maps
         if (mean := panel.main_mean(one.key, condition)) is not None
     )  # fmt: skip
-
-
-def _save(figure: Figure, paths: Sequence[Path]) -> None:
-    figures.solve_layout(figure)
-    for path in paths:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(figures.figure_bytes(figure, path.suffix[1:]))

@@ -20,6 +20,7 @@ from markupsafe import Markup, escape
 from saliency_lab.errors import UserError
 from saliency_lab.report.comparing import agreement
 from saliency_lab.report.comparing.degradation import degradation_table
+from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.report.comparing.panels import build_panels
 from saliency_lab.report.comparing.sanity import sanity_table
@@ -39,7 +40,7 @@ from saliency_lab.report.page.examples import (
     levels_bytes,
     packed_examples,
 )
-from saliency_lab.report.page.figure_files import write_figures
+from saliency_lab.report.page.figure_files import drawn_figures
 from saliency_lab.report.reading.records import Records, TrainingRun, read_records
 from saliency_lab.runs.files import write_text
 
@@ -51,6 +52,7 @@ SHOWN = 50
 """Examples on the page; several panels share them, but none has fewer than a dozen
 unless the page would be too large."""
 _LEAST_SHOWN = 12
+_COMPARISONS = ".comparisons.json"
 
 
 @dataclass(frozen=True)
@@ -89,18 +91,20 @@ def write_report(
             f"Expected '{outputs}' to hold a finished run, but got only {states}. "
             "Run `python -m saliency_lab train` first."
         )
-    panels = build_panels(records.evaluations)
+    known = Known(destination / _COMPARISONS)
+    panels = build_panels(records.evaluations, known)
     for panel in panels:
         panel.curves_over = curves_over
-    groups, judged = seed_groups(panels), verdicts(panels)
+    groups, judged = seed_groups(panels), verdicts(panels, known)
+    known.save()
     each = max(_LEAST_SHOWN, SHOWN // max(len(panels), 1))
     examples = [found for panel in panels if (found := chosen_examples(panel, each))]
     named = [(_training_slug(run), run) for run in records.trainings]
-    figures = write_figures(panels, examples, named, destination / "figures")
-    shown = _tables(panels, groups, judged, records)
-    written = _write_tables(shown, destination / "tables")
     page = destination / "index.html"
-    write_text(page, _page_text(records, panels, groups, judged, shown, examples, named))
+    with drawn_figures(panels, examples, named, destination / "figures") as figures:
+        shown = _tables(panels, groups, judged, records)
+        written = _write_tables(shown, destination / "tables")
+        write_text(page, _page_text(records, panels, groups, judged, shown, examples, named))
     return ReportFiles(page, tuple(figures), tuple(written), records, curves_over)
 
 

@@ -70,8 +70,10 @@ def panel_section(panel: Panel) -> dict[str, Any]:
 
 def panel_values(panel: Panel) -> dict[str, Any]:
     """What the read-out needs: a value with its interval per map, condition and step."""
-    part = part_of(panel)
-    found: dict[str, Any] = part.read_out(panel) if part else {}
+    if "read_out" not in panel.kept:
+        part = part_of(panel)
+        panel.kept["read_out"] = part.read_out(panel) if part else {}
+    found: dict[str, Any] = panel.kept["read_out"]
     return found
 
 

@@ -28,11 +28,23 @@ def markdown_lines(names: Sequence[object], rows: Iterable[Sequence[object]]) ->
 
 def latex_text(table: pd.DataFrame) -> str:
     """The table as LaTeX for the booktabs package."""
-    shown = pd.DataFrame(_cells(table), columns=[_escaped(str(c)) for c in table.columns])
     numeric = [pd.api.types.is_numeric_dtype(table[column]) for column in table.columns]
-    return shown.map(_escaped).to_latex(
-        index=False, column_format="".join("r" if right else "l" for right in numeric)
-    )
+    rows = [[_escaped(cell) for cell in row] for row in _cells(table)]
+    names = [_escaped(str(name)) for name in table.columns]
+    lines = [
+        f"\\begin{{tabular}}{{{''.join('r' if right else 'l' for right in numeric)}}}",
+        "\\toprule",
+        _latex_line(names),
+        "\\midrule",
+        *map(_latex_line, rows),
+        "\\bottomrule",
+        "\\end{tabular}",
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _latex_line(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
 
 
 def csv_text(table: pd.DataFrame) -> str:

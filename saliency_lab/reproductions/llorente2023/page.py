@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from saliency_lab.report.page.table_texts import markdown_lines
+from saliency_lab.reproductions.llorente2023.form import departures
 from saliency_lab.reproductions.llorente2023.workload import (
     STEP_SECONDS,
     SUSTAINED_TFLOPS,
@@ -29,6 +30,8 @@ _REASONS = {
     "trainer.precision": "trained in mixed precision for speed; maps and curves are in float32",
     "engine.screen": "low precision decides the clear cases, close ones are repeated in float32",
     "data.limit": "on some of the images only, drawn by seed and in equal parts of each class",
+    "model.head": "a new layer in place of the network's own 1,000 outputs, not on top of them",
+    "model.zero_init_last": "timm's initialisation: the last batch norm of each block at zero",
     "model.weights": "weights from a file instead of the published ones",
 }
 
@@ -71,8 +74,9 @@ def _overview(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         rows.append([f"{fill}, {view}", *cells])
     rows.append(["images", *(_images_cell(record) for record in records)])
     rows.append(["seeds", *(str(len(record["trainings"])) for record in records)])
-    if any(record["departures"] for record in records):
-        words = [" ".join(f"`{word}`" for word in record["departures"]) for record in records]
+    departing = [departures(record) for record in records]
+    if any(departing):
+        words = [" ".join(f"`{word}`" for word in found) for found in departing]
         rows.append(["departs in", *(word or "–" for word in words)])
     yield from markdown_lines(["", *(record["title"] for record in records)], rows)
     yield ""
@@ -154,10 +158,10 @@ def _whole() -> Iterator[str]:
 def _section(record: Mapping[str, Any], remark: str | None) -> Iterator[str]:
     yield from (f"## {record['title']}", "")
     yield from _training_lines(record)
-    if record["departures"]:
+    if departing := departures(record):
         yield "Departs from the paper's experiment in:"
         yield ""
-        for word in record["departures"]:
+        for word in departing:
             reason = _REASONS.get(word.split("=")[0])
             yield f"- `{word}`" + (f": {reason}" if reason else "")
         yield ""

@@ -16,6 +16,7 @@ import pandas as pd
 from saliency_lab.evaluation.rows.format import read_scores, table_path
 from saliency_lab.evaluation.rows.statistics import Interval, hierarchical_interval
 from saliency_lab.report.drawing.figures import curves_figure, figure_bytes
+from saliency_lab.reproductions.llorente2023.form import trained_model
 from saliency_lab.reproductions.llorente2023.page import page_text
 from saliency_lab.reproductions.llorente2023.workload import WORKLOADS
 from saliency_lab.reproductions.published import Published, published, title_of
@@ -220,9 +221,18 @@ def _record(column: Column) -> dict[str, Any]:
         ],
         "evaluations": evaluations,
         "environment": _environment(next(iter(column.runs.values())).directory),
+        "model": _trained_form(column),
         "departures": list(column.departures),
         "commands": list(column.commands),
     }  # fmt: skip
+
+
+def _trained_form(column: Column) -> dict[str, Any]:
+    """The settings of the network that the experiment names, as its first training had them."""
+    seeds = column.seeds("train")
+    if not seeds:
+        return {}
+    return trained_model(column.name, column.runs["train", seeds[0]].directory)
 
 
 def _ends(curves: pd.DataFrame) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from saliency_lab.evaluation.rows.statistics import (
     hierarchical_interval,
     holm,
     paired_difference,
+    wilcoxon_ps,
 )
 
 
@@ -173,3 +174,27 @@ def test_unusable_settings_are_refused() -> None:
         hierarchical_interval([])
     with pytest.raises(UserError, match="`correct`"):
         accuracy_interval(3, 2)
+
+
+@pytest.mark.parametrize("number", [12, 50, 51, 400])
+def test_wilcoxon_of_many_columns_is_that_of_each(number):
+    rng = np.random.default_rng(number)
+    columns = rng.normal(0.1, 1.0, (number, 6))
+    columns[:, 1] = np.round(columns[:, 1])  # ties and zeros
+    columns[:, 2] = 0.0  # nothing differs
+    columns[: number // 2, 3] = 0.0
+    found = wilcoxon_ps(columns)
+    assert found[2] == 1.0
+    for place in (0, 1, 3, 4, 5):
+        expected = stats.wilcoxon(columns[:, place], zero_method="wilcox").pvalue
+        assert found[place] == pytest.approx(expected, rel=1e-12)
+
+
+def test_intervals_with_kept_draws_are_those_of_new_ones():
+    rng = np.random.default_rng(0)
+    for number in (7, 300, 300):
+        values = rng.normal(size=number)
+        drawn = np.random.default_rng(5).integers(0, number, size=(1000, number))
+        expected = np.quantile(values[drawn].mean(1), [0.025, 0.975])
+        found = bootstrap_interval(values, seed=5)
+        np.testing.assert_allclose([found.low, found.high], expected, rtol=1e-12)

@@ -355,6 +355,8 @@ def test_tables_escape_what_markdown_and_latex_would_read() -> None:
     assert "a\\_b & area" in latex
     assert "50 \\% \\& \\$ & -- \\\\" in latex
     assert "{lr}" in latex
+    plain = pd.DataFrame({"map": ["active", "original"], "area": ["0.1000", "0.2000"]})
+    assert latex_text(plain) == plain.to_latex(index=False)
 
 
 def test_curves_over_the_deleted_share_move_no_number(outputs: Path, tmp_path: Path) -> None:
