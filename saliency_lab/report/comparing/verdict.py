@@ -132,7 +132,7 @@ def _verdict(panels: Sequence[Panel], known: Known) -> Verdict:
     )
     if voted is not None:
         scores = voted.scores.assign(view=voted.scores["key"])
-        found.least = int(voted.found.facts.get("least", 0))
+        found.least = _least(voted)
         found.images = int(scores["sample_id"].nunique())
         found.measures = list(dict.fromkeys(scores["measure"].astype(str)))
         pairs = known.table(pair_verdicts, _maps(scores), least=found.least)
@@ -159,6 +159,11 @@ def _verdict(panels: Sequence[Panel], known: Known) -> Verdict:
     ]
     found.truths = _truths(panels, _net_votes(voted, known))
     return found
+
+
+def _least(panel: Panel) -> int:
+    """Measures that have to decide: of runs under different rules the strictest."""
+    return max(int(run.found.facts.get("least", 0)) for run in panel.runs)
 
 
 def _gates(panels: Sequence[Panel]) -> dict[str, dict[str, str]]:
@@ -221,8 +226,7 @@ def _net_votes(panel: Panel | None, known: Known) -> pd.Series:
     scores = panel.scores.assign(view=panel.scores["key"])
     blind = ~scores["measure"].isin(_known_evidence(panel))
     net = dict.fromkeys((one.key for one in panel.maps), 0.0)
-    least = int(panel.found.facts.get("least", 0))
-    for pair in known.table(pair_verdicts, _maps(scores[blind]), least=least):
+    for pair in known.table(pair_verdicts, _maps(scores[blind]), least=_least(panel)):
         if pair["verdict"] != "undecided":
             loser = pair["b"] if pair["verdict"] == pair["a"] else pair["a"]
             net[pair["verdict"]] += 1

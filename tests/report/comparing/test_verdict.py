@@ -82,7 +82,9 @@ def evaluation(
     )  # fmt: skip
 
 
-def panel_run(method: str, quality: float, *, twin: float = 0.0, **further: Any) -> EvaluationRun:
+def panel_run(
+    method: str, quality: float, *, twin: float = 0.0, least: int = 4, **further: Any
+) -> EvaluationRun:
     """Every measure says `quality`, up to a noise of its own; the twin is better by `twin`."""
     rng = np.random.default_rng([ord(letter) for letter in method])
     rows = [
@@ -91,7 +93,7 @@ def panel_run(method: str, quality: float, *, twin: float = 0.0, **further: Any)
         for version, more in (("map", 0.0), ("twin", twin))
         for at, value in enumerate(quality + more + 0.02 * rng.normal(size=IMAGES))
     ]
-    facts = {"least": 4, "known_evidence": ["five"]}
+    facts = {"least": least, "known_evidence": ["five"]}
     return evaluation(
         method, "panel", rows, role="panel", keys=("measure", "version"), facts=facts, **further
     )
@@ -119,6 +121,11 @@ def verdict_of(runs: Sequence[EvaluationRun]) -> Verdict:
 def standing(verdict: Verdict, method: str):
     (found,) = [one for one in verdict.standings if one.map.method == method]
     return found
+
+
+def test_of_runs_under_different_rules_the_strictest_holds() -> None:
+    found = verdict_of([panel_run("a", 0.8, least=3), panel_run("b", 0.5, least=5)])
+    assert found.least == 5
 
 
 def test_panel_orders_maps_that_every_measure_tells_apart() -> None:
