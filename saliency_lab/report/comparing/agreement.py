@@ -34,7 +34,7 @@ def image_table(panels: Sequence[Panel]) -> pd.DataFrame:
             ]
             if len(keys) < LEAST_MAPS or panel.better(condition) is None:
                 continue
-            wide = panel.main_table(condition)[keys]
+            wide = panel.main_tables[condition][keys]
             alpha = _alpha(wide.rank(axis=1))
             if alpha is not None:
                 rows.append(

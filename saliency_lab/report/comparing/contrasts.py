@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
-import pandas as pd
 
 from saliency_lab.evaluation.rows.format import Comparison, Side
 from saliency_lab.evaluation.rows.statistics import PairedDifference, holm
 from saliency_lab.report.comparing.known import Known
-from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap, Place, condition_values
+from saliency_lab.report.comparing.maps import Panel, PanelMap, Place, condition_values
 
 SIGNIFICANT = 0.05
 
@@ -74,10 +73,9 @@ def _compared(
         return {}
     maps = {one.key: one for one in panel.maps}
     names = panel.found.conditions
-    wide = _by_condition(panel)
     found: list[tuple[Place, str, PairedDifference]] = []
     for (key, condition), other in pairs:
-        both = wide[condition][[key, other]].to_numpy(np.float64)
+        both = panel.main_tables[condition][[key, other]].to_numpy(np.float64)
         both = both[~np.isnan(both).any(axis=1)]
         if len(both):
             difference = known.difference(both[:, 0], both[:, 1])
@@ -94,18 +92,6 @@ def _compared(
             **asdict(difference),
         )
         for (place, other, difference), p_holm in zip(found, corrected, strict=True)
-    }
-
-
-def _by_condition(panel: Panel) -> dict[Condition, pd.DataFrame]:
-    """The main score under each condition: a row for each image, a column for each map."""
-    names = panel.found.conditions
-    parts = (
-        panel.scores.groupby(names, observed=True, sort=False) if names else [((), panel.scores)]
-    )
-    return {
-        tuple(map(str, condition)): part.pivot(index="sample_id", columns="key", values=panel.main)
-        for condition, part in parts
     }
 
 

@@ -65,7 +65,7 @@ def _pairs(
     panel: Panel, families: dict[Family, dict[float, PanelMap]], condition: Condition
 ) -> Iterator[tuple[pd.Series, pd.Series]]:
     """The scores, by image, of the map with less noise and of that with more."""
-    wide = panel.main_table(condition)
+    wide = panel.main_tables[condition]
     for shares in families.values():
         for less, more in itertools.combinations(sorted(shares), 2):
             keys = [shares[less].key, shares[more].key]

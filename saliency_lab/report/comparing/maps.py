@@ -111,10 +111,19 @@ class Panel:
         return next((m.better for (_, c, s), m in self.mean_of.items()
                      if (c, s) == (condition, self.main)), None)  # fmt: skip
 
-    def main_table(self, condition: Condition) -> pd.DataFrame:
-        """The main score under a condition, an image a row and a map (`key`) a column."""
-        mine = under(self.scores, self.found.conditions, {condition})
-        return mine.pivot(index="sample_id", columns="key", values=self.main)
+    @cached_property
+    def main_tables(self) -> dict[Condition, pd.DataFrame]:
+        """The main score under each condition: a row for each image, a column for each map."""
+        names = self.found.conditions
+        parts = (
+            self.scores.groupby(names, observed=True, sort=False) if names else [((), self.scores)]
+        )
+        return {
+            tuple(map(str, condition)): part.pivot(
+                index="sample_id", columns="key", values=self.main
+            )
+            for condition, part in parts
+        }
 
     @property
     def reference(self) -> PanelMap:

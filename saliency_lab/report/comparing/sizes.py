@@ -26,7 +26,7 @@ def size_table(panels: Sequence[Panel]) -> pd.DataFrame:
             continue
         reference = panel.reference
         for condition in panel.conditions:
-            wide = panel.main_table(condition)
+            wide = panel.main_tables[condition]
             unasked = panel.better(condition) is None or "twin" in condition
             if unasked or reference.key not in wide:
                 continue
