@@ -71,6 +71,7 @@ def test_figures_and_tables_come_in_all_their_forms(report: ReportFiles) -> None
             "images",
             "measures",
             "fills",
+            "sizes",
         )
     }
     assert len(report.tables) == 3 * len(names)
