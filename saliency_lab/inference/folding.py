@@ -13,6 +13,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.fx.passes.shape_prop import ShapeProp
 
 from saliency_lab.inference.convolution import FrozenConv
+from saliency_lab.inference.plain_layers import with_plain_layers
 from saliency_lab.inference.pooled import PooledConv
 
 _IDLE = (nn.Identity, nn.Dropout, nn.Dropout2d)
@@ -29,9 +30,11 @@ class _Tracer(fx.Tracer):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
+        entered = self.module_stack.copy()
         try:
             return super().call_module(m, forward, args, kwargs)
         except fx.proxy.TraceError:
+            self.module_stack = entered  # the layers inside were left in a hurry
             return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
 
 
@@ -41,7 +44,7 @@ def traced_copy(model: nn.Module) -> fx.GraphModule:
     Raises:
         Whatever symbolic tracing raises for a model whose path depends on its input.
     """
-    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    frozen = with_plain_layers(copy.deepcopy(model).eval().requires_grad_(False))
     tracer = _Tracer()
     traced = fx.GraphModule(frozen, tracer.trace(frozen))
     traced.graph.eliminate_dead_code()  # what a layer recorded before it turned out opaque

@@ -33,7 +33,9 @@ def input_gradient(model: nn.Module, images: Tensor) -> Tensor:
     return torch.autograd.grad(model(images)[:, 2].sum(), images)[0]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenetv3_small_050"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "densenet121", "mobilenetv3_small_050", "tf_efficientnet_lite0"]
+)
 def test_copies_agree_in_logits_and_gradients(name: str) -> None:
     model, images = trained_looking(name), torch.rand(2, 3, 64, 64)
     folded = folded_copy(model)
@@ -97,6 +99,48 @@ def test_pooling_first_has_the_same_gradient_exactly() -> None:
     found, expected = input_gradient(packed, images), input_gradient(model, images)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
     assert (expected == 0).any()
+
+
+def test_padding_and_activated_norms_of_efficientnet_are_folded_too() -> None:
+    """Its padding depends on the image's size, which tracing cannot see."""
+    model = trained_looking("tf_efficientnet_lite0")
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    folded = folded_copy(model)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
+    packed = packed_copy(folded, torch.rand(2, 3, 64, 64))
+    assert not any("batch_norm" in str(node.target) for node in packed.graph.nodes)
+    found = [layer for layer in packed.modules() if isinstance(layer, FrozenConv)]
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    assert len(found) == len(convolutions) == 49
+    # Images of odd sizes are padded differently on each side.
+    for size in (64, 65, 71):
+        images = torch.rand(2, 3, size, size)
+        expected = model(images)
+        scale = max(1.0, expected.abs().max().item())
+        torch.testing.assert_close(packed(images), expected, atol=1e-5 * scale, rtol=1e-5)
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_a_layer_kept_whole_inside_another_leaves_the_rest_to_be_traced() -> None:
+    class Inner(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 2 if bool((x.sum() > 0).item()) else x
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(Inner()))
+            self.second = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x)).mean((2, 3))
+
+    model, images = Outer().eval(), torch.rand(2, 3, 8, 8)
+    copied = folded_copy(model)
+    torch.testing.assert_close(copied(images), model(images))
+    whole = [str(node.target) for node in copied.graph.nodes if node.op == "call_module"]
+    assert whole == ["first.0", "first.1.0", "second.0", "second.1"]
 
 
 def test_the_model_is_left_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,34 +17,36 @@ from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.errors import UserError
 
 # Activations that the rules say nothing about. Sigmoids are left out: they are gates.
-OTHER_ACTIVATIONS = (ELEMENTWISE - {"relu", "clamp", "sigmoid", "hardsigmoid"}) | {"threshold"}
+OTHER_ACTIVATIONS = (
+    ELEMENTWISE - {"relu", "relu6", "hardtanh", "clamp", "sigmoid", "hardsigmoid"}
+) | {"threshold"}
 
 
 class DeconvReLU(torch.autograd.Function):
     """Backward: the positive part of what arrives, whatever the forward input was."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.relu()
+    def forward(ctx: Any, x: Tensor, ceiling: float) -> Tensor:
+        return x.clamp(0, ceiling)
 
     @staticmethod
-    def backward(ctx: Any, *arriving: Tensor) -> Tensor:
-        return arriving[0].relu()
+    def backward(ctx: Any, *arriving: Tensor) -> tuple[Tensor, None]:
+        return arriving[0].relu(), None
 
 
 class GuidedReLU(torch.autograd.Function):
-    """Backward: the positive part of what arrives, where the forward input was positive."""
+    """Backward: the positive part of what arrives, where the forward pass let the input through."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = x.relu()
-        ctx.save_for_backward(y > 0)
+    def forward(ctx: Any, x: Tensor, ceiling: float) -> Tensor:
+        y = x.clamp(0, ceiling)
+        ctx.save_for_backward((y > 0) & (y < ceiling))
         return y
 
     @staticmethod
-    def backward(ctx: Any, *arriving: Tensor) -> Tensor:
+    def backward(ctx: Any, *arriving: Tensor) -> tuple[Tensor, None]:
         (passed,) = ctx.saved_tensors
-        return arriving[0].relu() * passed
+        return arriving[0].relu() * passed, None
 
 
 def deconvnet(
@@ -54,7 +57,8 @@ def deconvnet(
     Zeiler & Fergus 2014, section 2.1; as a rule for the gradient, Simonyan et al. 2014, section
     4. Max-pooling passes to the place of the maximum (the paper's switches), other layers pass
     their gradient. Rules live in the recorded graph, so a ReLU that is used several times, works
-    in place or is called as a function (`F.relu`, `clamp(min=0)`) obeys them too.
+    in place or is called as a function (`F.relu`, `clamp(min=0)`) obeys them too. A ReLU with a
+    ceiling (ReLU6) is one of them.
 
     Args:
         model: any module from images to logits (B, K) whose activations are all ReLUs.
@@ -75,30 +79,42 @@ def guided_backprop(
 ) -> ClassField:
     """Guided backpropagation: R_n = ReLU(R_{n+1}) · [input > 0] at every ReLU.
 
-    Springenberg et al. 2015, section 3.4 and figure 1. Arguments, result and errors as in
-    `deconvnet`.
+    Springenberg et al. 2015, section 3.4 and figure 1. At a ReLU with a ceiling, which the paper
+    does not know, nothing passes above it either: its own gradient is 0 there. Arguments, result
+    and errors as in `deconvnet`.
     """
     return GraphField(model, images, relu_rule(GuidedReLU.apply, "guided_backprop"))
 
 
 @contextmanager
-def relu_rule(rule: Callable[[Tensor], Tensor], method: str) -> Iterator[PropagationRules]:
+def relu_rule(rule: Callable[[Tensor, float], Tensor], method: str) -> Iterator[PropagationRules]:
     """Every ReLU on the way from the input computes `rule` for the length of a `with` block.
+
+    Args:
+        rule: of its input and its ceiling, which is infinite for a plain ReLU.
+        method: whose rule it is, for messages.
 
     Raises:
         UserError: on leaving, if not all activations on that way are ReLUs, or none is.
     """
     met: set[str] = set()
 
-    def rectified(
+    def rectified(x: Tensor, ceiling: float) -> Tensor:
+        met.add("relu")
+        return rule(x, ceiling)
+
+    def plain_relu(
         func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Tensor:
-        met.add("relu")
-        return rule(args[0])
+        return rectified(args[0], 6.0 if func.__name__ == "relu6" else math.inf)
 
-    def clamped(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        if _clamps_to_zero(*args[1:], **kwargs):
-            return rectified(func, args, kwargs)
+    def bounded(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        is_activation = func.__name__ == "hardtanh"
+        ceiling = (_hardtanh_ceiling if is_activation else _clamp_ceiling)(*args[1:], **kwargs)
+        if ceiling is not None:
+            return rectified(args[0], ceiling)
+        if is_activation:
+            met.add(func.__name__)
         output: Tensor = func(*args, **kwargs)
         return output
 
@@ -108,7 +124,8 @@ def relu_rule(rule: Callable[[Tensor], Tensor], method: str) -> Iterator[Propaga
         return output
 
     rules: dict[str, Rule] = dict.fromkeys(OTHER_ACTIVATIONS, noted)
-    rules |= {"relu": rectified, "clamp": clamped, "clamp_min": clamped}
+    rules |= {"relu": plain_relu, "relu6": plain_relu}
+    rules |= {"clamp": bounded, "clamp_min": bounded, "hardtanh": bounded}
     with PropagationRules(method, rules, linear=None) as mode:
         yield mode
     _require_only_relu(met, method)
@@ -128,5 +145,13 @@ def _require_only_relu(met: set[str], method: str) -> None:
     )
 
 
-def _clamps_to_zero(min: Any = None, max: Any = None) -> bool:
-    return not isinstance(min, Tensor) and min == 0 and max is None
+def _hardtanh_ceiling(min_val: float = -1, max_val: float = 1, *_: object) -> float | None:
+    """Its ceiling where it is a ReLU, else None."""
+    return float(max_val) if min_val == 0 else None
+
+
+def _clamp_ceiling(min: Any = None, max: Any = None) -> float | None:
+    """Its ceiling where it is a ReLU, infinite where it has none; else None."""
+    if isinstance(min, Tensor) or isinstance(max, Tensor) or min != 0:
+        return None
+    return math.inf if max is None else float(max)

@@ -28,7 +28,7 @@ BACKWARD = torch.tensor([[0.4, 1.1], [-0.5, -0.1]], dtype=torch.float64)
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        (torch.relu, [[0.4, 0.0], [0.0, 0.0]]),
+        (lambda x, ceiling: x.relu(), [[0.4, 0.0], [0.0, 0.0]]),
         (DeconvReLU.apply, [[0.4, 1.1], [0.0, 0.0]]),
         (GuidedReLU.apply, [[0.4, 0.0], [0.0, 0.0]]),
     ],
@@ -56,6 +56,45 @@ def test_rules_by_hand_on_two_layers():
     by_guided = (arriving.clamp(min=0) * (hidden > 0)) @ first.weight
     assert torch.allclose(deconvnet(model, x).of(target).flatten(1), by_deconvnet)
     assert torch.allclose(guided_backprop(model, x).of(target).flatten(1), by_guided)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        nn.ReLU6(),
+        nn.ReLU6(inplace=True),
+        F.relu6,
+        lambda x: F.hardtanh(x, 0, 6),
+        lambda x: F.hardtanh_(x, min_val=0.0, max_val=6.0),
+        lambda x: x.clamp(0, 6),
+        lambda x: torch.clamp(x, min=0, max=6),
+    ],
+)
+def test_a_relu_with_a_ceiling_by_hand(call):
+    """What is above the ceiling came from no slope: guided keeps it out, DeconvNet does not ask."""
+    x = torch.tensor([-2.0, 0.5, 5.9, 6.0, 7.0], requires_grad=True)
+    arriving = torch.tensor([1.0, -2.0, 3.0, 4.0, 5.0])
+    for rule, expected in [
+        (GuidedReLU.apply, [0.0, 0.0, 3.0, 0.0, 0.0]),
+        (DeconvReLU.apply, [1.0, 0.0, 3.0, 4.0, 5.0]),
+    ]:
+        with relu_rule(rule, "example"):
+            y = call(x + 0)
+        assert y.tolist() == [0.0, 0.5, 5.9, 6.0, 6.0]
+        assert torch.autograd.grad(y, x, arriving)[0].tolist() == expected
+
+
+@pytest.mark.parametrize("call", [F.hardtanh, lambda x: F.hardtanh(x, -1, 6)])
+def test_a_hardtanh_below_zero_is_another_activation(call):
+    x = torch.ones(3, requires_grad=True)
+    with pytest.raises(UserError, match=r"\(hardtanh\)"), relu_rule(GuidedReLU.apply, "example"):
+        call(torch.relu(x))
+
+
+def test_a_hardtanh_without_its_ceiling_ends_at_one():
+    x = torch.tensor([0.5, 2.0], requires_grad=True)
+    with relu_rule(GuidedReLU.apply, "example"):
+        assert F.hardtanh(x, 0).tolist() == [0.5, 1.0]
 
 
 @pytest.mark.parametrize(
