@@ -26,7 +26,12 @@ def unknown_choice(key: str, value: object, options: Iterable[object]) -> UserEr
 def unknown_key(key: str, options: Iterable[object]) -> UserError:
     """The error for a key (dotted path) that does not exist; `options` are its siblings' names."""
     names = sorted(str(option) for option in options)
-    name = key.rpartition(".")[2]
+    parent, _, name = key.rpartition(".")
+    if not names:
+        return UserError(
+            f"Unknown key `{key}`: `{parent}` has none of its own; give it as a whole: "
+            f"'{parent}={{{name}: VALUE}}'"
+        )
     return UserError(
         f"Unknown key `{key}`: expected one of {', '.join(names)}.{_suggestion(name, names)}"
     )

@@ -85,7 +85,7 @@ IN_PATH = ("data.name", "model.name", "method.name", "view.names", "seed")
 # Decides a trained classifier; the rest of an evaluation's configuration does not.
 TRAINING = ("data", "model", "optimizer", "scheduler", "trainer", "callback", "seed")
 # Keys that a later version has brought, and the value that all earlier runs were made with.
-CAME_LATER: Mapping[str, Any] = {"model.zero_init_last": None}
+CAME_LATER: Mapping[str, Any] = {"model.zero_init_last": None, "model.arguments": None}
 ALL_VIEWS = ("original", "positive", "negative", "active", "inactive")
 LONGEST_NAME = 200
 _FILE_METHOD = "saliency_lab.attribution.methods.file.file_maps"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from timm.models import register_model
@@ -69,5 +70,10 @@ def basic_cnn(pretrained: bool = False, **settings: Any) -> BasicCNN:
     """timm's entry point; no published weights exist for this network."""
     if pretrained:
         raise RuntimeError("No pretrained weights are available for basic_cnn")
-    names = ("num_classes", "in_chans")
-    return BasicCNN(**{name: settings[name] for name in names if name in settings})
+    return BasicCNN(**own_settings(settings))
+
+
+def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what timm hands to an entry point, what is the network's own."""
+    of_timm = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+    return {name: value for name, value in settings.items() if name not in of_timm}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,6 +66,7 @@ def network(
     freeze_bn: bool = True,
     normalize: Literal["auto", "none", "own"] = "auto",
     zero_init_last: bool | None = None,
+    arguments: Mapping[str, Any] | None = None,
     load_weights: bool = True,
 ) -> Network:
     """A classifier for images in [0, 1].
@@ -90,6 +93,8 @@ def network(
         zero_init_last: whether the last batch norm of each residual block starts at zero, so that
             the block starts as the identity, or at one, as in torchvision; None for timm's own
             choice, which is zero for ResNets. Only for architectures that leave the choice.
+        arguments: further ones of the architecture's own, as timm names them, such as
+            `patch_size` of a vision transformer.
         load_weights: False builds the same modules, normalisation and frozen parts without reading
             or downloading any weights; a checkpoint brings them.
 
@@ -106,6 +111,13 @@ def network(
         settings["img_size"] = image_size
     if zero_init_last is not None:
         settings["zero_init_last"] = zero_init_last
+    taken = settings.keys() & (arguments or {}).keys()
+    if taken:
+        raise UserError(
+            "Expected `model.arguments` to hold further arguments of the architecture, but got "
+            f"'{min(taken)}', which this program sets itself"
+        )
+    settings |= arguments or {}
     backbone = _backbone(full_name, pretrained and weights is None and load_weights, settings)
     if weights is not None and load_weights:
         if weights.startswith(PREFIX):
@@ -190,6 +202,12 @@ def _created(full_name: str, pretrained: bool, settings: dict[str, Any]) -> Any:
             f"got: {reason} (without a network, give a file: model.weights=FILE)"
         ) from error
     except TypeError as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown and unknown[1] not in ("zero_init_last", "img_size"):
+            raise UserError(
+                f"Expected `model.arguments` to hold arguments of '{full_name}', but got "
+                f"'{unknown[1]}', which it does not take"
+            ) from error
         if "zero_init_last" in settings and "zero_init_last" in str(error):
             raise _no_choice(full_name) from error
         if "img_size" not in settings:

@@ -10,6 +10,7 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 from saliency_lab.errors import UserError
+from saliency_lab.models.basic_cnn import own_settings
 
 # Images at most this large are cut into patches of 8 pixels, larger ones into patches of 28.
 _SMALL = 64
@@ -103,8 +104,7 @@ def patch_sum(pretrained: bool = False, **settings: Any) -> PatchSum:
     """timm's entry point; no published weights exist for this network."""
     if pretrained:
         raise RuntimeError("No pretrained weights are available for patch_sum")
-    names = ("num_classes", "in_chans", "patch", "width", "depth")
-    return PatchSum(**{name: settings[name] for name in names if name in settings})
+    return PatchSum(**own_settings(settings))
 
 
 def patch_sum_network(

@@ -193,6 +193,25 @@ def test_a_network_without_that_choice_refuses_it(name, value):
         network(name, 4, zero_init_last=value)
 
 
+def test_arguments_of_the_architectures_own_reach_it():
+    with torch.device("meta"):
+        narrow = network("vgg16", 2, arguments={"mlp_ratio": 0.125})
+        vit = network(
+            "vit_tiny_patch16_224", 10, image_size=(32, 32), arguments={"patch_size": 4, "depth": 2}
+        )
+    assert narrow.backbone.pre_logits.fc1.weight.shape[0] == 512
+    assert vit.backbone.pos_embed.shape == (1, 65, 192)
+    assert len(vit.backbone.blocks) == 2
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet18", "basic_cnn"])
+def test_arguments_that_the_architecture_does_not_take_are_refused(name):
+    with pytest.raises(UserError, match=rf"`model.arguments`.*'{name}', but got 'colour'"):
+        network(name, 4, arguments={"colour": 3})
+    with pytest.raises(UserError, match="got 'num_classes', which this program sets itself"):
+        network(name, 4, arguments={"num_classes": 3})
+
+
 @pytest.mark.parametrize("name", ["convnext_atto", "vgg11", "basic_cnn"])
 def test_on_logits_from_scratch_works_for_any_network(name):
     with torch.device("meta"):
