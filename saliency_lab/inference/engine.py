@@ -145,6 +145,24 @@ class PreparedModel:
         """Masked images per forward."""
         return self._scores.size
 
+    def alike(self, other: nn.Module, images: Tensor) -> nn.Module:
+        """Another network as this one is run for maps: its fast copy, if this one has one.
+
+        Args:
+            other: of the same architecture, such as a support model of GAD; left unchanged.
+            images: (B, C, H, W) in [0, 1], on which the copy is tried.
+
+        Raises:
+            ValueError: a copy that does not agree with the network.
+        """
+        if self.reason is not None:
+            return other
+        sample = placed_images(other, images)
+        with self.numerics():
+            expected = intact_logits(other, sample)
+            folded, packed = self._folded_and_packed(other, sample, expected)
+        return folded if self._engine.precision == "bf16" else packed
+
     def maps(self, compute: Callable[[slice], Result], count: int) -> list[Result]:
         """`compute` of consecutive slices of `count` images, each as large as memory allows."""
         with self.numerics():
@@ -221,13 +239,8 @@ class PreparedModel:
         model, forward = self.original, self.original
         if self.reason is None:
             try:
-                folded = folded_copy(self.original)
-                packed = packed_copy(folded, sample) if sample.device.type == "cpu" else folded
-                self._check(packed, sample, expected)
-                model, forward = packed, packed
-                if self._engine.precision == "bf16":
-                    folded = folded.bfloat16()
-                    model = forward = folded
+                folded, packed = self._folded_and_packed(self.original, sample, expected)
+                model = forward = folded if self._engine.precision == "bf16" else packed
             except _UNABLE as error:
                 self.reason = str(error).strip().splitlines()[0]
                 log.warning("cannot build the fast copy, running the model itself: %s", self.reason)
@@ -240,6 +253,15 @@ class PreparedModel:
             plain = self.original if self.reason else folded
             forward = cast(nn.Module, torch.compile(plain, dynamic=False))
         return model, forward
+
+    def _folded_and_packed(
+        self, model: nn.Module, sample: Tensor, expected: Tensor
+    ) -> tuple[nn.Module, nn.Module]:
+        """Both copies, in the engine's precision, once they have been seen to agree."""
+        folded = folded_copy(model)
+        packed = packed_copy(folded, sample) if sample.device.type == "cpu" else folded
+        self._check(packed, sample, expected)
+        return (folded.bfloat16() if self._engine.precision == "bf16" else folded), packed
 
     def _check(self, copy: nn.Module, sample: Tensor, expected: Tensor) -> None:
         found = intact_logits(copy, sample)

@@ -44,11 +44,11 @@ def _plain(layer: nn.Module) -> nn.Module:
     # Each is its base class and something before or behind it.
     if type(layer) is Conv2dSame:
         padding = SamePadding(layer)
-        layer.__class__ = nn.Conv2d
+        layer.__class__ = nn.Conv2d  # type: ignore[assignment]
         return nn.Sequential(padding, layer)
     if type(layer) is BatchNormAct2d:
         drop, activation = layer.drop, layer.act
         del layer.drop, layer.act
-        layer.__class__ = nn.BatchNorm2d
+        layer.__class__ = nn.BatchNorm2d  # type: ignore[assignment]
         return nn.Sequential(layer, drop, activation)
     return layer

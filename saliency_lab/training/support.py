@@ -136,7 +136,8 @@ class SupportPlace:
                 distanced[order] if alpha == 0 else self._network(explained, loaded, 0.0, order)
                 for order, alpha in enumerate(alphas)
             ]
-        return SupportModels(tuple(distanced), tuple(retrained))
+        found = SupportModels(tuple(distanced), tuple(retrained))
+        return found.each(functools.partial(_first_equal, []))
 
     def _network(
         self, explained: nn.Module, data: Callable[[], ImageData], alpha: float, order: int
@@ -181,6 +182,19 @@ class SupportPlace:
                 torch.save(network.state_dict(), path)
             # With the optimizer's state they are several times as large, and of no more use.
             shutil.rmtree(place / "checkpoints")
+
+
+def _first_equal(known: list[nn.Module], network: nn.Module) -> nn.Module:
+    """The first network of the same weights, so that its maps are computed once.
+
+    Without batch norm and dropout all that are trained with α = 0 stay what they were.
+    """
+    state = network.state_dict()
+    for other in known:
+        if all(torch.equal(value, state[name]) for name, value in other.state_dict().items()):
+            return other
+    known.append(network)
+    return network
 
 
 def _is_kept(place: Path, network: nn.Module, stack: contextlib.ExitStack) -> bool:

@@ -119,6 +119,9 @@ def test_a_network_that_is_at_its_goal_stays_there(place):
         for name in ("alpha-0-order-0", "alpha-3-order-1")
     ]
     assert epochs == [1, 3]
+    controls = place("goal").models(plain, data, controls=True)
+    assert controls.retrained[1] is controls.distanced[0]  # the same weights: asked once
+    assert controls.distanced[1] is not controls.distanced[0]
 
 
 def test_a_killed_training_ends_as_one_that_was_never_killed(place, network, caplog):

@@ -52,6 +52,14 @@ class SupportModels:
     distanced: Sequence[nn.Module]
     retrained: Sequence[nn.Module] = ()
 
+    def each(self, change: Callable[[nn.Module], nn.Module]) -> SupportModels:
+        """Every network changed, one that stands in several places once."""
+        known = {network: change(network) for network in (*self.distanced, *self.retrained)}
+        return SupportModels(
+            tuple(known[network] for network in self.distanced),
+            tuple(known[network] for network in self.retrained),
+        )
+
     def as_control(self) -> SupportModels:
         """The retrained models in place of the distanced ones."""
         return SupportModels(self.retrained)
@@ -118,6 +126,6 @@ def gad(
 
     original = original_map(model)
     kept = important_pixels(original, level, rule)
-    for network in support.distanced:
+    for network in dict.fromkeys(support.distanced):
         kept &= important_pixels(original_map(network), level, rule)
     return torch.where(kept, original, 0).float()

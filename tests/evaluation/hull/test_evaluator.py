@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from saliency_lab.attribution.core.importance import important_pixels
+from saliency_lab.attribution.methods.gad import SupportModels, gad
 from saliency_lab.attribution.methods.gradient import gradient
+from saliency_lab.attribution.methods.guided_backprop import deconvnet, guided_backprop
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import measured_rows
 from saliency_lab.evaluation.context import Method
 from saliency_lab.evaluation.hull.evaluator import MASKS, Hull
 from saliency_lab.evaluation.hull.hulls import SHAPES
 from saliency_lab.evaluation.hull.tables import comparison_table, mask_table
+from saliency_lab.evaluation.loop import with_fast_support
+from saliency_lab.inference.convolution import FrozenConv
 
 
 def rows_of(evaluator, context, batch, maps):
@@ -86,6 +93,38 @@ def test_rows_do_not_depend_on_the_batch(measured):
     found = rows_of(Hull(), context, alone, only).reset_index(drop=True)
     expected = whole[whole["sample_id"] == "image-2"].reset_index(drop=True)
     pd.testing.assert_frame_equal(found, expected, rtol=1e-4)
+
+
+@pytest.mark.onednn
+def test_support_models_run_as_the_model_itself_does(network, altered, measured):
+    """By one arithmetic, so that a network like the model finds exactly the model's pixels."""
+    context, batch, _ = measured()
+    other, same = altered(3), copy.deepcopy(network).requires_grad_(False)
+    support = SupportModels([same, other], [same, same])
+    source = partial(gad, base=gradient, support=support)
+    method = dataclasses.replace(context.method, source=source)
+    fast = with_fast_support(method, context.model, batch.image).source.keywords["support"]
+    assert fast.retrained[0] is fast.retrained[1] is fast.distanced[0]
+    for network_before, copied in zip(support.distanced, fast.distanced, strict=True):
+        assert any(isinstance(layer, FrozenConv) for layer in copied.modules())
+        assert not any(isinstance(layer, FrozenConv) for layer in network_before.modules())
+        torch.testing.assert_close(copied(batch.image), network_before(batch.image))
+    asked = dataclasses.replace(method, source=partial(source, support=fast.as_control()))
+    whole = dataclasses.replace(context, method=asked).maps_of(batch.image, batch.ids)
+    base = dataclasses.replace(context, method=dataclasses.replace(method, source=gradient))
+    original = base.maps_of(batch.image, batch.ids).maps["original"]
+    kept = whole.maps["original"]
+    assert torch.equal(kept, torch.where(important_pixels(original), original, 0))
+
+
+@pytest.mark.parametrize("reads", [guided_backprop, deconvnet])
+def test_a_source_that_reads_layers_gets_the_networks_themselves(altered, measured, reads):
+    context, batch, _ = measured()
+    support = SupportModels([altered(3)])
+    method = dataclasses.replace(context.method, source=partial(gad, base=reads, support=support))
+    assert with_fast_support(method, context.model, batch.image) is method
+    plain = dataclasses.replace(context.method, source=gradient)
+    assert with_fast_support(plain, context.model, batch.image) is plain
 
 
 def test_a_threshold_of_its_own(measured):
