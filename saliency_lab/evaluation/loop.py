@@ -150,7 +150,9 @@ def with_fast_support(method: Method, model: PreparedModel, images: Tensor) -> M
     if support is None or reads_layers(method.source):
         return method
     tried = images[: model.maps_batch]
-    fast = support.each(lambda network: model.alike(network, tried))
+    fast = support.each(
+        lambda network: model.model if network is model.original else model.alike(network, tried)
+    )
     return dataclasses.replace(method, source=functools.partial(method.source, support=fast))
 
 

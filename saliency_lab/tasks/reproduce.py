@@ -20,7 +20,7 @@ from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.report.drawing.terminal import print_table
 from saliency_lab.reproductions.gad2024 import results as gad2024
-from saliency_lab.reproductions.gad2024.grid import job_words
+from saliency_lab.reproductions.gad2024.grid import SOURCES, job_words
 from saliency_lab.reproductions.llorente2023.results import (
     Column,
     Place,
@@ -112,6 +112,13 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     if paper not in PAPERS:
         raise unknown_choice("paper", paper, PAPERS)
     columns = _columns(paper, config["columns"])
+    for source in config["sources"]:
+        if paper != GAD:
+            raise UserError(
+                f"Expected `sources` to be empty with paper={paper}, but got '{source}'"
+            )
+        if source not in SOURCES:
+            raise unknown_choice("sources", source, SOURCES)
     for split in config["splits"]:
         if split not in ("test", "train"):
             raise unknown_choice("splits", split, ("test", "train"))
@@ -122,6 +129,9 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         known = zip(jobs, plan, strict=True)
         failed = [job for job, now in known if config["run"] and not _ran(job, now.there)]
         departures = tuple(config["overrides"]) + tuple(config["evaluation"])
+        departures += tuple(
+            f"{source}: {word}" for source, words in config["sources"].items() for word in words
+        )
         place = Path(config["publish"]) if config["publish"] else directory
         written = _gad_written if paper == GAD else _llorente_written
         if not written(columns, jobs, departures, place) and not failed:
@@ -154,7 +164,12 @@ def _jobs(config: Mapping[str, Any], columns: Sequence[str]) -> Iterator[Job]:
             if config["output_root"] != "outputs":
                 common += (f"output_root={config['output_root']}",)
             if config["paper"] == GAD:
-                found = job_words(common, config["evaluation"], figures=config["grids"])
+                found = job_words(
+                    common,
+                    config["evaluation"],
+                    figures=config["grids"],
+                    sources=config["sources"],
+                )
             else:
                 found = _llorente_words(config, common)
             for kind, words in found:

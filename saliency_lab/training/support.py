@@ -137,7 +137,7 @@ class SupportPlace:
                 for order, alpha in enumerate(alphas)
             ]
         found = SupportModels(tuple(distanced), tuple(retrained))
-        return found.each(functools.partial(_first_equal, []))
+        return found.each(functools.partial(_first_equal, [network]))
 
     def _network(
         self, explained: nn.Module, data: Callable[[], ImageData], alpha: float, order: int
@@ -187,7 +187,7 @@ class SupportPlace:
 def _first_equal(known: list[nn.Module], network: nn.Module) -> nn.Module:
     """The first network of the same weights, so that its maps are computed once.
 
-    Without batch norm and dropout all that are trained with α = 0 stay what they were.
+    Without batch norm and dropout all that are trained with α = 0 stay the explained one.
     """
     state = network.state_dict()
     for other in known:

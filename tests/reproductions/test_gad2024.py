@@ -25,6 +25,10 @@ def test_every_source_is_measured_on_half_a_thousand_images():
     assert "method.training.epochs=1" in jobs[KEPT]
     assert jobs[TRAIN] == ("train", "experiment=gad2024/x")
     assert list(dict(job_words((), (), figures=False))) == [TRAIN, *SOURCES]
+    own = {"integrated_gradients": ["+method.base.steps=10"]}
+    found = dict(job_words((), ("x=1",), figures=False, sources=own))
+    changed = [kind for kind, words in found.items() if words[-1] == "+method.base.steps=10"]
+    assert changed == ["integrated_gradients"]
 
 
 def hull_rows(better: float) -> pd.DataFrame:
@@ -77,6 +81,16 @@ def test_the_page_says_what_was_found_and_no_more(tmp_path: Path):
     assert "every control with as good a reason to shrink for 1 of 2 sources" in text
     assert "Reduced or changed: `trainer.max_epochs=3`" in text
     assert "guided_backprop" not in text  # it was not run
+    # In the fixture every mask's RC is below 1, so the controls say the same as GAD.
+    assert (
+        "RC < 1 for most images in 4 of 4 cells, as in the paper; for \n"
+        "retraining in 4, random subset in 4, top in 4."
+    ) in text
+    cells = re.findall(r"\| cifar10_vgg16 \| (\w+) \| (\w+) \| (.*) \|", text)
+    assert cells == [
+        (source, label, "20 | 20 | 20 | 20 | 20")
+        for source in ("gradient", "deconvnet") for label in ("cat", "dog")
+    ]  # fmt: skip
     figures = re.findall(r"\((results/[^)]+\.png)\)", text)
     assert len(figures) == 2
     assert all((tmp_path / "docs" / figure).stat().st_size > 1000 for figure in figures)
@@ -93,5 +107,9 @@ def test_papers_have_columns_of_their_own(command):
     assert (refused.code, "Did you mean 'cifar10_basic_cnn'?" in refused.err) == (2, True)
     refused = command("reproduce", "paper=gad2025")
     assert (refused.code, "gad2024" in refused.err) == (2, True)
+    refused = command("reproduce", "paper=gad2024", "sources={gradients: ['x=1']}")
+    assert (refused.code, "Did you mean 'gradient'?" in refused.err) == (2, True)
+    refused = command("reproduce", "sources={gradient: ['x=1']}")
+    assert (refused.code, "`sources`" in refused.err) == (2, True)
     nothing = command("reproduce", "paper=gad2024", "columns=[cifar10_resnet18]", "run=false")
     assert (nothing.code, "finished runs to compare" in nothing.err) == (2, True)

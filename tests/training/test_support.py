@@ -120,8 +120,10 @@ def test_a_network_that_is_at_its_goal_stays_there(place):
     ]
     assert epochs == [1, 3]
     controls = place("goal").models(plain, data, controls=True)
-    assert controls.retrained[1] is controls.distanced[0]  # the same weights: asked once
-    assert controls.distanced[1] is not controls.distanced[0]
+    # The same weights: the explained network itself, which a source need not ask again.
+    assert controls.retrained == (plain, plain)
+    assert controls.distanced[0] is plain
+    assert controls.distanced[1] is not plain
 
 
 def test_a_killed_training_ends_as_one_that_was_never_killed(place, network, caplog):

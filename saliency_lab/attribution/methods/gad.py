@@ -127,5 +127,6 @@ def gad(
     original = original_map(model)
     kept = important_pixels(original, level, rule)
     for network in dict.fromkeys(support.distanced):
-        kept &= important_pixels(original_map(network), level, rule)
+        if network is not model:  # which would take nothing away
+            kept &= important_pixels(original_map(network), level, rule)
     return torch.where(kept, original, 0).float()

@@ -7,7 +7,7 @@ Rodrigues, Boutry, Najman, "Transforming gradient-based techniques into interpre
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 PAPER = "gad2024"
 
@@ -36,7 +36,11 @@ def method_words(source: str) -> tuple[str, ...]:
 
 
 def job_words(
-    common: Sequence[str], evaluation: Sequence[str], *, figures: bool
+    common: Sequence[str],
+    evaluation: Sequence[str],
+    *,
+    figures: bool,
+    sources: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Kind and command of every job of a column, in the order in which they build on each other.
 
@@ -44,11 +48,13 @@ def job_words(
         common: overrides of every job.
         evaluation: further ones of the evaluations.
         figures: also the jobs whose maps are drawn.
+        sources: further ones of the evaluations of single sources.
     """
     yield TRAIN, ("train", *common)
     for source in SOURCES:
         words = (*method_words(source), "evaluator=[hull]", f"data.limit={IMAGES}")
-        yield source, ("evaluate", *common, *words, *evaluation)
+        own = (sources or {}).get(source, ())
+        yield source, ("evaluate", *common, *words, *evaluation, *own)
     if figures:
         # What decides the support models, so that the figures are of the same ones.
         same = [word for word in evaluation if word.startswith("method.")]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from functools import partial
 
 import pytest
@@ -35,10 +36,10 @@ def test_pixels_important_to_all_are_kept_with_the_originals_values():
 
 
 def test_with_networks_like_the_model_all_that_is_important_stays():
-    found = gad(MODEL, IMAGE, torch.tensor([1]), support=SupportModels([MODEL]))
+    alike = SupportModels([copy.deepcopy(MODEL)])
+    found = gad(MODEL, IMAGE, torch.tensor([1]), support=alike)
     assert found.tolist() == [[[4.0, 3.0], [0.0, 0.0]]]
-    most = gad(MODEL, IMAGE, torch.tensor([1]), support=SupportModels([MODEL]), level=0.4,
-               rule="above")  # fmt: skip
+    most = gad(MODEL, IMAGE, torch.tensor([1]), support=alike, level=0.4, rule="above")
     assert most.tolist() == [[[4.0, 3.0], [2.0, 0.0]]]
 
 
@@ -49,9 +50,23 @@ def test_a_random_base_draws_the_same_for_every_network():
     base = partial(smoothgrad, samples=2)
     targets, generator = torch.tensor([0, 1]), SampleGenerator(5, ["a", "b"])
     # Against itself, whatever the noise, all that is important stays.
-    found = gad(model, images, targets, support=SupportModels([model, model]), base=base,
-                generator=generator)  # fmt: skip
+    found = gad(model, images, targets, support=SupportModels([copy.deepcopy(model)]),
+                base=base, generator=generator)  # fmt: skip
     assert ((found > 0).sum((1, 2)) == 18).all()
+
+
+def test_the_model_among_its_support_models_and_equal_ones_are_asked_once():
+    asked = []
+    model, other = (linear(4.0, -3.0, 2.0, 1.0) for _ in range(2))
+    for name, network in (("model", model), ("other", other)):
+        network.register_forward_hook(lambda *_, name=name: asked.append(name))
+    targets = torch.tensor([0])
+    found = gad(model, IMAGE, targets, support=SupportModels([model, other, other, model]))
+    once = list(asked)
+    asked.clear()
+    assert torch.equal(found, gad(model, IMAGE, targets, support=SupportModels([other])))
+    assert once == asked
+    assert set(once) == {"model", "other"}
 
 
 def test_it_is_a_method_of_the_python_face():

@@ -100,11 +100,12 @@ def test_support_models_run_as_the_model_itself_does(network, altered, measured)
     """By one arithmetic, so that a network like the model finds exactly the model's pixels."""
     context, batch, _ = measured()
     other, same = altered(3), copy.deepcopy(network).requires_grad_(False)
-    support = SupportModels([same, other], [same, same])
+    support = SupportModels([same, other, network], [same, same])
     source = partial(gad, base=gradient, support=support)
     method = dataclasses.replace(context.method, source=source)
     fast = with_fast_support(method, context.model, batch.image).source.keywords["support"]
     assert fast.retrained[0] is fast.retrained[1] is fast.distanced[0]
+    assert fast.distanced[2] is context.model.model
     for network_before, copied in zip(support.distanced, fast.distanced, strict=True):
         assert any(isinstance(layer, FrozenConv) for layer in copied.modules())
         assert not any(isinstance(layer, FrozenConv) for layer in network_before.modules())
