@@ -142,7 +142,7 @@ class ReproduceConfig(RunConfig):
     root: str | None = None
     overrides: list[str] = field(default_factory=list)
     evaluation: list[str] = field(default_factory=list)
-    sources: dict[str, list[str]] = field(default_factory=dict)
+    sources: list[str] = field(default_factory=list)
     run: bool = True
     publish: str | None = None
 

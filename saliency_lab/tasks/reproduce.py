@@ -112,13 +112,7 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     if paper not in PAPERS:
         raise unknown_choice("paper", paper, PAPERS)
     columns = _columns(paper, config["columns"])
-    for source in config["sources"]:
-        if paper != GAD:
-            raise UserError(
-                f"Expected `sources` to be empty with paper={paper}, but got '{source}'"
-            )
-        if source not in SOURCES:
-            raise unknown_choice("sources", source, SOURCES)
+    _per_source(paper, config["sources"])
     for split in config["splits"]:
         if split not in ("test", "train"):
             raise unknown_choice("splits", split, ("test", "train"))
@@ -129,9 +123,7 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         known = zip(jobs, plan, strict=True)
         failed = [job for job, now in known if config["run"] and not _ran(job, now.there)]
         departures = tuple(config["overrides"]) + tuple(config["evaluation"])
-        departures += tuple(
-            f"{source}: {word}" for source, words in config["sources"].items() for word in words
-        )
+        departures += tuple(config["sources"])
         place = Path(config["publish"]) if config["publish"] else directory
         written = _gad_written if paper == GAD else _llorente_written
         if not written(columns, jobs, departures, place) and not failed:
@@ -140,6 +132,22 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         raise UserError(
             f"{len(failed)} of {len(jobs)} jobs failed: " + "; ".join(j.command for j in failed)
         )
+
+
+def _per_source(paper: str, given: Sequence[str]) -> dict[str, list[str]]:
+    """Overrides by source, from `SOURCE:OVERRIDE`."""
+    found: dict[str, list[str]] = {}
+    for one in given:
+        source, colon, word = one.partition(":")
+        if paper != GAD or not colon:
+            raise UserError(
+                f"Expected `sources` to hold SOURCE:OVERRIDE, and none but with paper={GAD}, "
+                f"but got '{one}'"
+            )
+        if source not in SOURCES:
+            raise unknown_choice("sources", source, SOURCES)
+        found.setdefault(source, []).append(word)
+    return found
 
 
 def _columns(paper: str, wanted: Sequence[str]) -> list[str]:
@@ -168,7 +176,7 @@ def _jobs(config: Mapping[str, Any], columns: Sequence[str]) -> Iterator[Job]:
                     common,
                     config["evaluation"],
                     figures=config["grids"],
-                    sources=config["sources"],
+                    sources=_per_source(GAD, config["sources"]),
                 )
             else:
                 found = _llorente_words(config, common)
