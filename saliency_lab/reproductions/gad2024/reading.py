@@ -19,12 +19,14 @@ def conclusion(record: Mapping[str, Any]) -> str:
     mask = _beating(sources, SENSITIVITY, ("retraining", "random_subset", "top"), lower=False)
     rest = _beating(sources, SENSITIVITY, ("supplementary",), lower=False)
     count = len(sources)
+    low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
+    on = low if low == high else f"{low} to {high}, depending on the source,"
     return (
-        f"GAD's hull is smaller than the original's on {min(shares):.0%} to {max(shares):.0%} of "
-        f"the images, depending on the source, but smaller than that of every control with as "
-        f"good a reason to shrink for {hull} of {count} sources; its mask matters more per pixel "
-        f"than the supplementary one for {rest} of {count}, and more than every control for "
-        f"{mask} of {count} (paired, Wilcoxon with Holm, p < {SIGNIFICANT})."
+        f"GAD's hull is smaller than the original's on {on} of the images, but smaller than that "
+        f"of every control with as good a reason to shrink for {hull} of {count} sources; its "
+        f"mask matters more per pixel than the supplementary one for {rest} of {count}, and more "
+        f"than every control for {mask} of {count} "
+        f"(paired, Wilcoxon with Holm, p < {SIGNIFICANT})."
     )
 
 
