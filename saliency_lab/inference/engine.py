@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.frozen import checked_logits, frozen, intact_logits, placed_images
+from saliency_lab.inference.bfloat16 import bf16_model, sign_agreement
 from saliency_lab.inference.folding import folded_copy, packed_copy
 from saliency_lab.inference.memory import PartSize, fitting_batch, free_bytes, image_bytes
 from saliency_lab.inference.screening import Screen, cheap_copy
@@ -108,12 +109,14 @@ class PreparedModel:
         model: the copy that maps are computed with; its input gradients are the model's.
         reason: why there is no folded copy, or None.
         agreement: share of the first batch on which the copy and the model predict the same.
+        signs: with precision bf16, `bfloat16.sign_agreement` on the first batch, else None.
     """
 
     def __init__(self, engine: Engine, model: nn.Module, images: Tensor) -> None:
         self._engine = engine
         self.original = model
         self.reason: str | None = None if engine.frozen_copy else "engine.frozen_copy=false"
+        self.signs: float | None = None
         sample = placed_images(model, images)
         with self.numerics():
             expected = intact_logits(model, sample)
@@ -170,6 +173,8 @@ class PreparedModel:
             "maps_batch": self.maps_batch,
             "scores_batch": self.scores_batch,
         }
+        if self.signs is not None:
+            found["gradient_signs"] = self.signs
         if self._screen is not None:
             found["screen"] = {"kind": self._engine.screen, **self._screen.report()}
         return found
@@ -226,8 +231,8 @@ class PreparedModel:
                 self._check(packed, sample, expected)
                 model, forward = packed, packed
                 if self._engine.precision == "bf16":
-                    folded = folded.bfloat16()
-                    model = forward = folded
+                    model = forward = bf16_model(folded, sample)
+                    self.signs = sign_agreement(model, self.original, sample)
             except _UNABLE as error:
                 self.reason = str(error).strip().splitlines()[0]
                 log.warning("cannot build the fast copy, running the model itself: %s", self.reason)
