@@ -67,6 +67,18 @@ class Known:
         text = _text(function.__module__)
         return self._found(_digest(named, text, *parts), lambda: function(*arrays))
 
+    def of_file(self, function: Callable[[Path], Any], path: Path) -> Any:
+        """What a function reads from a file, as JSON has it; again when the file was written anew.
+
+        A file is the same while its place, size, node and times of writing and of change are: no
+        program can set the last.
+        """
+        stat = path.stat()
+        marks = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+        named = json.dumps([function.__qualname__, str(path.resolve()), *marks]).encode()
+        text = _text(function.__module__)
+        return self._found(_digest(b"file", named, text), lambda: function(path))
+
     def save(self) -> None:
         """Write what was asked for.
 

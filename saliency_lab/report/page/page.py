@@ -84,14 +84,14 @@ def write_report(
     Raises:
         UserError: there is no run at all, none that can be shown, or a name matches no run.
     """
-    records = read_records(outputs, runs)
+    known = Known(destination / _COMPARISONS)
+    records = read_records(outputs, runs, known.of_file)
     if not (records.evaluations or records.trainings or records.comparisons):
         states = "; ".join(f"{p.name}: {p.state}, {p.reason}" for p in records.problems)
         raise UserError(
             f"Expected '{outputs}' to hold a finished run, but got only {states}. "
             "Run `python -m saliency_lab train` first."
         )
-    known = Known(destination / _COMPARISONS)
     panels = build_panels(records.evaluations, known)
     for panel in panels:
         panel.curves_over = curves_over
@@ -231,7 +231,7 @@ def _tables(
         "images": agreement.image_table(panels, known),
         "measures": agreement.measure_table(panels),
         "degraded": degradation_table(panels),
-        "sizes": size_table(panels),
+        "sizes": size_table(panels, known),
         "scores": tables.score_table(panels),
         "reference": overview.reference_table(overview.overview_rows(panels, groups)),
         "seeds": tables.seed_table(groups),
