@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.frozen import checked_logits, frozen, intact_logits, placed_images
+from saliency_lab.inference.bfloat16 import bf16_model, sign_agreement
 from saliency_lab.inference.folding import folded_copy, packed_copy
 from saliency_lab.inference.memory import PartSize, fitting_batch, free_bytes, image_bytes
 from saliency_lab.inference.screening import Screen, cheap_copy
@@ -108,12 +109,14 @@ class PreparedModel:
         model: the copy that maps are computed with; its input gradients are the model's.
         reason: why there is no folded copy, or None.
         agreement: share of the first batch on which the copy and the model predict the same.
+        signs: with precision bf16, `bfloat16.sign_agreement` on the first batch, else None.
     """
 
     def __init__(self, engine: Engine, model: nn.Module, images: Tensor) -> None:
         self._engine = engine
         self.original = model
         self.reason: str | None = None if engine.frozen_copy else "engine.frozen_copy=false"
+        self.signs: float | None = None
         sample = placed_images(model, images)
         with self.numerics():
             expected = intact_logits(model, sample)
@@ -160,8 +163,7 @@ class PreparedModel:
         sample = placed_images(other, images)
         with self.numerics():
             expected = intact_logits(other, sample)
-            folded, packed = self._folded_and_packed(other, sample, expected)
-        return folded if self._engine.precision == "bf16" else packed
+            return self._folded_and_fast(other, sample, expected)[1]
 
     def maps(self, compute: Callable[[slice], Result], count: int) -> list[Result]:
         """`compute` of consecutive slices of `count` images, each as large as memory allows."""
@@ -188,6 +190,8 @@ class PreparedModel:
             "maps_batch": self.maps_batch,
             "scores_batch": self.scores_batch,
         }
+        if self.signs is not None:
+            found["gradient_signs"] = self.signs
         if self._screen is not None:
             found["screen"] = {"kind": self._engine.screen, **self._screen.report()}
         return found
@@ -239,8 +243,10 @@ class PreparedModel:
         model, forward = self.original, self.original
         if self.reason is None:
             try:
-                folded, packed = self._folded_and_packed(self.original, sample, expected)
-                model = forward = folded if self._engine.precision == "bf16" else packed
+                folded, model = self._folded_and_fast(self.original, sample, expected)
+                forward = model
+                if self._engine.precision == "bf16":
+                    self.signs = sign_agreement(model, self.original, sample)
             except _UNABLE as error:
                 self.reason = str(error).strip().splitlines()[0]
                 log.warning("cannot build the fast copy, running the model itself: %s", self.reason)
@@ -254,14 +260,14 @@ class PreparedModel:
             forward = cast(nn.Module, torch.compile(plain, dynamic=False))
         return model, forward
 
-    def _folded_and_packed(
+    def _folded_and_fast(
         self, model: nn.Module, sample: Tensor, expected: Tensor
     ) -> tuple[nn.Module, nn.Module]:
-        """Both copies, in the engine's precision, once they have been seen to agree."""
+        """The folded copy and the one to run, once they have been seen to agree."""
         folded = folded_copy(model)
         packed = packed_copy(folded, sample) if sample.device.type == "cpu" else folded
         self._check(packed, sample, expected)
-        return (folded.bfloat16() if self._engine.precision == "bf16" else folded), packed
+        return folded, bf16_model(folded, sample) if self._engine.precision == "bf16" else packed
 
     def _check(self, copy: nn.Module, sample: Tensor, expected: Tensor) -> None:
         found = intact_logits(copy, sample)

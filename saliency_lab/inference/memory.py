@@ -59,10 +59,14 @@ def image_bytes(model: nn.Module, image: Tensor) -> dict[str, int]:
     return {"scores": passing, "maps": graph + passing}
 
 
+def useful_batch(pixels: int, device: torch.device) -> int:
+    """Images of so many pixels (H · W) per batch beyond which a pass no longer gets faster."""
+    return max(_FEWEST, _USEFUL_PIXELS.get(device.type, _USEFUL_PIXELS["cpu"]) // max(pixels, 1))
+
+
 def fitting_batch(per_image: int, free: int, pixels: int, device: torch.device) -> int:
     """Images per batch that fit into half of the free memory and still make a pass faster."""
-    useful = max(_FEWEST, _USEFUL_PIXELS.get(device.type, _USEFUL_PIXELS["cpu"]) // max(pixels, 1))
-    return max(1, min(useful, free // 2 // max(per_image, 1)))
+    return max(1, min(useful_batch(pixels, device), free // 2 // max(per_image, 1)))
 
 
 class PartSize:

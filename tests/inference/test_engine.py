@@ -16,6 +16,7 @@ from saliency_lab.evaluation.deletion.curves import MaskingJob, masked_scores
 from saliency_lab.evaluation.deletion.removal import deletion_levels
 from saliency_lab.imputation.fills import fill_images
 from saliency_lab.inference import engine
+from saliency_lab.inference.bfloat16 import sign_agreement
 from saliency_lab.inference.engine import Engine, PreparedModel, masked_sample
 
 
@@ -114,6 +115,29 @@ def test_bf16_states_its_agreement(trained: tuple[nn.Module, Tensor]) -> None:
     assert 0 < (logits - expected).abs().max() < 0.1 * expected.abs().max()
     same = (logits.argmax(1) == expected.argmax(1)).float().mean()
     assert prepared.report()["agreement"] == pytest.approx(float(same), abs=0.05)
+
+
+@pytest.mark.onednn
+def test_bf16_states_how_often_gradients_keep_their_sign(trained: tuple[nn.Module, Tensor]) -> None:
+    model, images = trained
+    prepared = Engine(precision="bf16").prepare(model, images)
+    few = images[:8]
+    slopes = []
+    for network in (prepared.model, model):
+        start = few.clone().requires_grad_(True)
+        logits = network(start.to(next(network.parameters()).dtype))
+        slopes.append(torch.autograd.grad(logits.amax(1).sum(), start)[0])
+    equal = float((slopes[0].sign() == slopes[1].sign()).float().mean())
+    assert 0.9 < equal <= 1
+    assert prepared.report()["gradient_signs"] == pytest.approx(equal, abs=1e-6)
+    assert "gradient_signs" not in Engine().prepare(model, images).report()
+
+
+def test_signs_that_differ_are_counted() -> None:
+    model, other = nn.Linear(12, 1), nn.Linear(12, 1)
+    other.weight.data = model.weight.data * torch.tensor([1.0, 1, -1] * 4)
+    pixels = [nn.Sequential(nn.Flatten(), layer) for layer in (model, other)]
+    assert sign_agreement(*pixels, torch.rand(5, 3, 2, 2)) == pytest.approx(2 / 3)
 
 
 class Branching(nn.Module):

@@ -13,8 +13,13 @@ from saliency_lab.attribution.core.baselines import Baseline, baseline_images
 from saliency_lab.attribution.core.completeness import BaselineField
 from saliency_lab.attribution.core.field import input_gradients_only
 from saliency_lab.attribution.core.random_streams import SampleGenerator, restarted
-from saliency_lab.attribution.core.summed_field import StreamedField, Term
-from saliency_lab.attribution.methods.integrated_gradients import SEVERAL, path_term
+from saliency_lab.attribution.core.sample_groups import copies_at_once
+from saliency_lab.attribution.core.summed_field import StreamedField
+from saliency_lab.attribution.methods.integrated_gradients import (
+    SEVERAL,
+    PathPoint,
+    path_terms,
+)
 from saliency_lab.frozen import intact_logits
 
 
@@ -33,7 +38,7 @@ def gradient_shap(
     Lundberg & Lee 2017 as implemented in SHAP's GradientExplainer (expected gradients, Erion et
     al. 2021, equation 3). The baselines take turns, so with `samples` a multiple of their number
     each has the same weight; α is uniform in [0, 1), one draw per image and sample. The draws are
-    the same for every class, and one sample at a time is in memory.
+    the same for every class, and as many at a time are in memory as one pass profits from.
 
     Args:
         model: any module from images to logits (B, K).
@@ -51,7 +56,7 @@ def gradient_shap(
     scale = noise * (flat.amax(1) - flat.amin(1))[:, None, None, None]
     turns = [baselines[sample % len(baselines)] for sample in range(samples)]
 
-    def terms() -> Iterator[Term]:
+    def points() -> Iterator[PathPoint]:
         draws = restarted(generator, images)
         for turn in turns:
             start = baseline_images(images, turn, draws)
@@ -59,11 +64,12 @@ def gradient_shap(
             end = images
             if noise:
                 end = images + scale * draws.normal(*images.shape[1:]).to(images)
-            yield path_term(model, start + place * (end - start), (end - start) / samples)
+            yield start + place * (end - start), (end - start) / samples
 
+    at_once = copies_at_once(model, images)
     return StreamedField(
         intact_logits(model, images).to(images.device),
-        terms,
+        lambda: path_terms(model, points(), at_once),
         _mean_logits(model, images, turns, restarted(generator, images)),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.core.baselines import Baseline, baseline_images
 from saliency_lab.attribution.core.completeness import BaselineField
-from saliency_lab.attribution.core.field import input_gradients_only
+from saliency_lab.attribution.core.field import ClassField, input_gradients_only
 from saliency_lab.attribution.core.random_streams import SampleGenerator, restarted
+from saliency_lab.attribution.core.sample_groups import copies_at_once, copies_of, groups
 from saliency_lab.attribution.core.summed_field import StreamedField, Term
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.frozen import intact_logits
+
+PathPoint = tuple[Tensor, Tensor]
 
 SEVERAL: tuple[Baseline, ...] = ("black", "white", "blur", "uniform")
 
@@ -32,7 +35,8 @@ def integrated_gradients(
 ) -> BaselineField:
     """(I − I⁰) ∫₀¹ ∂S_c/∂I(I⁰ + α(I − I⁰)) dα (Sundararajan et al. 2017, equation 1).
 
-    The integral is a Gauss-Legendre sum; one point of the path at a time is in memory.
+    The integral is a Gauss-Legendre sum; as many points of the path at a time are in memory as one
+    pass profits from.
     `completeness.completeness_error` tells per image how good the sum is.
 
     Args:
@@ -65,20 +69,33 @@ def integrated_field(
     """
     nodes, weights = np.polynomial.legendre.leggauss(steps)
 
-    def terms() -> Iterator[Term]:
+    def points() -> Iterator[PathPoint]:
         for start in starts:
             change = images.detach() - start
             for node, weight in zip(nodes, weights, strict=True):
-                point = start + float(node + 1) / 2 * change
                 share = float(weight) / 2 / len(starts)
-                yield path_term(model, point, share * change)
+                yield start + float(node + 1) / 2 * change, share * change
 
+    at_once = copies_at_once(model, images)
     logits = intact_logits(model, images).to(images.device)
     at_starts = torch.stack([intact_logits(model, start) for start in starts])
-    return StreamedField(logits, terms, at_starts.mean(0).to(images.device))
+    return StreamedField(
+        logits, lambda: path_terms(model, points(), at_once), at_starts.mean(0).to(images.device)
+    )
 
 
-def path_term(model: nn.Module, point: Tensor, factor: Tensor) -> Term:
-    """A factor times the gradient at a point of the path."""
-    field = gradient(model, point)
-    return lambda classes: factor * field.of(classes)
+def path_terms(model: nn.Module, points: Iterable[PathPoint], at_once: int) -> Iterator[Term]:
+    """The sum over points of factor times gradient, some points of the path at a time.
+
+    Args:
+        model: any module from images to logits (B, K).
+        points: places on the path and the factor of the gradient there, each (B, C, H, W).
+        at_once: points of each image in one pass.
+    """
+    for group in groups(points, at_once):
+        places, factors = zip(*group, strict=True)
+        yield _weighted(gradient(model, torch.cat(places)), torch.stack(factors))
+
+
+def _weighted(field: ClassField, factors: Tensor) -> Term:
+    return lambda classes: (factors * copies_of(field, classes, len(factors))).sum(0)

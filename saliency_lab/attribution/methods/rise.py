@@ -6,7 +6,6 @@ import math
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Gt, Lt
 from torch import Tensor, nn
 
@@ -55,15 +54,13 @@ def rise(
 def _rise_map(
     model: nn.Module, image: Tensor, target: int, grids: Tensor, shifts: Tensor
 ) -> Tensor:
-    def masks(part: slice) -> Tensor:
-        return shifted_masks(grids[part], shifts[part], *image.shape[1:])
-
-    logits = altered_logits(model, len(grids), image, lambda part: masks(part)[:, None] * image)
-    probability = logits.softmax(1)[:, target]
     total = torch.zeros_like(image[0])
-    # Masks are made a second time, because all of them would not fit beside one another.
+    # Part by part, because all masks would not fit beside one another.
     for part in parts(len(grids), image):
-        total += torch.einsum("n,nhw->hw", probability[part], masks(part))
+        masks = shifted_masks(grids[part], shifts[part], *image.shape[1:])
+        shown = masks[:, None] * image
+        logits = altered_logits(model, len(shown), image, shown.__getitem__)
+        total += torch.einsum("n,nhw->hw", logits.softmax(1)[:, target], masks)
     return total / len(grids)
 
 
@@ -78,11 +75,18 @@ def shifted_masks(grids: Tensor, shifts: Tensor, height: int, width: int) -> Ten
     Returns:
         Shape (n, height, width), in [0, 1].
     """
+    rows = _enlarging(grids, shifts[:, 0], height)
+    columns = _enlarging(grids, shifts[:, 1], width)
+    # Two small products that write each mask once, instead of a larger image and a cut out of it.
+    return rows @ grids @ columns.transpose(1, 2)
+
+
+def _enlarging(grids: Tensor, shifts: Tensor, side: int) -> Tensor:
+    """Bilinear weights of a grid's cells in each row of its shifted mask, (n, side, cells + 1)."""
     cells = grids.shape[1] - 1
-    tall, wide = math.ceil(height / cells), math.ceil(width / cells)
-    size = ((cells + 1) * tall, (cells + 1) * wide)
-    large = F.interpolate(grids[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
-    rows = (shifts[:, :1] * tall).long() + torch.arange(height, device=grids.device)
-    columns = (shifts[:, 1:] * wide).long() + torch.arange(width, device=grids.device)
-    picked = torch.arange(len(grids), device=grids.device)[:, None, None]
-    return large[picked, rows[:, :, None], columns[:, None, :]]
+    step = math.ceil(side / cells)
+    places = (shifts * step).long()[:, None] + torch.arange(side, device=grids.device)
+    # As `interpolate` without aligned corners: beyond the outer cells' centres nothing changes.
+    centres = ((places + 0.5) / step - 0.5).clamp(0, cells).to(grids)
+    apart = centres[:, :, None] - torch.arange(cells + 1, device=grids.device)
+    return (1 - apart.abs()).clamp_min(0)

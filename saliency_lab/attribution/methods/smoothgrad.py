@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Annotated
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.core.field import ClassField, input_gradients_only
 from saliency_lab.attribution.core.random_streams import SampleGenerator, derived, restarted
+from saliency_lab.attribution.core.sample_groups import copies_at_once, copies_of, groups
 from saliency_lab.attribution.core.sources import expect_field_source, source_output
 from saliency_lab.attribution.core.summed_field import StreamedField, Term
 from saliency_lab.attribution.methods.gradient import gradient
@@ -31,7 +33,8 @@ def smoothgrad(
 ) -> ClassField:
     """Mean of a class field over noisy copies of the image (Smilkov et al. 2017, section 3).
 
-    The copies of a sample are the same for every class, and one at a time is in memory.
+    The copies of an image are the same for every class, and as many at a time are in memory as
+    one pass profits from.
 
     Args:
         model: any module from images to logits (B, K).
@@ -50,8 +53,8 @@ def smoothgrad(
     copies = NoisyFields(model, images, base, samples, noise, generator)
 
     def terms() -> Iterator[Term]:
-        for field in copies:
-            yield _share(field, samples)
+        for field, count in copies:
+            yield _share(field, count, samples)
 
     return StreamedField(intact_logits(model, images).to(images.device), terms)
 
@@ -75,8 +78,8 @@ def smoothgrad_squared(
         Shape (B, H, W), float32, non-negative, in squared units of the base; the largest channel.
     """
     total = torch.zeros_like(images)
-    for field in NoisyFields(model, images, base, samples, noise, generator):
-        total += field.of(targets).square() / samples
+    for field, count in NoisyFields(model, images, base, samples, noise, generator):
+        total += copies_of(field, targets, count).square().sum(0) / samples
     return total.amax(1).float()
 
 
@@ -101,20 +104,25 @@ def vargrad(
     mean, squares = torch.zeros_like(images), torch.zeros_like(images)
     copies = NoisyFields(model, images, base, samples, noise, generator)
     # Welford's update: the difference of two large sums would lose the variance in float32.
-    for count, field in enumerate(copies, start=1):
-        value = field.of(targets)
-        step = value - mean
-        mean += step / count
-        squares += step * (value - mean)
+    seen = 0
+    for field, count in copies:
+        for value in copies_of(field, targets, count):
+            seen += 1
+            step = value - mean
+            mean += step / seen
+            squares += step * (value - mean)
     return (squares / samples).amax(1).float()
 
 
-def _share(field: ClassField, samples: int) -> Term:
-    return lambda classes: field.of(classes) / samples
+def _share(field: ClassField, count: int, samples: int) -> Term:
+    return lambda classes: copies_of(field, classes, count).sum(0) / samples
 
 
 class NoisyFields:
-    """The base's field at each noisy copy; every iteration gives the same copies again."""
+    """The base's field at some noisy copies at a time, and how many copies of each image they are.
+
+    Every iteration gives the same copies again.
+    """
 
     def __init__(
         self,
@@ -131,11 +139,14 @@ class NoisyFields:
         self._streams = restarted(generator, images)
         flat = self._images.flatten(1)
         self._scale = noise * (flat.amax(1) - flat.amin(1))[:, None, None, None]
+        self._at_once = copies_at_once(model, self._images)
 
-    def __iter__(self) -> Iterator[ClassField]:
+    def __iter__(self) -> Iterator[tuple[ClassField, int]]:
         draws = restarted(self._streams, self._images)
-        for sample in range(self._samples):
-            normal = draws.normal(*self._images.shape[1:]).to(self._images)
-            noisy = self._images + self._scale * normal
-            streams = derived(self._streams, sample)
-            yield source_output(self._base, self._model, noisy, generator=streams)
+        for samples in groups(range(self._samples), self._at_once):
+            normal = [draws.normal(*self._images.shape[1:]).to(self._images) for _ in samples]
+            noisy = torch.cat([self._images + self._scale * one for one in normal])
+            ids = [derived(self._streams, sample).sample_ids for sample in samples]
+            streams = SampleGenerator(self._streams.seed, list(chain.from_iterable(ids)))
+            field = source_output(self._base, self._model, noisy, generator=streams)
+            yield field, len(samples)

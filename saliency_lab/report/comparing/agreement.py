@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,17 +14,20 @@ from scipy import stats
 
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.rows.agreement import krippendorff_alpha
+from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Condition, Panel
 
 LEAST_MAPS = 5
 _RESAMPLES = 200
 
 
-def image_table(panels: Sequence[Panel]) -> pd.DataFrame:
+def image_table(panels: Sequence[Panel], known: Known | None = None) -> pd.DataFrame:
     """Per measure and condition Krippendorff's alpha: do images agree on the order of the maps?
 
-    1 where every image ranks the maps alike, 0 where they agree as by chance.
+    1 where every image ranks the maps alike, 0 where they agree as by chance. What is `known` need
+    not be computed again.
     """
+    known = known or Known()
     rows = []
     for panel in _compared(panels):
         for condition in panel.conditions:
@@ -35,7 +39,7 @@ def image_table(panels: Sequence[Panel]) -> pd.DataFrame:
             if len(keys) < LEAST_MAPS or panel.better(condition) is None:
                 continue
             wide = panel.main_tables[condition][keys]
-            alpha = _alpha(wide.rank(axis=1))
+            alpha = known.result(_alpha, wide.rank(axis=1).to_numpy(np.float64))
             if alpha is not None:
                 rows.append(
                     _named(panel, panel.condition_text(condition), panel.main)
@@ -44,13 +48,15 @@ def image_table(panels: Sequence[Panel]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def fill_table(panels: Sequence[Panel]) -> pd.DataFrame:
+def fill_table(panels: Sequence[Panel], known: Known | None = None) -> pd.DataFrame:
     """Per score that was measured under several fills: do they rank the maps alike?
 
     The mean of Kendall's τ over all pairs of fills, with a percentile interval over maps, and the
     pair that agrees least. Most-important-first against least-important-first and their difference:
     Blücher et al., "Decoupling pixel flipping and occlusion strategy", 2024.
+    What is `known` need not be computed again.
     """
+    known = known or Known()
     rows = []
     for panel in _compared(panels):
         if "fill" not in panel.found.conditions:
@@ -71,7 +77,7 @@ def fill_table(panels: Sequence[Panel]) -> pd.DataFrame:
                 rows.append(
                     _named(panel, ", ".join(rest), score.name)
                     | {"maps": len(wide), "fills": wide.shape[1]}
-                    | _agreement(wide)
+                    | _agreement(wide, known)
                 )
     return pd.DataFrame(rows)
 
@@ -133,15 +139,26 @@ def _named(panel: Panel, condition: str, score: str) -> dict[str, object]:
     }
 
 
-def _alpha(ranks: pd.DataFrame) -> float | None:
+def _alpha(ranks: NDArray[np.float64]) -> float | None:
     try:
-        return krippendorff_alpha(ranks)
+        return krippendorff_alpha(pd.DataFrame(ranks))
     except UserError:  # every image gives every map the same rank: there is no order to agree on
         return None
 
 
-def _agreement(wide: pd.DataFrame) -> dict[str, object]:
-    values = wide.to_numpy(np.float64)
+def _agreement(wide: pd.DataFrame, known: Known) -> dict[str, object]:
+    mean, low, high, least, pair = known.result(_mean_tau, wide.to_numpy(np.float64))
+    return {
+        "mean tau": mean,
+        "low": low,
+        "high": high,
+        "least tau": least,
+        "least agree": " and ".join(str(wide.columns[place]) for place in pair),
+    }
+
+
+def _mean_tau(values: NDArray[np.float64]) -> list[Any]:
+    """Mean tau of all pairs of columns, its interval over rows, the least, and the pair of it."""
     pairs = list(itertools.combinations(range(values.shape[1]), 2))
     found = _taus(values, pairs)
     least = pairs[int(np.nanargmin(found))]
@@ -150,13 +167,7 @@ def _agreement(wide: pd.DataFrame) -> dict[str, object]:
     resampled = [taus for rows in drawn if not np.isnan(taus := _taus(values[rows], pairs)).all()]
     means = [np.nanmean(taus) for taus in resampled]
     low, high = np.quantile(means, [0.025, 0.975]) if means else (np.nan, np.nan)
-    return {
-        "mean tau": float(np.nanmean(found)),
-        "low": float(low),
-        "high": float(high),
-        "least tau": float(np.nanmin(found)),
-        "least agree": " and ".join(str(wide.columns[place]) for place in least),
-    }
+    return [float(np.nanmean(found)), float(low), float(high), float(np.nanmin(found)), least]
 
 
 def _taus(values: NDArray[np.float64], pairs: Sequence[tuple[int, int]]) -> NDArray[np.float64]:

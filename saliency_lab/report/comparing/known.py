@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy
+from numpy.typing import NDArray
 
 from saliency_lab.evaluation.panel import votes
-from saliency_lab.evaluation.rows import statistics
+from saliency_lab.evaluation.rows import agreement, statistics
 from saliency_lab.evaluation.rows.statistics import Floats, PairedDifference, paired_difference
 from saliency_lab.runs.files import write_text
 
@@ -55,6 +57,28 @@ class Known:
         )
         return found
 
+    def result(self, function: Callable[..., Any], *arrays: NDArray[np.float64]) -> Any:
+        """What a function of numbers alone gives, as JSON has it: a number, None, or lists.
+
+        It is found again while its arrays and the text of its module are the same.
+        """
+        parts = [part for each in arrays for part in (repr(each.shape).encode(), each.tobytes())]
+        named = f"{function.__module__}.{function.__qualname__}".encode()
+        text = _text(function.__module__)
+        return self._found(_digest(named, text, *parts), lambda: function(*arrays))
+
+    def of_file(self, function: Callable[[Path], Any], path: Path) -> Any:
+        """What a function reads from a file, as JSON has it; again when the file was written anew.
+
+        A file is the same while its place, size, node and times of writing and of change are: no
+        program can set the last.
+        """
+        stat = path.stat()
+        marks = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+        named = json.dumps([function.__qualname__, str(path.resolve()), *marks]).encode()
+        text = _text(function.__module__)
+        return self._found(_digest(b"file", named, text), lambda: function(path))
+
     def save(self) -> None:
         """Write what was asked for.
 
@@ -86,10 +110,15 @@ def _digest(*parts: bytes) -> str:
 
 
 @cache
+def _text(module: str) -> bytes:
+    return inspect.getsource(sys.modules[module]).encode()
+
+
+@cache
 def _program() -> bytes:
     """What compares: the text of the modules, and the versions of what they build on."""
     digest = hashlib.blake2b()
-    for module in (statistics, votes):
-        digest.update(inspect.getsource(module).encode())
+    for module in (statistics, votes, agreement):
+        digest.update(_text(module.__name__))
     digest.update(f"{np.__version__} {scipy.__version__} {pd.__version__}".encode())
     return digest.digest()

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from saliency_lab.evaluation.rows.statistics import hierarchical_interval
 from saliency_lab.report.comparing.grouping import family_of, titles_of
+from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Panel, PanelMap, Place
 from saliency_lab.report.reading.configs import agree
 
@@ -39,8 +41,14 @@ class SeedGroup:
         return [panel.summary.seed for panel in self.panels]
 
 
-def seed_groups(panels: Sequence[Panel]) -> list[SeedGroup]:
-    """Every family of at least two seeds; a checkpoint or seed that comes twice counts once."""
+def seed_groups(panels: Sequence[Panel], known: Known | None = None) -> list[SeedGroup]:
+    """Every family of at least two seeds; a checkpoint or seed that comes twice counts once.
+
+    Args:
+        panels: of any classifiers.
+        known: intervals that need not be made again.
+    """
+    known = known or Known()
     families: list[list[Panel]] = []
     for panel in panels:
         run = panel.runs[0]
@@ -53,7 +61,9 @@ def seed_groups(panels: Sequence[Panel]) -> list[SeedGroup]:
             families.append([panel])
     titles = titles_of([family[0].runs[0] for family in families], seeds=False)
     found = zip(titles, map(_one_per_seed, families), strict=True)
-    return [SeedGroup(title, each, _combined(each)) for title, each in found if len(each) > 1]
+    return [
+        SeedGroup(title, each, _combined(each, known)) for title, each in found if len(each) > 1
+    ]
 
 
 def _one_per_seed(family: Sequence[Panel]) -> list[Panel]:
@@ -73,7 +83,7 @@ def _started(panel: Panel) -> str:
     return max(str(run.environment.get("started") or "") for run in panel.runs)
 
 
-def _combined(panels: Sequence[Panel]) -> dict[Place, Combined]:
+def _combined(panels: Sequence[Panel], known: Known) -> dict[Place, Combined]:
     columns: dict[Place, dict[int, pd.Series]] = defaultdict(dict)
     maps: dict[str, PanelMap] = {}
     for panel in panels:
@@ -88,23 +98,27 @@ def _combined(panels: Sequence[Panel]) -> dict[Place, Combined]:
     # Columns with values for the same seeds and images share their resamples: one call for all.
     alike: dict[tuple[tuple[int, bytes], ...], list[Place]] = defaultdict(list)
     for place, by_seed in columns.items():
-        known = ((seed, column.notna().to_numpy().tobytes()) for seed, column in by_seed.items())
-        alike[tuple(known)].append(place)
+        there = ((seed, column.notna().to_numpy().tobytes()) for seed, column in by_seed.items())
+        alike[tuple(there)].append(place)
     found = {}
     for pattern, places in alike.items():
         arrays = [
             np.stack([columns[place][seed].dropna().to_numpy() for place in places], axis=1)
             for seed, _ in pattern
         ]
-        values, lows, highs = hierarchical_interval(arrays)
+        values, lows, highs = known.result(_intervals, *arrays)
         for at, place in enumerate(places):
             each = {
                 seed: float(a[:, at].mean()) for (seed, _), a in zip(pattern, arrays, strict=True)
             }
-            value, low, high = (float(np.asarray(v)[at]) for v in (values, lows, highs))
-            found[place] = Combined(maps[place[0]], value, low, high, each)
+            found[place] = Combined(maps[place[0]], values[at], lows[at], highs[at], each)
     order = {key: at for at, key in enumerate(_ordered(panels))}
     return dict(sorted(found.items(), key=lambda item: (order[item[0][0]], item[0][1])))
+
+
+def _intervals(*arrays: NDArray[np.float64]) -> list[list[float]]:
+    """Mean, lower and upper end for each column of scores, one array (images, columns) a seed."""
+    return [np.asarray(ends, np.float64).tolist() for ends in hierarchical_interval(list(arrays))]
 
 
 def _ordered(panels: Sequence[Panel]) -> list[str]:

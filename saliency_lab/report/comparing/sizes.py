@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from saliency_lab.evaluation.rows.agreement import images_needed, interval_widths
+from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Panel
 
 COUNTS = (30, 100, 300, 1000)
 _RESAMPLES = 200
 
 
-def size_table(panels: Sequence[Panel]) -> pd.DataFrame:
+def size_table(panels: Sequence[Panel], known: Known | None = None) -> pd.DataFrame:
     """Per map and condition: its difference from the reference, and what it takes to see it.
 
     `needed` is the number of images with which a 95 % interval excludes 0 in four of five
     repetitions, if the difference is what was found; the widths are those of the interval of the
-    mean difference with so many images, from resampling the paired rows.
+    mean difference with so many images, from resampling the paired rows. What is `known`
+    need not be computed again.
     """
+    known = known or Known()
     rows = []
     for panel in panels:
         if panel.found.role in ("gate", "robustness"):
@@ -37,7 +42,7 @@ def size_table(panels: Sequence[Panel]) -> pd.DataFrame:
                 differences = pair[one.key] - pair[reference.key]
                 if len(differences) < 2 or differences.mean() == 0:
                     continue
-                widths = interval_widths(differences, COUNTS, resamples=_RESAMPLES)
+                needed, *widths = known.result(_needed, differences.to_numpy(np.float64))
                 rows.append(
                     {
                         "classifier": panel.title.split(" (")[0],
@@ -47,11 +52,17 @@ def size_table(panels: Sequence[Panel]) -> pd.DataFrame:
                         "against": reference.label,
                         "images": len(differences),
                         "difference": float(differences.mean()),
-                        "images needed": images_needed(differences),
+                        "images needed": needed,
                         **{
-                            f"width with {row.images:,}": row.width
-                            for row in widths.itertuples(index=False)
+                            f"width with {images:,}": width
+                            for images, width in zip(COUNTS, widths, strict=True)
                         },
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def _needed(differences: NDArray[np.float64]) -> list[float]:
+    """Images that a mean difference needs, and the width of its interval with each of `COUNTS`."""
+    widths = interval_widths(differences, COUNTS, resamples=_RESAMPLES)
+    return [images_needed(differences), *map(float, widths["width"])]

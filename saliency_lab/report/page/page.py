@@ -84,25 +84,25 @@ def write_report(
     Raises:
         UserError: there is no run at all, none that can be shown, or a name matches no run.
     """
-    records = read_records(outputs, runs)
+    known = Known(destination / _COMPARISONS)
+    records = read_records(outputs, runs, known.of_file)
     if not (records.evaluations or records.trainings or records.comparisons):
         states = "; ".join(f"{p.name}: {p.state}, {p.reason}" for p in records.problems)
         raise UserError(
             f"Expected '{outputs}' to hold a finished run, but got only {states}. "
             "Run `python -m saliency_lab train` first."
         )
-    known = Known(destination / _COMPARISONS)
     panels = build_panels(records.evaluations, known)
     for panel in panels:
         panel.curves_over = curves_over
-    groups, judged = seed_groups(panels), verdicts(panels, known)
-    known.save()
+    groups, judged = seed_groups(panels, known), verdicts(panels, known)
     each = max(_LEAST_SHOWN, SHOWN // max(len(panels), 1))
     examples = [found for panel in panels if (found := chosen_examples(panel, each))]
     named = [(_training_slug(run), run) for run in records.trainings]
     page = destination / "index.html"
     with drawn_figures(panels, examples, named, destination / "figures") as figures:
-        shown = _tables(panels, groups, judged, records)
+        shown = _tables(panels, groups, judged, records, known)
+        known.save()
         written = _write_tables(shown, destination / "tables")
         write_text(page, _page_text(records, panels, groups, judged, shown, examples, named))
     return ReportFiles(page, tuple(figures), tuple(written), records, curves_over)
@@ -220,17 +220,18 @@ def _tables(
     groups: Sequence[SeedGroup],
     judged: Sequence[Verdict],
     records: Records,
+    known: Known,
 ) -> dict[str, pd.DataFrame]:
     found = {
         "verdict": verdict_texts.verdict_table(judged),
         "agreement": verdict_texts.agreement_table(judged),
         "comparisons": tables.comparison_table(records.comparisons),
         "sanity": sanity_table(panels),
-        "fills": agreement.fill_table(panels),
-        "images": agreement.image_table(panels),
+        "fills": agreement.fill_table(panels, known),
+        "images": agreement.image_table(panels, known),
         "measures": agreement.measure_table(panels),
         "degraded": degradation_table(panels),
-        "sizes": size_table(panels),
+        "sizes": size_table(panels, known),
         "scores": tables.score_table(panels),
         "reference": overview.reference_table(overview.overview_rows(panels, groups)),
         "seeds": tables.seed_table(groups),

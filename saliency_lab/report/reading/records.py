@@ -6,7 +6,7 @@ import difflib
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -121,10 +121,21 @@ class Records:
     problems: list[Problem] = field(default_factory=list)
 
 
-def read_records(outputs: Path, runs: Sequence[str] | None = None) -> Records:
+OfFile = Callable[[Callable[[Path], Any], Path], Any]
+"""What a function reads from a file, maybe known from before."""
+
+
+def _anew(function: Callable[[Path], Any], path: Path) -> Any:
+    return function(path)
+
+
+def read_records(
+    outputs: Path, runs: Sequence[str] | None = None, of_file: OfFile = _anew
+) -> Records:
     """Everything under `outputs`, or only the runs named: directories or patterns inside it.
 
-    A run that is unfinished, has failed or cannot be read becomes a problem, never an error.
+    A run that is unfinished, has failed or cannot be read becomes a problem, never an error. What
+    takes long to find out of a file is asked for by `of_file`.
 
     Raises:
         UserError: no run is there, or a name in `runs` matches none.
@@ -139,7 +150,7 @@ def read_records(outputs: Path, runs: Sequence[str] | None = None) -> Records:
     for path in found if runs is None else _chosen(found, outputs, runs):
         name = path.relative_to(outputs).as_posix()
         try:
-            _read_run(path, name, records)
+            _read_run(path, name, records, of_file)
         except _UNREADABLE as error:
             records.problems.append(Problem(name, "unreadable", _one_line(error)))
     return records
@@ -204,7 +215,7 @@ def _no_such_run(run: str, outputs: Path, names: Mapping[str, Path]) -> UserErro
     )
 
 
-def _read_run(path: Path, name: str, records: Records) -> None:
+def _read_run(path: Path, name: str, records: Records, of_file: OfFile) -> None:
     summary = _json(path / "summary.json") if (path / "summary.json").exists() else {}
     if summary.get("status") != "finished":
         records.problems.append(_unfinished(path, name))
@@ -221,7 +232,7 @@ def _read_run(path: Path, name: str, records: Records) -> None:
     elif summary.get("task") == "compare":
         records.comparisons.append(ComparisonRun(name, ComparisonSummary.model_validate(summary)))
     else:
-        _read_evaluation(path, name, summary, records)
+        _read_evaluation(path, name, summary, records, of_file)
 
 
 def _unfinished(path: Path, name: str) -> Problem:
@@ -238,7 +249,9 @@ def _unfinished(path: Path, name: str) -> Problem:
     return Problem(name, "unfinished", "rerun the same command to resume")
 
 
-def _read_evaluation(path: Path, name: str, raw: Mapping[str, Any], records: Records) -> None:
+def _read_evaluation(
+    path: Path, name: str, raw: Mapping[str, Any], records: Records, of_file: OfFile
+) -> None:
     if older := older_format(path):
         records.problems.append(
             Problem(name, "older", f"{older}; rerun the same command to measure again")
@@ -253,6 +266,8 @@ def _read_evaluation(path: Path, name: str, raw: Mapping[str, Any], records: Rec
         if known.state == "failed":
             reason = f"{label}: {known.reason}"
         records.problems.append(Problem(name, known.state, reason))
+    kept = path / EXAMPLES
+    examples = tuple(of_file(_example_ids, kept)) if kept.exists() else ()
     for label, found in summary.evaluators.items():
         _require_whole(path, label, found)
         records.evaluations.append(
@@ -266,7 +281,7 @@ def _read_evaluation(path: Path, name: str, raw: Mapping[str, Any], records: Rec
                 recipe=recipe_of(config),
                 settings=settings_of(config),
                 scores=_scores(path, label, found),
-                example_ids=_example_ids(path / EXAMPLES),
+                example_ids=examples,
             )
         )
 
@@ -289,17 +304,15 @@ def _scores(path: Path, label: str, found: EvaluatorSummary) -> pd.DataFrame:
     return scores[columns].astype(dict.fromkeys(names, str))
 
 
-def _example_ids(path: Path) -> tuple[str, ...]:
+def _example_ids(path: Path) -> list[str]:
     """The ids of the kept examples, after checking that all of their file can be read."""
-    if not path.exists():
-        return ()
     with zipfile.ZipFile(path) as archive:
         if damaged := archive.testzip():
             raise ValueError(f"{path.name}: {damaged} is damaged")
     with np.load(path, allow_pickle=False) as stored:
         if missing := set(_EXAMPLE_ARRAYS) - set(stored.files):
             raise ValueError(f"{path.name} lacks {', '.join(sorted(missing))}")
-        return tuple(str(name) for name in stored["ids"])
+        return [str(name) for name in stored["ids"]]
 
 
 @lru_cache(maxsize=256)

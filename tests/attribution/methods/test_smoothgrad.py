@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from saliency_lab.attribution.core.random_streams import SampleGenerator
+from saliency_lab.attribution.methods import smoothgrad as module
 from saliency_lab.attribution.methods.grad_cam import grad_cam
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.attribution.methods.gradient_shap import gradient_shap
@@ -53,7 +54,11 @@ def test_without_noise_it_is_the_base(relu_net, images, classes):
     assert vargrad(relu_net, images, classes, samples=3, noise=0.0).max() < 1e-20
 
 
-def test_copies_are_the_same_for_every_class_and_gone_after_use(linear_net, images, classes):
+@pytest.mark.parametrize(("at_once", "passes"), [(1, 6), (4, 2)])
+def test_copies_are_the_same_for_every_class_and_gone_after_use(
+    at_once, passes, linear_net, images, classes, monkeypatch
+):
+    monkeypatch.setattr(module, "copies_at_once", lambda model, images: at_once)
     seen, alive = [], []
 
     def base(model, noisy, *, generator=None):
@@ -68,8 +73,8 @@ def test_copies_are_the_same_for_every_class_and_gone_after_use(linear_net, imag
     field.of((classes + 1) % 4)
     assert torch.allclose(field.of(classes), first)
     # One pass for the first question, one for all classes after it.
-    assert len(seen) == 12
-    for one, other in zip(seen[:6], seen[6:], strict=True):
+    assert len(seen) == 2 * passes
+    for one, other in zip(seen[:passes], seen[passes:], strict=True):
         assert torch.equal(one, other)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +100,70 @@ def test_a_table_of_votes_is_known_by_its_rows_and_settings(tmp_path: Path) -> N
     for scores, settings in ((rows, {"least": 3}), (rows.iloc[::-1], {"least": 2})):
         with pytest.raises(AssertionError, match="asked for again"):
             again.table(never, scores, **settings)
+
+
+def _total(*arrays: np.ndarray) -> list[float]:
+    TOTALS.append(len(arrays))
+    return [float(each.sum()) for each in arrays]
+
+
+TOTALS: list[int] = []
+
+
+def test_a_result_is_made_anew_for_other_numbers_shapes_and_program_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    TOTALS.clear()
+    path = tmp_path / "known.json"
+
+    def asked(*arrays: np.ndarray) -> list[float]:
+        one = Known(path)
+        found: list[float] = one.result(_total, *arrays)
+        one.save()
+        return found
+
+    expected = [float(A.sum()), float(B.sum())]
+    assert asked(A, B) == expected
+    assert asked(A, B) == expected
+    assert len(TOTALS) == 1
+    changed = A.copy()
+    changed[3] = np.nextafter(changed[3], 2)
+    for count, arrays in enumerate(((changed, B), (A.reshape(8, 10), B), (A,), (B, A)), start=2):
+        assert asked(*arrays) == [float(each.sum()) for each in arrays]
+        assert len(TOTALS) == count
+    asked(A, B)
+    monkeypatch.setattr(known, "_text", lambda module: b"another version")
+    asked(A, B)
+    assert len(TOTALS) == 7
+
+
+def _content(path: Path) -> str:
+    TOTALS.append(1)
+    return path.read_text()
+
+
+def test_a_file_is_read_again_when_it_was_written_again(tmp_path: Path) -> None:
+    TOTALS.clear()
+    kept, file = tmp_path / "known.json", tmp_path / "examples"
+    file.write_text("one")
+
+    def asked() -> object:
+        one = Known(kept)
+        found = one.of_file(_content, file)
+        one.save()
+        return found
+
+    assert [asked(), asked()] == ["one", "one"]
+    assert len(TOTALS) == 1
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    time.sleep(0.02)  # a file system may count time in steps of some milliseconds
+    file.write_text("two")
+    # As long and, as far as programs can set it, as old: the time of change tells.
+    os.utime(file, ns=times)
+    assert asked() == "two"
+    (tmp_path / "other").write_text("six")
+    (tmp_path / "other").replace(file)
+    assert asked() == "six"
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        asked()
