@@ -20,9 +20,11 @@ def conclusion(record: Mapping[str, Any]) -> str:
     rest = _beating(sources, SENSITIVITY, ("supplementary",), lower=False)
     count = len(sources)
     low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
-    on = low if low == high else f"{low} to {high}, depending on the source,"
+    on = f"{low} of the images"
+    if low != high:
+        on = f"{low} to {high} of the images, depending on the source"
     return (
-        f"GAD's hull is smaller than the original's on {on} of the images, but smaller than that "
+        f"GAD's hull is smaller than the original's on {on}, but smaller than that "
         f"of every control with as good a reason to shrink for {hull} of {count} sources; its "
         f"mask matters more per pixel than the supplementary one for {rest} of {count}, and more "
         f"than every control for {mask} of {count} "
