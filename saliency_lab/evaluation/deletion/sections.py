@@ -53,14 +53,14 @@ def charts(panel: Any) -> list[dict[str, Any]]:
 def read_out(panel: Any) -> dict[str, Any]:
     """What the page's read-out needs: value, low, high, deleted per map, condition, fraction."""
     values: dict[str, list[list[list[float]] | None]] = {}
-    points = points_of(panel)
+    shown = ["allegiance", "low", "high", "deleted"]
+    grouped = points_of(panel).sort_values("fraction").groupby(["key", "mode", "fill"])
+    parts = {place: part[shown] for place, part in grouped}
     for one in panel.maps:
         values[one.key] = []
-        mine = points[points["key"] == one.key]
         for mode, fill in panel.conditions:
-            part = mine[(mine["mode"] == mode) & (mine["fill"] == fill)].sort_values("fraction")
-            rows = part[["allegiance", "low", "high", "deleted"]].round(4).to_numpy().tolist()
-            values[one.key].append(rows or None)
+            part = parts.get((one.key, mode, fill))
+            values[one.key].append(None if part is None else part.round(4).to_numpy().tolist())
     return {
         "fractions": list(panel.found.facts["fractions"]),
         "values": values,

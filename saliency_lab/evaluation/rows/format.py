@@ -8,12 +8,13 @@ evaluate task, read by the report; both know it from here alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
@@ -205,9 +206,10 @@ class TrainingSummary(BaseModel):
     seconds: float = 0.0
 
 
-def read_rows(directory: Path, label: str) -> pd.DataFrame:
-    """All rows of an evaluator."""
-    return pq.read_table(rows_path(directory, label)).to_pandas()
+def read_rows(directory: Path, label: str, sample_ids: Sequence[str] | None = None) -> pd.DataFrame:
+    """The rows of an evaluator: all of them, or those of some images."""
+    chosen = None if sample_ids is None else pc.field("sample_id").isin(list(sample_ids))
+    return pq.read_table(rows_path(directory, label), filters=chosen).to_pandas()
 
 
 def read_scores(directory: Path, label: str) -> pd.DataFrame:

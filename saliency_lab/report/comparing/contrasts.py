@@ -75,10 +75,11 @@ def _compared(
     names = panel.found.conditions
     found: list[tuple[Place, str, PairedDifference]] = []
     for (key, condition), other in pairs:
-        both = panel.main_tables[condition][[key, other]].to_numpy(np.float64)
-        both = both[~np.isnan(both).any(axis=1)]
-        if len(both):
-            difference = known.difference(both[:, 0], both[:, 1])
+        wide = panel.main_tables[condition]
+        both = np.stack([wide[key].to_numpy(np.float64), wide[other].to_numpy(np.float64)])
+        both = both[:, ~np.isnan(both).any(axis=0)]
+        if both.size:
+            difference = known.difference(both[0], both[1])
             found.append(((key, condition), other, difference))
     corrected = holm([difference.p for *_, difference in found])
     return {

@@ -6,8 +6,10 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pandas as pd
 
+from saliency_lab.evaluation.rows.statistics import Floats
 from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
 
 _SOURCE = ("method._target_", "saliency_lab.attribution.methods.degraded.degraded")
@@ -34,7 +36,7 @@ def degradation_table(panels: Sequence[Panel]) -> pd.DataFrame:
                 continue
             sign = 1 if better == "higher" else -1
             right = sum(sign * (less.mean() - more.mean()) > 0 for less, more in pairs)
-            images = pd.concat([_ordered(sign * (less - more)) for less, more in pairs])
+            images = np.concatenate([_ordered(sign * (less - more)) for less, more in pairs])
             rows.append(
                 {
                     "classifier": panel.title.split(" (")[0],
@@ -63,18 +65,19 @@ def _families(panel: Panel) -> dict[Family, dict[float, PanelMap]]:
 
 def _pairs(
     panel: Panel, families: dict[Family, dict[float, PanelMap]], condition: Condition
-) -> Iterator[tuple[pd.Series, pd.Series]]:
+) -> Iterator[tuple[Floats, Floats]]:
     """The scores, by image, of the map with less noise and of that with more."""
-    wide = panel.main_tables[condition]
+    columns = {key: column.to_numpy() for key, column in panel.main_tables[condition].items()}
     for shares in families.values():
         for less, more in itertools.combinations(sorted(shares), 2):
             keys = [shares[less].key, shares[more].key]
-            if set(keys) <= set(wide.columns):
-                both = wide[keys].dropna()
-                if len(both):
-                    yield both[keys[0]], both[keys[1]]
+            if all(key in columns for key in keys):
+                both = np.stack([columns[key] for key in keys]).astype(np.float64)
+                both = both[:, ~np.isnan(both).any(0)]
+                if both.size:
+                    yield both[0], both[1]
 
 
-def _ordered(difference: pd.Series) -> pd.Series:
+def _ordered(difference: Floats) -> Floats:
     """1 where an image agrees, 0 where it does not, 1/2 where it cannot tell."""
     return (difference > 0) + 0.5 * (difference == 0)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ import pandas as pd
 import scipy
 from numpy.typing import NDArray
 
+import saliency_lab
 from saliency_lab.evaluation.panel import votes
 from saliency_lab.evaluation.rows import agreement, statistics
 from saliency_lab.evaluation.rows.statistics import Floats, PairedDifference, paired_difference
+from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.runs.files import write_text
 
 
@@ -73,11 +76,26 @@ class Known:
         A file is the same while its place, size, node and times of writing and of change are: no
         program can set the last.
         """
-        stat = path.stat()
-        marks = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
-        named = json.dumps([function.__qualname__, str(path.resolve()), *marks]).encode()
+        named = json.dumps([function.__qualname__, str(path.resolve()), *_marks(path)]).encode()
         text = _text(function.__module__)
         return self._found(_digest(b"file", named, text), lambda: function(path))
+
+    def of_panel(self, function: Callable[[Panel], Any], panel: Panel) -> Any:
+        """What a function says of a panel, as JSON has it.
+
+        It is found again while the panel's maps, the files of its runs and the program are the
+        same. Where an evaluator from elsewhere says how it is shown, nothing is kept: its module
+        may ask others that nobody here knows of.
+        """
+        sections = panel.found.sections
+        if sections is not None and not sections.startswith(f"{saliency_lab.__name__}."):
+            return function(panel)
+        named = f"{function.__module__}.{function.__qualname__}".encode()
+        return self._found(
+            _digest(b"panel", named, _whole_program(), _content(panel)),
+            # By way of JSON the first time, too, so that a page is the same whenever it is made.
+            lambda: json.loads(json.dumps(function(panel))),
+        )
 
     def save(self) -> None:
         """Write what was asked for.
@@ -102,6 +120,22 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _marks(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _content(panel: Panel) -> bytes:
+    """What a panel shows and by which names; its numbers follow from the files of its runs."""
+    maps = [(one.key, one.method, one.view, one.style, one.run.name) for one in panel.maps]
+    parts = [(run.name, *names) for run, *names in panel.parts]
+    runs = [(run.name, run.label, run.path.resolve()) for run in panel.runs]
+    files = [f for run in panel.runs for f in sorted(run.path.rglob("*")) if f.is_file()]
+    marks = [(str(file), _marks(file)) for file in files]
+    held = (panel.slug, panel.title, panel.curves_over, panel.key_of)
+    return repr((held, maps, parts, runs, marks)).encode()
+
+
 def _digest(*parts: bytes) -> str:
     digest = hashlib.blake2b(_program(), digest_size=16)
     for part in parts:
@@ -121,4 +155,15 @@ def _program() -> bytes:
     for module in (statistics, votes, agreement):
         digest.update(_text(module.__name__))
     digest.update(f"{np.__version__} {scipy.__version__} {pd.__version__}".encode())
+    return digest.digest()
+
+
+@cache
+def _whole_program() -> bytes:
+    """All that may take part in a page: the text of the package, and what it draws with."""
+    digest = hashlib.blake2b()
+    package = Path(saliency_lab.__path__[0])
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"{file.relative_to(package)}:".encode() + file.read_bytes())
+    digest.update(f"{version('matplotlib')} {version('pillow')}".encode())
     return digest.digest()

@@ -63,6 +63,7 @@ def _panel(title: str, runs: list[EvaluationRun], names: Names, known: Known) ->
     scores = []
     for run in leading_first(runs):
         conditions = run.found.conditions
+        by_name = dict(iter(run.scores.groupby(["method", "view"], sort=False)))
         by_map: dict[tuple[str, str], set[Condition]] = defaultdict(set)
         for mean in run.found.means:
             place = condition_values(mean.condition, conditions)
@@ -78,8 +79,8 @@ def _panel(title: str, runs: list[EvaluationRun], names: Names, known: Known) ->
                 style = varied(replace(style_of(method, view), label=name.label), name.variant)
                 panel.maps.append(PanelMap(name.key, method, view, style, run))
             panel.parts.append((run, method, view, name.key))
-            mine = (run.scores["method"] == method) & (run.scores["view"] == view)
-            scores.append(under(run.scores[mine], conditions, new).assign(key=name.key))
+            mine = by_name.get((method, view), run.scores.iloc[:0])
+            scores.append(under(mine, conditions, new).assign(key=name.key))
             for mean in run.found.means:
                 place = condition_values(mean.condition, conditions)
                 if (mean.method, mean.view) == (method, view) and place in new:

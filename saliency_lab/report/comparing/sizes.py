@@ -35,14 +35,15 @@ def size_table(panels: Sequence[Panel], known: Known | None = None) -> pd.DataFr
             unasked = panel.better(condition) is None or "twin" in condition
             if unasked or reference.key not in wide:
                 continue
+            columns = {str(key): values.to_numpy() for key, values in wide.items()}
             for one in panel.maps:
-                if one.key == reference.key or one.key not in wide:
+                if one.key == reference.key or one.key not in columns:
                     continue
-                pair = wide[[one.key, reference.key]].dropna()
-                differences = pair[one.key] - pair[reference.key]
+                differences = (columns[one.key] - columns[reference.key]).astype(np.float64)
+                differences = differences[~np.isnan(differences)]
                 if len(differences) < 2 or differences.mean() == 0:
                     continue
-                needed, *widths = known.result(_needed, differences.to_numpy(np.float64))
+                needed, *widths = known.result(_needed, differences)
                 rows.append(
                     {
                         "classifier": panel.title.split(" (")[0],

@@ -51,9 +51,10 @@ class Scale:
 def lines_of(points: pd.DataFrame, styles: dict[str, Style], over: Axis = "fraction") -> list[Line]:
     """The curves of one condition over an axis, in the order of `styles`."""
     found = []
+    by_key = dict(iter(points.groupby("key", sort=False)))
     for key, style in styles.items():
-        part = points[points["key"] == key].sort_values("fraction")
-        if not part.empty:
+        if key in by_key:
+            part = by_key[key].sort_values("fraction")
             values = (part[name].tolist() for name in ("allegiance", "low", "high"))
             found.append(Line(key, style, places(part, over).tolist(), *values))
     return found

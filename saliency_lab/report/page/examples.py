@@ -111,8 +111,7 @@ def chosen_examples(panel: Panel, count: int) -> Examples | None:
 
 def _rows_of(run: EvaluationRun, ids: Sequence[str]) -> pd.DataFrame:
     """The run's rows of the chosen images, prediction and probability at each fraction."""
-    rows = read_rows(run.path, run.label)
-    return rows[rows["sample_id"].isin(ids)].astype({"sample_id": str})
+    return read_rows(run.path, run.label, ids).astype({"sample_id": str})
 
 
 def finest_side(examples: Sequence[Examples], room: int) -> int:
@@ -156,7 +155,8 @@ def _spread(kept: Sequence[str], disputed: Sequence[str], count: int) -> list[st
 
 
 def _mixed(ids: Sequence[str], panel: Panel) -> list[str]:
-    labels = dict(zip(panel.scores["sample_id"], panel.scores["label"], strict=True))
+    asked = panel.scores[panel.scores["sample_id"].isin(ids)]
+    labels = dict(zip(asked["sample_id"], asked["label"], strict=True))
     seen: dict[object, int] = {}
     turns = []
     for name in ids:

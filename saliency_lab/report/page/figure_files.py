@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,7 +81,8 @@ def drawing_digest(draw: Callable[[], Figure]) -> str | None:
     """Equal for two drawings of the same data by the same program; None where it cannot be told.
 
     Args:
-        draw: a `functools.partial` of a function of a module, with plain data, arrays and tables.
+        draw: a `functools.partial` of a function of a module, with plain data, dataclasses, arrays
+            and tables.
     """
     if not isinstance(draw, partial) or not isinstance(draw.func, FunctionType):
         return None
@@ -95,7 +97,7 @@ def drawing_digest(draw: Callable[[], Figure]) -> str | None:
 
 
 def _bytes_of(value: object) -> Iterator[bytes]:
-    """The content of plain containers, arrays and tables; TypeError for anything else."""
+    """The content of containers, records, arrays and tables; TypeError for anything else."""
     yield type(value).__name__.encode() + b":"
     if isinstance(value, pd.DataFrame):
         yield value.to_csv().encode()
@@ -110,6 +112,9 @@ def _bytes_of(value: object) -> Iterator[bytes]:
     elif isinstance(value, list | tuple):
         for each in value:
             yield from _bytes_of(each)
+    elif dataclasses.is_dataclass(value):
+        for each in dataclasses.fields(value):
+            yield from (*_bytes_of(each.name), *_bytes_of(getattr(value, each.name)))
     elif value is None or isinstance(value, str | int | float | bool | np.generic):
         yield repr(value).encode()
     else:

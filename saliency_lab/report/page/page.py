@@ -102,9 +102,10 @@ def write_report(
     page = destination / "index.html"
     with drawn_figures(panels, examples, named, destination / "figures") as figures:
         shown = _tables(panels, groups, judged, records, known)
-        known.save()
         written = _write_tables(shown, destination / "tables")
-        write_text(page, _page_text(records, panels, groups, judged, shown, examples, named))
+        text = _page_text(records, panels, groups, judged, shown, examples, named, known)
+        known.save()
+        write_text(page, text)
     return ReportFiles(page, tuple(figures), tuple(written), records, curves_over)
 
 
@@ -116,12 +117,14 @@ def _page_text(
     shown: Mapping[str, pd.DataFrame],
     examples: Sequence[Examples],
     trainings: Sequence[tuple[str, TrainingRun]],
+    known: Known,
 ) -> str:
     """The whole page as HTML; it asks for no other file."""
+    values = {panel.slug: known.of_panel(sections.panel_values, panel) for panel in panels}
     content: dict[str, Any] = {
         "verdicts": [verdict_texts.verdict_section(one) for one in judged],
         "comparisons": records.comparisons,
-        "panels": [sections.panel_section(panel) for panel in panels],
+        "panels": [known.of_panel(sections.panel_section, panel) for panel in panels],
         "reference": overview.reference_section(overview.overview_rows(panels, groups)),
         "findings": overview.findings(panels),
         "seeds": sections.seed_sections(groups),
@@ -136,26 +139,26 @@ def _page_text(
         "methods": sections.method_choice(panels),
         "axes": {axis: AXIS_NAMES[axis] for axis in AXES},
     }
-    room = PAGE_BYTES - len(_rendered(content, _page_data(panels, [], 0)))
-    pictures = len(_json(_page_data(panels, examples, 1)))
+    room = PAGE_BYTES - len(_rendered(content, _page_data(values, [], 0)))
+    pictures = len(_json(_page_data({}, examples, 1)))
     least = pictures + levels_bytes(examples, SIDES[-1])
     if least > room:
         share = max(room, 0) / least
         log.info("the page shows only %.0f %% of the examples to limit its size", 100 * share)
         fewer = [chosen_examples(one.panel, max(1, int(share * len(one.ids)))) for one in examples]
         examples = [one for one in fewer if one is not None]
-        pictures = len(_json(_page_data(panels, examples, 1)))
+        pictures = len(_json(_page_data({}, examples, 1)))
     side = finest_side(examples, room - pictures)
-    return _rendered(content, _page_data(panels, examples, side))
+    return _rendered(content, _page_data(values, examples, side))
 
 
-def _page_data(panels: Sequence[Panel], examples: Sequence[Examples], side: int) -> dict[str, Any]:
+def _page_data(
+    values: Mapping[str, Any], examples: Sequence[Examples], side: int
+) -> dict[str, Any]:
     colours = (mpl.colormaps[MAP_COLOURS](np.arange(256))[:, :3] * 255).round().astype(int)
     return {
         "colours": "".join(f"{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours),
-        "panels": {
-            panel.slug: values for panel in panels if (values := sections.panel_values(panel))
-        },
+        "panels": {slug: found for slug, found in values.items() if found},
         "examples": {one.panel.slug: _example_data(one, side) for one in examples},
     }
 
@@ -235,7 +238,7 @@ def _tables(
         "scores": tables.score_table(panels),
         "reference": overview.reference_table(overview.overview_rows(panels, groups)),
         "seeds": tables.seed_table(groups),
-        "disagreement": tables.disagreement_table(panels),
+        "disagreement": tables.disagreement_table(panels, known),
         "evaluations": tables.run_table(panels),
         "trainings": tables.training_table(records.trainings),
         "cost": tables.cost_table(panels),

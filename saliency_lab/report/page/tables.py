@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from saliency_lab.report.comparing.contrasts import beats
+from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
 from saliency_lab.report.comparing.seeds import SeedGroup
 from saliency_lab.report.drawing.palette import label_of
@@ -143,10 +145,13 @@ def cost_table(panels: Sequence[Panel]) -> pd.DataFrame:
     return table.loc[:, (table.fillna(0) != 0).any()]
 
 
-def disagreement_table(panels: Sequence[Panel]) -> pd.DataFrame:
-    """Per panel and condition the images whose main score differs most between two maps."""
-    parts = [part for panel in panels for part in _disagreements(panel)]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+def disagreement_table(panels: Sequence[Panel], known: Known | None = None) -> pd.DataFrame:
+    """Per panel and condition the images whose main score differs most between two maps.
+
+    What is `known` need not be looked for again.
+    """
+    known = known or Known()
+    return pd.DataFrame(row for panel in panels for row in known.of_panel(_disagreements, panel))
 
 
 def problem_table(problems: Sequence[Problem]) -> pd.DataFrame:
@@ -210,7 +215,8 @@ def published_value(panel: Panel, one: PanelMap, condition: Condition) -> float 
     return panel.published.areas.get((condition[1], one.view))
 
 
-def _disagreements(panel: Panel) -> Iterator[pd.DataFrame]:
+def _disagreements(panel: Panel) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     labels = {one.key: one.label for one in panel.maps}
     names = panel.found.conditions
     others = [score.name for score in panel.found.scores if score.name != panel.main]
@@ -237,7 +243,8 @@ def _disagreements(panel: Panel) -> Iterator[pd.DataFrame]:
             }
         )
         found = found.sort_values(["rank", "image"], ascending=[False, True])
-        yield found.drop(columns="rank").head(SHOWN_DISAGREEMENTS)
+        rows += found.drop(columns="rank").head(SHOWN_DISAGREEMENTS).to_dict("records")
+    return rows
 
 
 def _named(cost: Mapping[str, float]) -> dict[str, object]:

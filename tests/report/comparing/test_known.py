@@ -15,6 +15,14 @@ from saliency_lab.evaluation.panel.votes import pair_verdicts
 from saliency_lab.evaluation.rows.statistics import paired_difference
 from saliency_lab.report.comparing import known
 from saliency_lab.report.comparing.known import Known
+from saliency_lab.report.comparing.maps import Panel
+from saliency_lab.report.comparing.panels import build_panels
+from saliency_lab.report.drawing.axes import Axis
+from saliency_lab.report.page import sections
+from saliency_lab.report.page.page import write_report
+from saliency_lab.report.reading.records import read_records
+
+from ..rundirs import write_evaluation
 
 RNG = np.random.default_rng(3)
 A, B = RNG.random(80), RNG.random(80)
@@ -167,3 +175,70 @@ def test_a_file_is_read_again_when_it_was_written_again(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(FileNotFoundError):
         asked()
+
+
+SMALL: dict[str, Any] = {"count": 12, "size": 8, "shown": 4, "fills": ["black"]}
+
+
+def _titles(panel: Panel) -> list[object]:
+    TOTALS.append(len(panel.maps))
+    return [panel.title, (panel.curves_over, [one.label for one in panel.maps])]
+
+
+def test_a_panel_is_asked_again_when_its_runs_or_its_names_have_changed(tmp_path: Path) -> None:
+    TOTALS.clear()
+    write_evaluation(tmp_path, **SMALL, name="paper/seed-42")
+    run = write_evaluation(tmp_path, **SMALL, model="basic_cnn", name="paper/seed-42")
+
+    def asked(curves_over: Axis = "fraction") -> list[Any]:
+        one = Known(tmp_path / "known.json")
+        panels = build_panels(read_records(tmp_path).evaluations)
+        for panel in panels:
+            panel.curves_over = curves_over
+        found = [one.of_panel(_titles, panel) for panel in panels]
+        one.save()
+        return found
+
+    first = asked()
+    assert [found[1][0] for found in first] == ["fraction", "fraction"]
+    assert asked() == first
+    assert len(TOTALS) == 2
+    (run / "deletion-curves.csv").touch()
+    assert asked() == first
+    assert len(TOTALS) == 3
+    write_evaluation(tmp_path, **SMALL, method="smoothgrad", name="smooth/seed-42")
+    assert len(asked()) == 2
+    assert len(TOTALS) == 4
+    assert {found[1][0] for found in asked("deleted")} == {"deleted"}
+    assert len(TOTALS) == 6
+
+
+def test_a_panel_of_an_evaluator_from_elsewhere_is_asked_each_time(tmp_path: Path) -> None:
+    TOTALS.clear()
+    write_evaluation(tmp_path, **SMALL)
+    (panel,) = build_panels(read_records(tmp_path).evaluations)
+    panel.found.sections = "somebodys.own"
+    one = Known(tmp_path / "known.json")
+    assert [one.of_panel(_titles, panel) for _ in range(2)] == [_titles(panel)] * 2
+    assert len(TOTALS) == 3
+
+
+def test_a_page_made_with_what_is_known_is_the_same_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_evaluation(tmp_path, **SMALL, name="paper/seed-42")
+    report = tmp_path / "report"
+    first = write_report(tmp_path, None, report)
+    files = [first.page, *first.tables]
+    before = [file.read_bytes() for file in files]
+
+    def never(panel: Panel) -> None:
+        raise AssertionError("asked for again")
+
+    never.__module__, never.__qualname__ = sections.__name__, "panel_section"
+    monkeypatch.setattr(sections, "panel_section", never)
+    write_report(tmp_path, None, report)
+    assert [file.read_bytes() for file in files] == before
+    (report / ".comparisons.json").unlink()
+    with pytest.raises(AssertionError, match="asked for again"):
+        write_report(tmp_path, None, report)
