@@ -54,7 +54,7 @@ def cases(outputs: Path, data: Path, device: torch.device, only: str | None) -> 
             {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
         )
         many = count * (16 if device.type == "cuda" else 1)
-        images = _images(data / folder, many).to(device)
+        images = photographs(data / folder, many).to(device)
         label = str(checkpoint.relative_to(outputs).parent.parent)
         found.append(Case(name, model.eval().to(device), images, repeats, calibration, label))
     return found
@@ -75,7 +75,8 @@ def _checkpoint(outputs: Path, architecture: str, datasets: tuple[str, ...]) -> 
     raise FileNotFoundError(f"no trained {architecture} in {outputs}: train one on {datasets[0]}")
 
 
-def _images(folder: Path, count: int) -> Tensor:
+def photographs(folder: Path, count: int) -> Tensor:
+    """`count` of the photographs below a folder, evenly spread, (N, 3, H, W) in [0, 1]."""
     files = sorted(file for file in folder.glob("*/*") if file.suffix.lower() in (".jpg", ".jpeg"))
     if not files:
         raise FileNotFoundError(f"no images in {folder}")

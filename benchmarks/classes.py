@@ -65,9 +65,9 @@ def measured(settings: argparse.Namespace) -> dict[str, object]:
     prepared = Engine(maps_batch=IMAGES).prepare(case.model, images)
     # The weights' file and the copies were larger than anything that follows.
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = _megabytes("VmRSS")
+    before = megabytes("VmRSS")
     full = _maps(prepared.model, images, None)
-    peak = _megabytes("VmHWM")
+    peak = megabytes("VmHWM")
     changed = {
         limit: {
             view: float((few != full[view]).float().mean())
@@ -79,7 +79,7 @@ def measured(settings: argparse.Namespace) -> dict[str, object]:
     return {"peak": peak, "before": before, "changed": changed}
 
 
-def _megabytes(name: str) -> float:
+def megabytes(name: str) -> float:
     """The current (VmRSS) or the highest (VmHWM) memory of this process."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(name):
