@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from saliency_lab.report.comparing.panels import build_panels
 from saliency_lab.report.comparing.sanity import sanity_table
 from tests.report.comparing.test_verdict import evaluation, values_run
@@ -49,3 +51,11 @@ def test_robustness_stands_beside_gates_and_measures_do_not() -> None:
 
 def test_runs_without_a_sanity_test_have_no_table() -> None:
     assert sanity_table(build_panels([values_run("a", "area", 0.5)])).empty
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_a_test_on_several_sets_of_images_the_largest_counts(order: int) -> None:
+    few, many = gate("a", "failed"), gate("a", "passed")
+    many.summary.data.images = few.summary.data.images + 100
+    (row,) = sanity_table(build_panels([few, many][::order])).to_dict("records")
+    assert row["randomisation: upper half"] == "passed, 0.600 [.550, .650]"
