@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,11 @@ _CASES = (
     ("resnet18 32x32", "resnet18", ("cifar10",), "cifar10/test", 128, 3, 2048),
     ("resnet18 224x224", "resnet18", ("imagenette", "cifar10"), "imagenette2/val", 4, 3, 200),
 )
+# Only where they are asked for by name.
+_FURTHER = (("vit_tiny 32x32", "vit_tiny_patch16_224", ("cifar10",), "cifar10/test", 128, 3, 2048),)
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "vit_tiny_patch16_224": {"image_size": (32, 32), "arguments": {"patch_size": 4}}
+}
 
 
 def cases(outputs: Path, data: Path, device: torch.device, only: str | None) -> list[Case]:
@@ -43,11 +49,12 @@ def cases(outputs: Path, data: Path, device: torch.device, only: str | None) -> 
         FileNotFoundError: an image folder or every checkpoint of a case is missing.
     """
     found = []
-    for name, architecture, datasets, folder, count, repeats, calibration in _CASES:
+    known = (*_CASES, *(_FURTHER if only else ()))
+    for name, architecture, datasets, folder, count, repeats, calibration in known:
         if only is not None and not name.startswith(only):
             continue
         checkpoint = _checkpoint(outputs, architecture, datasets)
-        model = network(architecture, 10)
+        model = network(architecture, 10, **_SETTINGS.get(architecture, {}))
         state = read_file(checkpoint, "checkpoint")["state_dict"]
         prefix = "network."
         model.load_state_dict(

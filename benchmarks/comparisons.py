@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import ours, peers, plain
 from benchmarks.cases import Case
 from benchmarks.timing import medians
-from saliency_lab.evaluation.deletion.curves import _Plan
+from saliency_lab.evaluation.deletion.masking import MaskingPlan
 from saliency_lab.evaluation.deletion.removal import PAPER_FRACTIONS
 from saliency_lab.frozen import frozen
 from saliency_lab.inference.engine import Engine, PreparedModel
@@ -159,7 +159,7 @@ def limits(case: Case, rate: float) -> list[Row]:
     images = case.images
     prepared = Engine().prepare(case.model, images)
     found, intact = ours.all_maps(prepared, images)
-    plan = _Plan(images, ours.paper_jobs(images, found), len(PAPER_FRACTIONS))
+    plan = MaskingPlan(images, ours.paper_jobs(images, found), len(PAPER_FRACTIONS))
     masked = [part.clone() for _, _, part in plan.batches(prepared.scores_batch)]
     laid_out = [part.contiguous(memory_format=torch.channels_last) for part in masked]
     classes = intact.shape[1]

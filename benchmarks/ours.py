@@ -7,7 +7,8 @@ from torch import Tensor
 
 from benchmarks.plain import METHODS, PAPER_CURVES
 from saliency_lab.attribution.maps import maps
-from saliency_lab.evaluation.deletion.curves import MaskingJob, masked_scores
+from saliency_lab.evaluation.deletion.curves import masked_scores
+from saliency_lab.evaluation.deletion.masking import MaskingJob
 from saliency_lab.evaluation.deletion.removal import PAPER_FRACTIONS, deletion_levels
 from saliency_lab.imputation.fills import fill_images
 from saliency_lab.inference.engine import PreparedModel

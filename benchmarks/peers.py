@@ -10,7 +10,8 @@ from captum.attr import Saliency
 from torch import Tensor, nn
 
 from benchmarks.plain import METHODS, PAPER_CURVES, curve
-from saliency_lab.evaluation.deletion.curves import MaskingJob, masked_scores
+from saliency_lab.evaluation.deletion.curves import masked_scores
+from saliency_lab.evaluation.deletion.masking import MaskingJob
 from saliency_lab.evaluation.deletion.removal import deletion_levels
 from saliency_lab.imputation.fills import fill_images
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from saliency_lab.attribution.core.views import VIEWS
 from saliency_lab.attribution.maps import maps
 from saliency_lab.errors import UserError
-from saliency_lab.evaluation.deletion.curves import MaskingJob, masked_scores
+from saliency_lab.evaluation.deletion.curves import masked_scores
+from saliency_lab.evaluation.deletion.masking import MaskingJob
 from saliency_lab.evaluation.deletion.removal import deletion_levels
 from saliency_lab.imputation.fills import fill_images
 from saliency_lab.inference import engine

@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from saliency_lab.attribution.core.views import VIEWS
 from saliency_lab.attribution.maps import maps
-from saliency_lab.evaluation.deletion.curves import MaskingJob, masked_scores
+from saliency_lab.evaluation.deletion.curves import masked_scores
+from saliency_lab.evaluation.deletion.masking import MaskingJob
 from saliency_lab.evaluation.deletion.removal import deletion_levels
 from saliency_lab.imputation.fills import fill_images
 

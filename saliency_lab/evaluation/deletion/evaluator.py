@@ -15,7 +15,8 @@ from saliency_lab.data.batch import Batch
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Better, Evaluator, Measured, Score
 from saliency_lab.evaluation.context import Context, Found
-from saliency_lab.evaluation.deletion.curves import MaskingJob, Mode, masked_scores
+from saliency_lab.evaluation.deletion.curves import masked_scores
+from saliency_lab.evaluation.deletion.masking import MaskingJob, Mode
 from saliency_lab.evaluation.deletion.removal import Protocol, checked_fractions, deletion_levels
 from saliency_lab.evaluation.rows.statistics import bootstrap_interval
 from saliency_lab.imputation.fills import checked_fill, replacement

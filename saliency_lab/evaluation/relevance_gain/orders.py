@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from saliency_lab.attribution.core.random_streams import SampleGenerator, restarted
 from saliency_lab.attribution.core.superpixels import superpixel_labels
 from saliency_lab.errors import UserError
-from saliency_lab.evaluation.deletion.curves import MaskingJob, masked_scores
+from saliency_lab.evaluation.deletion.curves import masked_scores
+from saliency_lab.evaluation.deletion.masking import MaskingJob
 from saliency_lab.evaluation.deletion.removal import (
     area_under_curve,
     checked_fractions,

@@ -7,10 +7,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saliency_lab.report.comparing.contrasts import SIGNIFICANT, beats
-from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
+from saliency_lab.report.comparing.maps import Panel, PanelMap
 from saliency_lab.report.comparing.seeds import SeedGroup
-from saliency_lab.report.drawing.notation import count_text, duration, number, p_text, percent, span
+from saliency_lab.report.drawing.notation import count_text, duration, number, percent, span
 from saliency_lab.report.drawing.palette import VIEWS, Style, label_of, order_of
 from saliency_lab.report.drawing.plots import (
     Line,
@@ -19,7 +18,8 @@ from saliency_lab.report.drawing.plots import (
     interval_svg,
     swatch_svg,
 )
-from saliency_lab.report.page.tables import hardware, published_value
+from saliency_lab.report.page.score_tables import legend_entry, score_section
+from saliency_lab.report.page.tables import hardware
 from saliency_lab.report.reading.records import EvaluationRun, Records, TrainingRun
 from saliency_lab.reproductions.published import title_of
 
@@ -58,7 +58,7 @@ def panel_section(panel: Panel) -> dict[str, Any]:
         "maps": [legend_entry(one) for one in panel.maps],
         "over": panel.curves_over,
         "steps": len(values["fractions"]) if values else 0,
-        "tables": [_score_section(panel, condition) for condition in panel.conditions],
+        "tables": [score_section(panel, condition) for condition in panel.conditions],
         "score": score.name.replace("_", " "),
         "reference": panel.reference.label,
         "controlled": bool(panel.control_of),
@@ -181,10 +181,6 @@ def _facts(panel: Panel) -> list[tuple[str, str]]:
     return facts + [(label_of(method, ""), str(said)) for method, said in found if said]
 
 
-def legend_entry(one: PanelMap) -> dict[str, str]:
-    return {"key": one.key, "label": one.label, "swatch": swatch_svg(one.style)}
-
-
 def method_choice(panels: Sequence[Panel]) -> dict[str, Any]:
     """What the reader may choose: the maps of each method, methods of one map together."""
     maps = {one.key: one for panel in reversed(panels) for one in panel.maps}
@@ -210,69 +206,6 @@ def _within(source: str, label: str) -> str:
     if label.startswith(f"{source} · "):
         return label.removeprefix(f"{source} · ")
     return f"original{label.removeprefix(source)}" if label.startswith(source) else label
-
-
-def _score_section(panel: Panel, condition: Condition) -> dict[str, Any]:
-    means = {one.key: panel.main_mean(one.key, condition) for one in panel.maps}
-    scale = interval_span(end for mean in means.values() if mean for end in (mean.low, mean.high))
-    others = [score.name for score in panel.found.scores if score.name != panel.main]
-    if panel.found.facts.get("protocol") == "threshold":
-        # The reference experiment's areas are of prediction agreement; the files have every score.
-        others = [name for name in others if name not in ("probability", "logit")]
-    rows = []
-    for one in panel.maps:
-        mean = means[one.key]
-        if mean is None:
-            continue
-        published = published_value(panel, one, condition)
-        further = [panel.mean_of.get((one.key, condition, name)) for name in others]
-        rows.append(
-            legend_entry(one)
-            | {
-                "value": number(mean.value),
-                "interval": span(mean.low, mean.high),
-                "glyph": interval_svg(mean.value, mean.low, mean.high, scale, one.style.colour),
-                "published": f"{published:.2f}" if published is not None else "",
-                "others": [number(other.value if other else None) for other in further],
-                **_difference(panel, one, condition),
-                **_standing(panel, one, condition),
-            }
-        )
-    return {
-        "name": panel.condition_text(condition),
-        "rows": rows,
-        "scores": [name.replace("_", " ") for name in others],
-        "published": any(row["published"] for row in rows),
-    }
-
-
-def _difference(panel: Panel, one: PanelMap, condition: Condition) -> dict[str, Any]:
-    found = panel.comparison_of.get((one.key, condition))
-    if found is None:
-        return {"difference": "", "difference_interval": "", "p": "", "sure": False, "unsure": ""}
-    p = found.p_holm if found.p_holm is not None else found.p
-    clear = found.low > 0 or found.high < 0
-    sure = p is not None and p < SIGNIFICANT
-    return {
-        "difference": number(found.difference),
-        "difference_interval": span(found.low, found.high),
-        "p": p_text(p),
-        "sure": sure,
-        # An interval clear of zero beside a large p needs a word.
-        "unsure": "its interval excludes 0, but not after correcting for the number of comparisons "
-        "(or with so few images)" if clear and not sure else "",
-    }  # fmt: skip
-
-
-def _standing(panel: Panel, one: PanelMap, condition: Condition) -> dict[str, str]:
-    """Whether the map is a control, or one that does no better than the best of them."""
-    found = panel.control_of.get((one.key, condition))
-    if one.control or found is None or beats(found):
-        return {"mark": "control" if one.control else "", "mark_title": ""}
-    best = label_of(found.b.method, found.b.view)
-    distance = f"{number(found.difference)} {span(found.low, found.high)}"
-    title = f"difference to {best}: {distance}, p {p_text(found.p_holm)}"
-    return {"mark": "does not beat the controls", "mark_title": title}
 
 
 _APART = 0.1

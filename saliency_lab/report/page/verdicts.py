@@ -10,7 +10,7 @@ import pandas as pd
 from saliency_lab.report.comparing.verdict import Agreement, Standing, Truth, Verdict
 from saliency_lab.report.drawing.notation import number, span
 from saliency_lab.report.drawing.scatter import Point, scatter_svg
-from saliency_lab.report.page.sections import legend_entry
+from saliency_lab.report.page.score_tables import legend_entry
 
 _NAMED = 4
 

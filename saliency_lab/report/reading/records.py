@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,9 +36,8 @@ from saliency_lab.report.reading.configs import (
     recipe_of,
     settings_of,
 )
+from saliency_lab.report.reading.directories import chosen_directories, run_directories
 
-_MARKERS = ("config.yaml", "summary.json", "error.txt")
-_TASKS = ("train", "evaluate", "compare")
 _UNREADABLE: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, EOFError)
 _UNREADABLE += (zipfile.BadZipFile, zlib.error, pa.ArrowException, yaml.YAMLError)
 _EXAMPLE_ARRAYS = ("ids", "labels", "predictions", "images")
@@ -140,14 +137,14 @@ def read_records(
     Raises:
         UserError: no run is there, or a name in `runs` matches none.
     """
-    found = sorted(_run_directories(outputs))
+    found = sorted(run_directories(outputs))
     if not found:
         raise UserError(
             f"Expected `output_root` to hold runs, but found none in '{outputs}'; "
             "run `python -m saliency_lab train` first"
         )
     records = Records()
-    for path in found if runs is None else _chosen(found, outputs, runs):
+    for path in found if runs is None else chosen_directories(found, outputs, runs):
         name = path.relative_to(outputs).as_posix()
         try:
             _read_run(path, name, records, of_file)
@@ -173,46 +170,6 @@ def example_maps(
                     if label == run.label and of == view:
                         own[view][what] = stored[name]
     return base, own
-
-
-def _run_directories(outputs: Path) -> Iterator[Path]:
-    seen = set()
-    for task in _TASKS:
-        for marker in _MARKERS:
-            for file in (outputs / task).rglob(marker):
-                parts = file.relative_to(outputs).parts
-                # Trainings on altered images belong to the evaluation that asked for them.
-                hidden = "retraining" in parts or any(part.startswith(".") for part in parts)
-                if not hidden and "wandb" not in file.parts and file.parent not in seen:
-                    seen.add(file.parent)
-                    yield file.parent
-
-
-def _chosen(found: Sequence[Path], outputs: Path, runs: Sequence[str]) -> list[Path]:
-    chosen: list[Path] = []
-    names = {path.relative_to(outputs).as_posix(): path for path in found}
-    for run in runs:
-        wanted = Path(run).expanduser()
-        hits = [
-            path
-            for path in found
-            if path == outputs / run
-            or path.resolve() == wanted.resolve()
-            or fnmatchcase(path.relative_to(outputs).as_posix(), run)
-            or (outputs / run) in path.parents
-        ]
-        if not hits:
-            raise _no_such_run(run, outputs, names)
-        chosen += [path for path in hits if path not in chosen]
-    return chosen
-
-
-def _no_such_run(run: str, outputs: Path, names: Mapping[str, Path]) -> UserError:
-    close = difflib.get_close_matches(run, list(names), n=3, cutoff=0.4) or sorted(names)[:1]
-    return UserError(
-        f"Expected `runs` to name runs or patterns of runs below '{outputs}', but '{run}' is none "
-        f"of its {len(names)}; for example {', '.join(close)}"
-    )
 
 
 def _read_run(path: Path, name: str, records: Records, of_file: OfFile) -> None:

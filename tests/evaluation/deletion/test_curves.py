@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from saliency_lab.attribution.core.views import views
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.errors import UserError
-from saliency_lab.evaluation.deletion.curves import MaskingJob, deletion_curve, masked_scores
+from saliency_lab.evaluation.deletion.curves import deletion_curve, masked_scores
+from saliency_lab.evaluation.deletion.masking import MaskingJob
 from saliency_lab.evaluation.deletion.removal import (
     PAPER_FRACTIONS,
     area_under_curve,

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from saliency_lab.attribution.core.random_streams import SampleGenerator
-from saliency_lab.evaluation.deletion.curves import MaskingJob, deletion_curve, masked_scores
+from saliency_lab.evaluation.deletion.curves import deletion_curve, masked_scores
+from saliency_lab.evaluation.deletion.masking import MaskingJob
 from saliency_lab.evaluation.deletion.removal import deletion_levels
 from saliency_lab.imputation.fills import fill_images
 from saliency_lab.imputation.linear import road, road_imputation
