@@ -38,7 +38,7 @@ def saliency_map(model: nn.Module, images: Tensor, targets: Tensor, method: str)
             gradient = (-gradient).relu()
         return gradient.abs().amax(1)
     with torch.no_grad():
-        classes = model(images[:1]).shape[1]
+        classes = model(images[:2]).shape[1]
     every = [
         class_gradient(model, images, torch.full_like(targets, label)) for label in range(classes)
     ]

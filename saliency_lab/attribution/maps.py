@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lab.attribution.core.completeness import explained_change
+from saliency_lab.attribution.core.estimate import Estimate, EstimatedMaps
 from saliency_lab.attribution.core.field import ClassField, expect_every_class
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.core.sources import (
@@ -73,6 +74,9 @@ class BatchMaps:
     completeness: Completeness | None = None
     """How complete the target's attributions are, where the source claims that they are."""
 
+    estimate: Estimate | None = None
+    """How exactly the attributions are known, where the source draws until it knows."""
+
     @classmethod
     def joined(cls, parts: Sequence[BatchMaps]) -> BatchMaps:
         """The maps of consecutive parts of a batch as those of the whole."""
@@ -85,6 +89,7 @@ class BatchMaps:
             torch.cat(logits) if logits else None,
             torch.cat([part.finite for part in parts]),
             Completeness.joined([part.completeness for part in parts]),
+            Estimate.joined([part.estimate for part in parts]),
         )
 
 
@@ -155,7 +160,8 @@ def maps(
         images: floating (B, C, H, W), pixels in [0, 1].
         source: a class-field source (model, images, *, generator) or a map source
             (model, images, targets, *, generator), its settings already bound; one that draws no
-            numbers may do without `generator`.
+            numbers may do without `generator`. A map source may return `EstimatedMaps`, a field
+            may have an `estimate`.
         names: the views wanted, or "all" that the source has; a map source has original only.
         targets: the explained classes, int64 (B,); None: the predicted ones.
         channels, competitors: see `views`.
@@ -170,16 +176,26 @@ def maps(
         logits = intact_logits(model, images).to(images.device) if targets is None else None
         targets = chosen_targets(logits, targets, len(images)).to(images.device)
         output = source_output(source, model, images, targets, generator=generator)
+        estimate = None
+        if isinstance(output, EstimatedMaps):
+            output, estimate = output
         single = _checked_map(output, source, images)
         finite = single.flatten(1).isfinite().all(1)
         if logits is not None:
             finite &= logits.isfinite().all(1)
         found: dict[str, Tensor] = dict.fromkeys(chosen, single)
-        return BatchMaps(found, targets, logits, finite)
+        return BatchMaps(found, targets, logits, finite, None, estimate)
     output = source_output(source, model, images, generator=generator)
     field = _WatchedField(_checked_field(output, source), targets)
     found = views(field, field.targets, chosen, channels=channels, competitors=competitors)
-    return BatchMaps(found, field.targets, field.logits, field.finite, field.completeness)
+    return BatchMaps(
+        found,
+        field.targets,
+        field.logits,
+        field.finite,
+        field.completeness,
+        getattr(output, "estimate", None),
+    )
 
 
 def _checked_map(output: object, source: Source, images: Tensor) -> Tensor:

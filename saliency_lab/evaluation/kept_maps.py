@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from saliency_lab.attribution.core.estimate import Estimate
 from saliency_lab.attribution.maps import BatchMaps, Completeness
 from saliency_lab.runs.files import atomic_path
 
@@ -75,6 +76,7 @@ class KeptMaps:
 
         maps = {view: column(view).view(-1, *size) for view in self.views}
         sums = column("completeness") if "completeness" in table.column_names else None
+        errors = column("estimate") if "estimate" in table.column_names else None
         logits = column("logits")
         return BatchMaps(
             maps,
@@ -82,6 +84,7 @@ class KeptMaps:
             logits,
             column("finite")[:, 0].bool(),
             None if sums is None else Completeness(sums[:, 0], sums[:, 1]),
+            None if errors is None else Estimate(errors[:, 0].cpu(), errors[:, 1].long().cpu()),
         ), logits
 
     def _path(self, start: int, count: int) -> Path:
@@ -96,4 +99,6 @@ def _block_arrays(found: BatchMaps, logits: Tensor) -> dict[str, np.ndarray]:
     }
     if found.completeness is not None:
         arrays["completeness"] = torch.stack([v.double() for v in found.completeness], 1)
+    if found.estimate is not None:
+        arrays["estimate"] = torch.stack([v.double() for v in found.estimate], 1)
     return {name: tensor.cpu().contiguous().numpy() for name, tensor in arrays.items()}

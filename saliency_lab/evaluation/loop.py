@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -183,7 +183,8 @@ def measure_block(plan: Plan, context: Context, batch: Batch) -> None:
         "images": len(batch.ids),
         "cost": cost.totals(MAPS),
         "engine": model.report(),
-        "completeness": _sums(batch_maps, batch),
+        "completeness": _per_image(batch_maps.completeness, batch),
+        "estimate": _per_image(batch_maps.estimate, batch),
     }
     # Last, so that a block with these rows is whole.
     own.write(number, _intact_rows(batch, logits, skipped), meta, _examples(plan, batch, found))
@@ -247,11 +248,11 @@ def _examples(plan: Plan, batch: Batch, found: Found) -> dict[str, NDArray[Any]]
     return arrays
 
 
-def _sums(found: BatchMaps, batch: Batch) -> list[tuple[str, float, float]]:
-    """Id, sum of attributions and what it should be, of a method that claims completeness."""
-    if found.completeness is None:
+def _per_image(columns: Sequence[Tensor] | None, batch: Batch) -> list[tuple[str, float, float]]:
+    """Id and two numbers of each image, of a method that knows them."""
+    if columns is None:
         return []
-    return list(zip(batch.ids, *(v.double().tolist() for v in found.completeness), strict=True))
+    return list(zip(batch.ids, *(v.double().tolist() for v in columns), strict=True))
 
 
 def _scaled(values: Tensor) -> Tensor:

@@ -18,6 +18,12 @@ def print_summary(summary: Mapping[str, Any], directory: Path, labels: Sequence[
             f"completeness error: mean {complete['mean_error']:.2g}, max "
             f"{complete['max_error']:.2g}, of {complete['mean_change']:.3g} logits on average"
         )
+    known = summary.get("estimate")
+    if known:
+        print(
+            f"standard error of the maps: median {known['median_error']:.2g}, max "
+            f"{known['max_error']:.2g}, in {known['mean_rounds']:.3g} rounds on average"
+        )
     for warning in summary["warnings"]:
         print(f"warning: {warning}")
     for label in labels:

@@ -21,11 +21,13 @@ from saliency_lab.evaluation.rows.aggregation import (
     comparisons,
     completeness_table,
     conditions_of,
+    estimate_table,
     mean_cost,
     score_means,
 )
 from saliency_lab.evaluation.rows.format import (
     COMPLETENESS,
+    ESTIMATE,
     EXAMPLES,
     FORMAT,
     figure_path,
@@ -74,10 +76,11 @@ def write_results(
         label: _written(config, directory, plan, label, maps_cost) for label in plan.evaluators
     }
     _write_examples(directory, plan)
-    completeness = completeness_table(metas)
-    if len(completeness):
-        with atomic_path(directory / COMPLETENESS) as path:
-            completeness.to_csv(path, index=False)
+    completeness, estimate = completeness_table(metas), estimate_table(metas)
+    for table, name in ((completeness, COMPLETENESS), (estimate, ESTIMATE)):
+        if len(table):
+            with atomic_path(directory / name) as path:
+                table.to_csv(path, index=False)
     correct = int((intact["prediction"] == intact["label"]).sum())
     data, classes = plan.data, list(plan.data.class_names)
     accuracy = accuracy_interval(correct, len(intact))
@@ -98,9 +101,13 @@ def write_results(
         "control": bool(config["method"].get("control", False)),
         "checkpoint": {name: config["classifier"][name] for name in ("path", "sha256")},
         "accuracy": accuracy._asdict(),
-        "warnings": _warnings(intact, accuracy.low, len(classes)),
+        "warnings": [
+            *_warnings(intact, accuracy.low, len(classes)),
+            *_missed(estimate, config["method"].get("error")),
+        ],
         "evaluators": {**before.get("evaluators", {}), **written},
         "completeness": _completeness_summary(completeness),
+        "estimate": _estimate_summary(estimate, config["method"].get("error")),
         "engine": metas[-1]["engine"],
         "skipped": {"nonfinite": sum(len(meta["skipped"]) for meta in metas)},
         "seconds": before.get("seconds", 0.0) + seconds,
@@ -208,6 +215,30 @@ def _completeness_summary(table: pd.DataFrame) -> dict[str, float] | None:
         "max_error": float(error.max()),
         "mean_change": float(table["change"].abs().mean()),
     }
+
+
+def _estimate_summary(table: pd.DataFrame, asked: float | None) -> dict[str, float | None] | None:
+    """Errors and rounds over images; None where the method says nothing of them."""
+    if table.empty:
+        return None
+    return {
+        "asked": asked,
+        "median_error": float(table["error"].median()),
+        "max_error": float(table["error"].max()),
+        "mean_rounds": float(table["rounds"].mean()),
+        "max_rounds": int(table["rounds"].max()),
+    }
+
+
+def _missed(estimate: pd.DataFrame, asked: float | None) -> list[str]:
+    """Images whose maps are less exact than was asked for, after as many rounds as were allowed."""
+    beyond = 0 if asked is None else int((estimate["error"] > asked).sum())
+    if not beyond:
+        return []
+    return [
+        f"{beyond} of {len(estimate)} images miss the error asked for, {asked}, after "
+        f"{estimate['rounds'].max()} rounds: see {ESTIMATE}, or raise method.most"
+    ]
 
 
 def _write_table(frame: pd.DataFrame, path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from saliency_lab.attribution.core.estimate import Estimate
 from saliency_lab.attribution.maps import BatchMaps, Completeness
 from saliency_lab.evaluation.kept_maps import KeptMaps
 
@@ -21,9 +22,10 @@ def block(complete: bool) -> tuple[BatchMaps, torch.Tensor]:
     maps = {view: torch.rand(3, 5, 7, generator=draw) for view in ("original", "active")}
     logits = torch.rand(3, 4, generator=draw)
     sums = Completeness(torch.rand(3, generator=draw), torch.rand(3, generator=draw))
+    known = Estimate(torch.rand(3, generator=draw, dtype=torch.float64), torch.tensor([4, 9, 64]))
     return BatchMaps(
         maps, torch.tensor([2, 0, 3]), logits, torch.tensor([True, False, True]),
-        sums if complete else None,
+        sums if complete else None, known if complete else None,
     ), logits  # fmt: skip
 
 
@@ -44,9 +46,12 @@ def test_a_block_comes_back_as_it_was(tmp_path: Path, complete: bool) -> None:
     assert again.finite.dtype == torch.bool
     if not complete:
         assert again.completeness is None
+        assert again.estimate is None
     else:
         for mine, its in zip(found.completeness, again.completeness, strict=True):
             torch.testing.assert_close(its.double(), mine.double())
+        assert torch.equal(again.estimate.error, found.estimate.error)
+        assert torch.equal(again.estimate.rounds, found.estimate.rounds)
 
 
 def test_they_are_of_these_samples_or_not_used(

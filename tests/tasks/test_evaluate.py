@@ -224,6 +224,32 @@ def test_completeness_is_reported_per_image(
     assert "completeness error: mean" in capsys.readouterr().out
 
 
+def test_the_error_and_rounds_of_an_adaptive_method_are_reported_per_image(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "method=adaptive", "method.base.samples=2", "method.error=0.5",
+             "data.limit=10", "maps=keep", *TINY]  # fmt: skip
+    assert command(*words, "view=all", "method.most=6") == 0
+    (directory,) = Path(EVALUATED).glob("adaptive-all/*most-6*")
+    table = pd.read_csv(directory / "estimate.csv")
+    assert table["sample_id"].nunique() == len(table) == 10
+    assert table["rounds"].between(4, 6).all()
+    assert ((table["error"] <= 0.5) | (table["rounds"] == 6)).all()
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["estimate"]["asked"] == 0.5
+    assert summary["estimate"]["max_error"] == pytest.approx(table["error"].max())
+    assert summary["estimate"]["mean_rounds"] == pytest.approx(table["rounds"].mean())
+    assert "standard error of the maps: median" in capsys.readouterr().out
+    # From the kept maps, for a further evaluator, it is the same.
+    assert command(*words, "view=all", "method.most=6", "evaluator=[complexity]") == 0
+    pd.testing.assert_frame_equal(pd.read_csv(directory / "estimate.csv"), table)
+
+    capsys.readouterr()
+    assert command(*words, "method.error=0.001", "method.most=5") == 0
+    said = capsys.readouterr().out
+    assert "warning: 10 of 10 images miss the error asked for, 0.001, after 5 rounds" in said
+
+
 def test_without_a_trained_classifier_the_error_says_what_trains_it(
     command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:

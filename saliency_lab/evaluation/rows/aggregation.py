@@ -104,6 +104,17 @@ def completeness_table(metas: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return table.assign(error=(table["total"] - table["change"]).abs())
 
 
+def estimate_table(metas: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """How exactly each image's attributions are known; empty for methods that do not say.
+
+    Returns:
+        Columns sample_id, error (relative standard error, in [0, 1]), rounds.
+    """
+    rows = [row for meta in metas for row in meta.get("estimate", [])]
+    table = pd.DataFrame(rows, columns=["sample_id", "error", "rounds"])
+    return table.astype({"rounds": int})
+
+
 def mean_cost(metas: Sequence[Mapping[str, Any]], stage: str) -> dict[str, float]:
     """Forwards, backwards and seconds per image of a stage, and the peak memory."""
     images = sum(meta["images"] for meta in metas)

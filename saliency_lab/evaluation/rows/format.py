@@ -23,6 +23,7 @@ FORMAT = 2
 
 EXAMPLES = "examples.npz"
 COMPLETENESS = "completeness.csv"
+ESTIMATE = "estimate.csv"
 IMAGE_COLUMNS = ("sample_id", "index", "label", "method", "view")
 _SCORES, _SHARDS, _MAPS = "scores", "shards", "maps"
 

@@ -16,8 +16,10 @@ from timm.models.vgg import VGG
 from torch import Tensor, nn
 
 import saliency_lab.models.basic_cnn  # noqa: F401  (registers basic_cnn with timm)
+from saliency_lab.attribution.core.estimate import EstimatedMaps
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.core.sources import reads_layers
+from saliency_lab.attribution.maps import maps
 from saliency_lab.attribution.methods.gad import SupportModels, needs_support
 from saliency_lab.attribution.methods.smoothgrad import smoothgrad
 from saliency_lab.config.binding import bound_arguments
@@ -30,7 +32,9 @@ IDS = ("cat/7", "dog/1", "ship/3")
 GIVEN = ("model", "images", "targets", "generator")
 
 # Few of everything, so that a method is run in full but not for long.
-SMALL = {"samples": 4, "steps": 3, "segments": 16, "window": 0.5, "stride": 0.5}
+SMALL = {
+    "samples": 4, "steps": 3, "segments": 16, "window": 0.5, "stride": 0.5, "least": 2, "most": 3,
+}  # fmt: skip
 
 # Real architectures made narrow, on which everything is held …
 NARROW: dict[str, tuple[str, dict[str, Any]]] = {
@@ -86,9 +90,10 @@ def _is_refused(name: str, kind: str) -> bool:
 
 
 def _source(name: str, **fewer: int) -> partial[Any]:
-    component = dict(COMPONENTS[name])
+    component = copy.deepcopy(COMPONENTS[name])
     few = {**SMALL, **fewer}
-    component.update({key: value for key, value in few.items() if key in component})
+    for part in (component, component.get("base", {})):
+        part.update({key: value for key, value in few.items() if key in part})
     target, arguments = bound_arguments(component, "method", GIVEN)
     return partial(target, **arguments)
 
@@ -99,7 +104,8 @@ def _attribution(source: partial[Any], model: nn.Module, images: Tensor, ids: An
     generator = SampleGenerator(42, ids)
     source = _supported(source, model)
     if "targets" in inspect.signature(source).parameters:
-        return source(model, images, targets, generator=generator)
+        output = source(model, images, targets, generator=generator)
+        return output.maps if isinstance(output, EstimatedMaps) else output
     field = source(model, images, generator=generator)
     assert field.logits.shape == (len(images), 3)
     assert not field.logits.requires_grad
@@ -293,10 +299,13 @@ def test_a_seed_changes_what_is_random_alone(name, networks):
     def of(seed: int) -> Tensor:
         generator = SampleGenerator(seed, IDS)
         if "targets" in inspect.signature(source).parameters:
-            return source(model, images, targets, generator=generator)
+            return maps(model, images, source, targets=targets, generator=generator).maps[
+                "original"
+            ]
         return source(model, images, generator=generator).of(targets)
 
-    random = "samples" in COMPONENTS[name] or name in ("random_map", "degraded")
+    drawing = ("random_map", "degraded", "adaptive", "adaptive_map")
+    random = "samples" in COMPONENTS[name] or name in drawing
     assert torch.equal(of(1), of(2)) != random
 
 
