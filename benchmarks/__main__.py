@@ -22,7 +22,8 @@ from benchmarks.comparisons import (
     versus_plain,
     versus_quantus,
 )
-from benchmarks.timing import CLOCKS, choose_clock
+from benchmarks.options import Options
+from benchmarks.timing import choose_clock
 
 
 def main() -> None:
@@ -64,24 +65,13 @@ def _rows(case: Case, rate: float) -> list[Row]:
 
 
 def _settings() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "--data",
-        default=os.environ.get("SALIENCY_LAB_DATA"),
-        help="folder with cifar10/test and imagenette2/val",
-    )
-    parser.add_argument("--outputs", default="outputs", help="where trained runs lie")
-    parser.add_argument("--json", default="outputs/benchmarks.json", help="where to write")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu: for one thread on a busy machine"
-    )
-    parser.add_argument("--only", help="cases whose name begins so, for example resnet18")
-    settings = parser.parse_args()
-    if settings.data is None:
-        parser.error("--data DIR or SALIENCY_LAB_DATA is needed")
+    options = Options(
+        __doc__, "data", "outputs", "only", "json", "threads", "clock",
+        json="outputs/benchmarks.json", threads=torch.get_num_threads(),
+    )  # fmt: skip
+    settings = options.chosen()
     if settings.clock == "cpu" and (settings.threads > 1 or torch.cuda.is_available()):
-        parser.error("--clock cpu is for --threads 1 without a GPU")
+        options.error("--clock cpu is for --threads 1 without a GPU")
     return settings
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cases import cases
+from benchmarks.options import Options
 from saliency_lab.attribution.core.estimate import Estimate, EstimatedMaps
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.methods.adaptive import adaptive, adaptive_map
@@ -130,18 +130,19 @@ def line(row: Row) -> str:
 
 
 def _settings() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", default=os.environ.get("SALIENCY_LAB_DATA"))
-    parser.add_argument("--outputs", default="outputs", help="where trained runs lie")
-    parser.add_argument("--json", default="outputs/adaptive.json", help="where to write")
-    parser.add_argument("--only", help="cases whose name begins so, for example resnet18")
-    parser.add_argument("--error", type=float, default=0.2, help="to be met")
-    parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--sources", nargs="+", choices=[*FIELDS, *MAPS], help="these alone")
-    settings = parser.parse_args()
-    if settings.data is None:
-        parser.error("--data DIR or SALIENCY_LAB_DATA is needed")
-    return settings
+    options = Options(
+        __doc__,
+        "data",
+        "outputs",
+        "only",
+        "json",
+        "images",
+        json="outputs/adaptive.json",
+        images=16,
+    )  # fmt: skip
+    options.add_argument("--error", type=float, default=0.2, help="to be met")
+    options.add_argument("--sources", nargs="+", choices=[*FIELDS, *MAPS], help="these alone")
+    return options.chosen()
 
 
 if __name__ == "__main__":

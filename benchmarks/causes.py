@@ -21,6 +21,7 @@ from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from benchmarks.options import Options
 from benchmarks.plain import PAPER_CURVES, all_curves, all_maps, class_gradient
 from saliency_lab.data.decoding import decoded
 from saliency_lab.evaluation.deletion.removal import PAPER_FRACTIONS, area_under_curve
@@ -136,15 +137,13 @@ def _aliased(file: Path, size: int) -> Tensor:
 
 
 def _settings() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--run", required=True, help="a training's directory")
-    parser.add_argument("--images", required=True, help="a folder with a folder per class")
-    parser.add_argument("--size", type=int, required=True, help="pixels along a side")
-    parser.add_argument("--count", type=int, default=128, help="photographs")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", default="outputs/causes.json", help="where to write")
-    return parser.parse_args()
+    options = Options(__doc__, "threads", "json", json="outputs/causes.json")
+    options.add_argument("--run", required=True, help="a training's directory")
+    options.add_argument("--images", required=True, help="a folder with a folder per class")
+    options.add_argument("--size", type=int, required=True, help="pixels along a side")
+    options.add_argument("--count", type=int, default=128, help="photographs")
+    options.add_argument("--batch", type=int, default=32)
+    return options.chosen()
 
 
 if __name__ == "__main__":

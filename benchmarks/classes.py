@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cases import cases
+from benchmarks.options import Options
 from saliency_lab.attribution.maps import maps
 from saliency_lab.inference.engine import Engine
 
@@ -99,15 +99,9 @@ def _child(classes: int) -> dict[str, Any]:
 
 
 def _settings() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", default=os.environ.get("SALIENCY_LAB_DATA"))
-    parser.add_argument("--outputs", default="outputs", help="where trained runs lie")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--classes", type=int, help=argparse.SUPPRESS)
-    settings = parser.parse_args()
-    if settings.data is None:
-        parser.error("--data DIR or SALIENCY_LAB_DATA is needed")
-    return settings
+    options = Options(__doc__, "data", "outputs", "threads")
+    options.add_argument("--classes", type=int, help=argparse.SUPPRESS)
+    return options.chosen()
 
 
 if __name__ == "__main__":

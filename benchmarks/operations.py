@@ -6,8 +6,6 @@ NumPy's, so what the levels of the curves take is timed as a stage of its own.
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import ours, plain
 from benchmarks.cases import Case, cases
+from benchmarks.options import Options
 from saliency_lab.inference.engine import Engine
 
 ROWS = 12
@@ -24,15 +23,9 @@ ROWS = 12
 
 def main() -> None:
     """Print a table for each stage of each case."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", default=os.environ.get("SALIENCY_LAB_DATA"))
-    parser.add_argument("--outputs", default="outputs", help="where trained runs lie")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--screen", choices=("off", "int8", "bf16"), default="off")
-    parser.add_argument("--only", help="cases whose name begins so, for example resnet18")
-    settings = parser.parse_args()
-    if settings.data is None:
-        parser.error("--data DIR or SALIENCY_LAB_DATA is needed")
+    options = Options(__doc__, "data", "outputs", "threads", "only")
+    options.add_argument("--screen", choices=("off", "int8", "bf16"), default="off")
+    settings = options.chosen()
     torch.set_num_threads(settings.threads)
     place = torch.device("cpu")
     for case in cases(Path(settings.outputs), Path(settings.data), place, settings.only):

@@ -8,7 +8,6 @@ of its own, whose peak Linux counts (VmHWM), with the network and the images alr
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 
 from benchmarks.cases import cases
 from benchmarks.classes import megabytes
+from benchmarks.options import Options
 from benchmarks.source_sides import SOURCES
 from saliency_lab.frozen import intact_logits
 from saliency_lab.inference.engine import Engine
@@ -65,16 +65,12 @@ def _child(source: str, side: str) -> float:
 
 
 def _settings() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", default=os.environ.get("SALIENCY_LAB_DATA"))
-    parser.add_argument("--outputs", default="outputs", help="where trained runs lie")
-    parser.add_argument("--only", required=True, help="the case, for example 'vit_tiny 32'")
-    parser.add_argument("--images", type=int, default=8)
-    parser.add_argument("--source", choices=[one.name for one in SOURCES], help=argparse.SUPPRESS)
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    settings = parser.parse_args()
-    if settings.data is None:
-        parser.error("--data DIR or SALIENCY_LAB_DATA is needed")
+    options = Options(__doc__, "data", "outputs", "only", "images", images=8)
+    options.add_argument("--source", choices=[one.name for one in SOURCES], help=argparse.SUPPRESS)
+    options.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    settings = options.chosen()
+    if settings.only is None:
+        options.error("--only CASE is needed, for example 'vit_tiny 32'")
     return settings
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +21,9 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from benchmarks.cases import Case, cases
+from benchmarks.options import Options
 from benchmarks.source_sides import SOURCES, SourceCase
-from benchmarks.timing import CLOCKS, choose_clock, medians
+from benchmarks.timing import choose_clock, medians
 from saliency_lab.frozen import intact_logits
 from saliency_lab.inference.engine import Engine
 
@@ -181,20 +181,13 @@ def error_line(row: Error) -> str:
 
 
 def _settings() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", default=os.environ.get("SALIENCY_LAB_DATA"))
-    parser.add_argument("--outputs", default="outputs", help="where trained runs lie")
-    parser.add_argument("--json", default="outputs/sources.json", help="where to write")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: on a busy machine")
-    parser.add_argument("--only", help="cases whose name begins so, for example resnet18")
-    parser.add_argument("--source", choices=[one.name for one in SOURCES], help="one source alone")
-    parser.add_argument("--images", type=int, help="images of a case; 8, and 1 at 224x224")
-    parser.add_argument("--repeats", type=int, help="of each side; 5, and 1 at 224x224")
-    settings = parser.parse_args()
-    if settings.data is None:
-        parser.error("--data DIR or SALIENCY_LAB_DATA is needed")
-    return settings
+    options = Options(
+        __doc__, "data", "outputs", "only", "json", "threads", "clock", "images",
+        json="outputs/sources.json",
+    )  # fmt: skip
+    options.add_argument("--source", choices=[one.name for one in SOURCES], help="one source alone")
+    options.add_argument("--repeats", type=int, help="of each side; 5, and 1 at 224x224")
+    return options.chosen()
 
 
 if __name__ == "__main__":

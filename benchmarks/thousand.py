@@ -10,7 +10,6 @@ deletion curves, paired over images.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from benchmarks.cases import photographs
 from benchmarks.classes import megabytes
+from benchmarks.options import Options
 from saliency_lab.attribution.maps import maps
 from saliency_lab.evaluation.deletion.curves import deletion_curve
 from saliency_lab.evaluation.deletion.removal import PAPER_FRACTIONS, area_under_curve
@@ -79,15 +79,9 @@ def _measured(
 
 
 def _settings() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", default=os.environ.get("SALIENCY_LAB_DATA"))
-    parser.add_argument("--images", type=int, default=20)
-    parser.add_argument("--competitors", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=1)
-    settings = parser.parse_args()
-    if settings.data is None:
-        parser.error("--data DIR or SALIENCY_LAB_DATA is needed")
-    return settings
+    options = Options(__doc__, "data", "threads", "images", images=20)
+    options.add_argument("--competitors", type=int, default=20)
+    return options.chosen()
 
 
 if __name__ == "__main__":
