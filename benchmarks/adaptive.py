@@ -4,7 +4,6 @@ For each source that draws, on networks trained on CIFAR-10: the samples per ima
 `method=adaptive` or `adaptive_map` takes to meet an error, the error that it states, and the one
 that it makes: the distance from a map of half the error with draws of its own, less what that map's
 own error adds to it.
-Beside them the fixed number of samples that meets the error on 95 % of these images.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -55,7 +53,6 @@ class Row(NamedTuple):
     mean_samples: float
     fewest: int
     most: int
-    fixed: int
     stated: float
     made: float
 
@@ -65,8 +62,8 @@ def main() -> None:
     settings = _settings()
     torch.set_num_threads(1)
     rows = []
-    print("| network | source | error | samples, mean (range) | fixed, 95 % | stated | made |")
-    print("|---|---|---|---|---|---|---|")
+    print("| network | source | error | samples, mean (range) | stated | made |")
+    print("|---|---|---|---|---|---|")
     place = torch.device("cpu")
     for case in cases(Path(settings.outputs), Path(settings.data), place, settings.only):
         images = case.images[:: len(case.images) // settings.images][: settings.images]
@@ -93,7 +90,6 @@ def measured(case: str, model: nn.Module, images: Tensor, source: str, error: fl
         samples * float(rounds.mean()),
         samples * int(rounds.min()),
         samples * int(rounds.max()),
-        samples * int(np.quantile(rounds, 0.95, method="higher")),
         float(estimate.error.square().mean().sqrt()),
         float((apart - own.error.square()).mean().clamp_min(0).sqrt()),
     )
@@ -125,7 +121,7 @@ def line(row: Row) -> str:
     """One line of the table, as Markdown."""
     return (
         f"| {row.case} | {row.source} | {row.asked} | {row.mean_samples:.0f} ({row.fewest} to "
-        f"{row.most}) | {row.fixed} | {row.stated:.3f} | {row.made:.3f} |"
+        f"{row.most}) | {row.stated:.3f} | {row.made:.3f} |"
     )
 
 
