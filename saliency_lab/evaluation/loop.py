@@ -183,8 +183,8 @@ def measure_block(plan: Plan, context: Context, batch: Batch) -> None:
         "images": len(batch.ids),
         "cost": cost.totals(MAPS),
         "engine": model.report(),
-        "completeness": _per_image(batch_maps.completeness, batch),
-        "estimate": _per_image(batch_maps.estimate, batch),
+        "completeness": _per_image(batch_maps.completeness, batch, skipped),
+        "estimate": _per_image(batch_maps.estimate, batch, skipped),
     }
     # Last, so that a block with these rows is whole.
     own.write(number, _intact_rows(batch, logits, skipped), meta, _examples(plan, batch, found))
@@ -248,11 +248,14 @@ def _examples(plan: Plan, batch: Batch, found: Found) -> dict[str, NDArray[Any]]
     return arrays
 
 
-def _per_image(columns: Sequence[Tensor] | None, batch: Batch) -> list[tuple[str, float, float]]:
-    """Id and two numbers of each image, of a method that knows them."""
+def _per_image(
+    columns: Sequence[Tensor] | None, batch: Batch, skipped: list[str]
+) -> list[tuple[str, float, float]]:
+    """Id and two numbers of each image that counts, of a method that knows them."""
     if columns is None:
         return []
-    return list(zip(batch.ids, *(v.double().tolist() for v in columns), strict=True))
+    rows = zip(batch.ids, *(v.double().tolist() for v in columns), strict=True)
+    return [row for row in rows if row[0] not in skipped]
 
 
 def _scaled(values: Tensor) -> Tensor:

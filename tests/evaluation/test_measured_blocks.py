@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from saliency_lab.attribution.methods.adaptive import adaptive
 from saliency_lab.attribution.methods.gradient import gradient
+from saliency_lab.attribution.methods.integrated_gradients import integrated_gradients
+from saliency_lab.attribution.methods.smoothgrad import smoothgrad
 from saliency_lab.evaluation.context import Method
 from saliency_lab.evaluation.deletion import evaluator as deletion
 from saliency_lab.evaluation.deletion.evaluator import Deletion
@@ -157,3 +161,19 @@ def test_images_that_are_skipped_leave_the_rows_of_the_others_alone(tmp_path: Pa
         assert found["sample_id"].tolist() == expected["sample_id"].tolist()
         if label == "deletion":
             np.testing.assert_allclose(found["logit"], expected["logit"], atol=1e-3)
+
+
+def test_images_that_are_skipped_have_no_sums_and_no_errors(tmp_path: Path) -> None:
+    images = images_of(tmp_path)
+    plain, poisoned = Engine(frozen_copy=False), Poisoned(images)
+    for name, source, key in (
+        ("integrated_gradients", partial(integrated_gradients, steps=2), "completeness"),
+        ("adaptive", partial(adaptive, base=partial(smoothgrad, samples=2)), "estimate"),
+    ):
+        method = Method(name, source, ("original",))
+        holed = measured(tmp_path / name, {"deletion": Deletion()}, method, engine=plain,
+                         network=poisoned, on_nonfinite="skip")  # fmt: skip
+        rows = [row for meta in holed.shards[MAPS].metas() for row in meta[key]]
+        kept = [f"shapes/test/{index}" for index in range(IMAGES) if index not in (2, 7)]
+        assert [row[0] for row in rows] == kept
+        assert np.isfinite([row[1:] for row in rows]).all()

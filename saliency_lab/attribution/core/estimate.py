@@ -69,11 +69,11 @@ class Rounds:
         self._squares[at] += self._product(before, values - self.mean[place])
 
     def error(self) -> Tensor:
-        """The errors so far, float64 (B,); 1 for an image of fewer than two rounds."""
+        """The errors so far, float64 (B,); 1 after fewer than two rounds, NaN where a round was."""
         count = self.count.double()
         own = self._squares / (count * (count - 1)).clamp_min(1)
         size = self._product(self.mean, self.mean).maximum(own)
-        ratio = torch.where(own > 0, (own / size).sqrt(), 0.0)
+        ratio = torch.where(own == 0, 0.0, (own / size).sqrt())
         return torch.where(self.count > 1, ratio, 1.0)
 
     def _product(self, one: Tensor, other: Tensor) -> Tensor:

@@ -40,6 +40,13 @@ def test_what_never_changes_is_exact_and_one_round_says_nothing() -> None:
     assert rounds.error().tolist() == [0, 0, 1]
 
 
+def test_what_is_not_a_number_is_not_called_exact() -> None:
+    rounds = Rounds(torch.zeros(1, 2), centred=False)
+    for value in (1.0, torch.nan, 3.0):
+        rounds.add(torch.tensor([0]), torch.tensor([[value, 1.0]]))
+    assert rounds.error().isnan().tolist() == [True]
+
+
 def test_noise_alone_has_an_error_of_about_one() -> None:
     draw = torch.Generator().manual_seed(0)
     rounds = Rounds(torch.zeros(5, 1000), centred=True)

@@ -11,6 +11,7 @@ from saliency_lab.evaluation.deletion.evaluator import Deletion, mean_curves
 from saliency_lab.evaluation.rows.aggregation import (
     comparisons,
     completeness_table,
+    estimate_table,
     mean_cost,
     score_means,
 )
@@ -125,6 +126,17 @@ def test_mean_cost_is_per_image() -> None:
 
     found = mean_cost([meta(3, 3.0, 5), meta(1, 5.0, 9)], "maps")
     assert found == {"forwards": 2, "backwards": 5, "seconds": 0.5, "peak_bytes": 9}
+
+
+def test_errors_are_told_per_image_and_only_where_a_method_says_them() -> None:
+    found = estimate_table([{"estimate": [["a", 0.25, 4.0]]}, {"estimate": [["b", 0.5, 9.0]]}])
+    assert found.to_dict("list") == {
+        "sample_id": ["a", "b"],
+        "error": [0.25, 0.5],
+        "rounds": [4, 9],
+    }
+    assert found["rounds"].dtype == np.int64
+    assert estimate_table([{"estimate": []}, {}]).empty
 
 
 def test_completeness_is_told_per_image_and_only_where_it_is_claimed() -> None:
