@@ -32,6 +32,8 @@ FILLS_BY_VIEW: dict[str, tuple[str, ...]] = {
     "inactive": ("white",),
 }
 CURVE = ["method", "view", "mode", "fill"]
+# Maps of which less than this share can be deleted are warned of.
+_SPARSE = 0.1
 _COLUMN = {"allegiance": "agrees", "probability": "probability", "logit": "logit"}
 
 
@@ -138,7 +140,22 @@ class Deletion(Evaluator):
         return pd.concat(frames, ignore_index=True)
 
     def facts(self, rows: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any]:
-        return {"protocol": self.protocol, "fractions": list(self.fractions)}
+        known = {"protocol": self.protocol, "fractions": list(self.fractions)}
+        sparse = self._sparse(scores)
+        return {**known, "warnings": sparse} if sparse else known
+
+    def _sparse(self, scores: pd.DataFrame) -> list[str]:
+        """Views of maps that are 0 nearly everywhere, whose curves end where they begin."""
+        if self.protocol != "threshold" or self.fractions[-1] < 0.5:
+            return []
+        shares = scores.groupby(["method", "view"], observed=True, sort=False)["deleted"].mean()
+        return [
+            f"{method}/{view}: only {share:.1%} of the pixels are not 0, on average, and the "
+            "threshold protocol deletes no others, so that its area cannot be compared with that "
+            "of a denser map; evaluator.protocol=standard deletes every pixel in the end"
+            for (method, view), share in shares.items()
+            if share < _SPARSE
+        ]
 
     def tables(self, rows: pd.DataFrame, resamples: int) -> dict[str, pd.DataFrame]:
         return {"curves": mean_curves(rows, resamples)}
