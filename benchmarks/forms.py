@@ -61,7 +61,7 @@ def rows(form: str, run: Path) -> list[dict[str, Any]]:
         {
             "data": summary["data"]["name"],
             "form": form,
-            "seed": summary["seed"],
+            "seed": config["seed"],
             "epochs": config["trainer"]["max_epochs"],
             "test_accuracy": whole["test"]["accuracy"],
             "images": mean["images"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 
+from saliency_lab.attribution.core.estimate import EstimatedMaps
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.methods.gad import SupportModels, needs_support
 from saliency_lab.config.binding import bound_arguments
@@ -22,7 +24,9 @@ from saliency_lab.errors import UserError
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "method"
 GIVEN = ("model", "images", "targets", "generator")
-SMALL = {"samples": 3, "steps": 2, "segments": 9, "window": 0.5, "stride": 0.5}
+SMALL = {
+    "samples": 3, "steps": 2, "segments": 9, "window": 0.5, "stride": 0.5, "least": 2, "most": 3,
+}  # fmt: skip
 IDS = ("cat/7", "dog/1")
 TARGETS = torch.tensor([0, 2])
 
@@ -89,8 +93,9 @@ COMPONENTS = _components()
 
 
 def _source(name: str) -> partial[Any]:
-    component = dict(COMPONENTS[name])
-    component.update({key: value for key, value in SMALL.items() if key in component})
+    component = copy.deepcopy(COMPONENTS[name])
+    for part in (component, component.get("base", {})):
+        part.update({key: value for key, value in SMALL.items() if key in part})
     target, arguments = bound_arguments(component, "method", GIVEN)
     return partial(target, **arguments)
 
@@ -150,7 +155,8 @@ def _attribution(source: partial[Any], model: nn.Module, images: Tensor) -> Tens
     if needs_support(source):
         source = partial(source, support=SupportModels((model,), ()))
     if "targets" in inspect.signature(source).parameters:
-        return source(model, images, TARGETS, generator=generator)
+        output = source(model, images, TARGETS, generator=generator)
+        return output.maps if isinstance(output, EstimatedMaps) else output
     field = source(model, images, generator=generator)
     assert field.logits.shape == (2, 3)
     return field.of(TARGETS)
