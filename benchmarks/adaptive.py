@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.cases import cases
 from benchmarks.options import Options
-from saliency_lab.attribution.core.estimate import Estimate, EstimatedMaps
+from saliency_lab.attribution.core.estimate import Estimate
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.methods.adaptive import adaptive, adaptive_map
 from saliency_lab.attribution.methods.gradient_shap import gradient_shap
@@ -110,9 +110,7 @@ def _drawn(
     if source in FIELDS:
         field = adaptive(model, images, generator=streams, **settings)
         return field.of(targets).flatten(1).double(), field.estimate
-    maps, estimate = EstimatedMaps(
-        *adaptive_map(model, images, targets, generator=streams, **settings)
-    )
+    maps, estimate = adaptive_map(model, images, targets, generator=streams, **settings)
     flat = maps.flatten(1).double()
     return flat - flat.mean(1, keepdim=True), estimate
 

@@ -94,8 +94,8 @@ def adaptive_map(
         Shape (B, H, W), float32, in the units of the base, with the estimate of its errors.
 
     Raises:
-        UserError: the base gives a class field (`adaptive` takes those); `most` is less than
-            `least`.
+        UserError: the base gives a class field (`adaptive` takes those), or errors of its own;
+            `most` is less than `least`.
     """
     if not takes_targets(base):
         raise UserError(
@@ -110,6 +110,11 @@ def adaptive_map(
         place = at.to(images.device)
         own = _of_round(streams, at, number)
         values = source_output(base, model, images[place], targets[place], generator=own)
+        if not isinstance(values, Tensor):
+            raise UserError(
+                f"Expected `base` to give maps alone, but got {type(values).__name__} of "
+                f"{source_name(base)}."
+            )
         rounds.add(at, values.to(rounds.mean))
 
     return EstimatedMaps(*_until_exact(rounds, drawn, error, least, most))

@@ -151,6 +151,8 @@ def test_what_it_is_no_use_for_is_refused(relu_net, images, classes):
         adaptive(relu_net, images, base=rise)
     with pytest.raises(UserError, match=r"got smoothgrad, which gives a signed field: method=ad"):
         adaptive_map(relu_net, images, classes, base=smoothgrad)
+    with pytest.raises(UserError, match="maps alone, but got EstimatedMaps of adaptive_map"):
+        adaptive_map(relu_net, images, classes, base=partial(adaptive_map, most=4))
     with pytest.raises(UserError, match=r"at least `least` \(4\), but got 3"):
         adaptive(relu_net, images, most=3)
     with pytest.raises(UserError, match="`most` to be at least"):
