@@ -66,7 +66,8 @@ def run(
         name=f"evaluate/{seed}-{weights}-{split}-{protocol}", path=Path("nowhere"),
         label="deletion", summary=EvaluationSummary.model_validate(summary),
         environment={"started": started}, pretrained=False, recipe={"optimizer": "adamw"},
-        settings={"method.name": "gradient"}, scores=pd.concat(frames, ignore_index=True),
+        settings={"method.name": "gradient"},
+        read_scores=lambda: pd.concat(frames, ignore_index=True),
         example_ids=(),
     )  # fmt: skip
 

@@ -215,9 +215,13 @@ def read_rows(directory: Path, label: str, sample_ids: Sequence[str] | None = No
 
 def read_scores(directory: Path, label: str) -> pd.DataFrame:
     """An evaluator's scores: one row per image, method, view and condition."""
+    return pq.read_table(scores_file(directory, label)).to_pandas()
+
+
+def scores_file(directory: Path, label: str) -> Path:
+    """The file that an evaluator's scores are in: one of their own, or its rows."""
     path = scores_path(directory, label)
-    table = pq.read_table(path if path.is_file() else rows_path(directory, label))
-    return table.to_pandas()
+    return path if path.is_file() else rows_path(directory, label)
 
 
 def is_readable(path: Path) -> bool:

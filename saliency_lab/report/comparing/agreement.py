@@ -28,24 +28,27 @@ def image_table(panels: Sequence[Panel], known: Known | None = None) -> pd.DataF
     not be computed again.
     """
     known = known or Known()
+    return pd.DataFrame(
+        row for panel in _compared(panels) for row in known.within(_image_rows, panel)
+    )
+
+
+def _image_rows(panel: Panel, known: Known) -> list[dict[str, Any]]:
     rows = []
-    for panel in _compared(panels):
-        for condition in panel.conditions:
-            keys = [
-                key
-                for key, place, score in panel.mean_of
-                if (place, score) == (condition, panel.main)
-            ]
-            if len(keys) < LEAST_MAPS or panel.better(condition) is None:
-                continue
-            wide = panel.main_tables[condition][keys]
-            alpha = known.result(_alpha, wide.rank(axis=1).to_numpy(np.float64))
-            if alpha is not None:
-                rows.append(
-                    _named(panel, panel.condition_text(condition), panel.main)
-                    | {"maps": len(keys), "images": len(wide), "alpha": alpha}
-                )
-    return pd.DataFrame(rows)
+    for condition in panel.conditions:
+        keys = [
+            key for key, place, score in panel.mean_of if (place, score) == (condition, panel.main)
+        ]
+        if len(keys) < LEAST_MAPS or panel.better(condition) is None:
+            continue
+        wide = panel.main_tables[condition][keys]
+        alpha = known.result(_alpha, wide.rank(axis=1).to_numpy(np.float64))
+        if alpha is not None:
+            rows.append(
+                _named(panel, panel.condition_text(condition), panel.main)
+                | {"maps": len(keys), "images": len(wide), "alpha": alpha}
+            )
+    return rows
 
 
 def fill_table(panels: Sequence[Panel], known: Known | None = None) -> pd.DataFrame:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
 from saliency_lab.evaluation.rows.format import Comparison, Side
 from saliency_lab.evaluation.rows.statistics import PairedDifference, holm
 from saliency_lab.report.comparing.known import Known
-from saliency_lab.report.comparing.maps import Panel, PanelMap, Place, condition_values
+from saliency_lab.report.comparing.maps import (
+    Condition,
+    Panel,
+    PanelMap,
+    Place,
+    condition_values,
+)
 
 SIGNIFICANT = 0.05
 
@@ -21,6 +28,19 @@ def to_reference(panel: Panel, known: Known) -> dict[Place, Comparison]:
     The runs' own comparisons are taken where they cover the panel. Maps measured by runs of their
     own were never compared by any of them: then all are, from the rows, as one family.
     """
+    return _restored(known.within(_to_reference, panel))
+
+
+def to_controls(panel: Panel, known: Known) -> dict[Place, Comparison]:
+    """Every map minus the best control under its condition; Holm over all of the panel.
+
+    A control is a map that cannot know the classifier's reasons (noise, edges, the centre). The
+    best one has the best mean of the main score. Scores without a better side have no best.
+    """
+    return _restored(known.within(_to_controls, panel))
+
+
+def _to_reference(panel: Panel, known: Known) -> list[_Written]:
     reference = panel.reference
     measured = {(key, condition) for key, condition, score in panel.mean_of if score == panel.main}
     wanted = {
@@ -30,16 +50,11 @@ def to_reference(panel: Panel, known: Known) -> dict[Place, Comparison]:
     }
     recorded = _recorded(panel)
     if not wanted - set(recorded):
-        return recorded
-    return _compared(panel, [(place, reference.key) for place in sorted(wanted)], known)
+        return _written(recorded)
+    return _written(_compared(panel, [(place, reference.key) for place in sorted(wanted)], known))
 
 
-def to_controls(panel: Panel, known: Known) -> dict[Place, Comparison]:
-    """Every map minus the best control under its condition; Holm over all of the panel.
-
-    A control is a map that cannot know the classifier's reasons (noise, edges, the centre). The
-    best one has the best mean of the main score. Scores without a better side have no best.
-    """
+def _to_controls(panel: Panel, known: Known) -> list[_Written]:
     controls = {one.key for one in panel.maps if one.control}
     best: dict[tuple[str, ...], tuple[float, str]] = {}
     for (key, condition, score), mean in panel.mean_of.items():
@@ -51,7 +66,21 @@ def to_controls(panel: Panel, known: Known) -> dict[Place, Comparison]:
         for key, condition, score in panel.mean_of
         if score == panel.main and key not in controls and condition in best
     ]
-    return _compared(panel, pairs, known)
+    return _written(_compared(panel, pairs, known))
+
+
+_Written = tuple[str, Condition, dict[str, Any]]
+"""A comparison as JSON has it: the key of its map, the condition, and its fields."""
+
+
+def _written(found: Mapping[Place, Comparison]) -> list[_Written]:
+    return [(key, condition, one.model_dump()) for (key, condition), one in found.items()]
+
+
+def _restored(written: Iterable[_Written]) -> dict[Place, Comparison]:
+    return {
+        (key, tuple(condition)): Comparison.model_validate(one) for key, condition, one in written
+    }
 
 
 def beats(comparison: Comparison) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from saliency_lab.evaluation.rows.statistics import Floats
+from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
 
 _SOURCE = ("method._target_", "saliency_lab.attribution.methods.degraded.degraded")
@@ -19,37 +21,42 @@ Family = tuple[str, tuple[tuple[str, str], ...]]
 """A view and all settings but the share: maps that differ in nothing but the noise."""
 
 
-def degradation_table(panels: Sequence[Panel]) -> pd.DataFrame:
+def degradation_table(panels: Sequence[Panel], known: Known | None = None) -> pd.DataFrame:
     """Per measure and condition: pairs of shares of noise that it orders rightly.
 
     The map with less noise should score better. `pairs` counts every two shares of each source
     and view; `right` those whose means over images are in this order, `images` the share of
-    single images that are, half of them where both maps score the same.
+    single images that are, half of them where both maps score the same. What is `known` need not
+    be counted again.
     """
+    known = known or Known()
+    return pd.DataFrame(row for panel in panels for row in known.of_panel(_rows, panel))
+
+
+def _rows(panel: Panel) -> list[dict[str, Any]]:
     rows = []
-    for panel in panels:
-        families = _families(panel)
-        for condition in panel.conditions:
-            better = panel.better(condition)
-            pairs = list(_pairs(panel, families, condition))
-            if better is None or not pairs or "twin" in condition:
-                continue
-            sign = 1 if better == "higher" else -1
-            right = sum(sign * (less.mean() - more.mean()) > 0 for less, more in pairs)
-            images = np.concatenate([_ordered(sign * (less - more)) for less, more in pairs])
-            rows.append(
-                {
-                    "classifier": panel.title.split(" (")[0],
-                    "measure": panel.found.name,
-                    "condition": panel.condition_text(condition),
-                    "maps": sum(len(shares) for shares in families.values()),
-                    "pairs": len(pairs),
-                    "right": right,
-                    "share right": right / len(pairs),
-                    "images": float(images.mean()),
-                }
-            )
-    return pd.DataFrame(rows)
+    families = _families(panel)
+    for condition in panel.conditions:
+        better = panel.better(condition)
+        pairs = list(_pairs(panel, families, condition))
+        if better is None or not pairs or "twin" in condition:
+            continue
+        sign = 1 if better == "higher" else -1
+        right = sum(bool(sign * (less.mean() - more.mean()) > 0) for less, more in pairs)
+        images = np.concatenate([_ordered(sign * (less - more)) for less, more in pairs])
+        rows.append(
+            {
+                "classifier": panel.title.split(" (")[0],
+                "measure": panel.found.name,
+                "condition": panel.condition_text(condition),
+                "maps": sum(len(shares) for shares in families.values()),
+                "pairs": len(pairs),
+                "right": right,
+                "share right": right / len(pairs),
+                "images": float(images.mean()),
+            }
+        )
+    return rows
 
 
 def _families(panel: Panel) -> dict[Family, dict[float, PanelMap]]:

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -40,6 +40,8 @@ class Known:
         self._path = path
         self._before: dict[str, Any] = {} if path is None else _read(path)
         self._asked: dict[str, Any] = {}
+        self._inner: list[str] = []
+        self._files: dict[Path, str] = {}
 
     def difference(self, a: Floats, b: Floats) -> PairedDifference:
         """`paired_difference` of two columns of numbers, (N,)."""
@@ -80,22 +82,52 @@ class Known:
         text = _text(function.__module__)
         return self._found(_digest(b"file", named, text), lambda: function(path))
 
-    def of_panel(self, function: Callable[[Panel], Any], panel: Panel) -> Any:
-        """What a function says of a panel, as JSON has it.
+    def of_panel(self, function: Callable[..., Any], panel: Panel, *settings: Any) -> Any:
+        """What `function(panel, *settings)` says, as JSON has it.
 
-        It is found again while the panel's maps, the files of its runs and the program are the
-        same. Where an evaluator from elsewhere says how it is shown, nothing is kept: its module
-        may ask others that nobody here knows of.
+        It is found again while the panel's maps, the files of its runs, the settings and the
+        program are the same. Where an evaluator from elsewhere says how it is shown, nothing is
+        kept: its module may ask others that nobody here knows of.
         """
-        sections = panel.found.sections
-        if sections is not None and not sections.startswith(f"{saliency_lab.__name__}."):
-            return function(panel)
-        named = f"{function.__module__}.{function.__qualname__}".encode()
-        return self._found(
-            _digest(b"panel", named, _whole_program(), _content(panel)),
-            # By way of JSON the first time, too, so that a page is the same whenever it is made.
-            lambda: json.loads(json.dumps(function(panel))),
+        return self._of_panels(function, [panel], settings, lambda: function(panel, *settings))
+
+    def within(self, function: Callable[[Panel, Known], Any], panel: Panel) -> Any:
+        """As `of_panel`, of a function that asks what is known itself: `function(panel, known)`.
+
+        While it need not be asked again, what it has asked for stays known.
+        """
+        return self._of_panels(function, [panel], (), lambda: function(panel, self))
+
+    def within_all(
+        self, function: Callable[[Sequence[Panel], Known], Any], panels: Sequence[Panel]
+    ) -> Any:
+        """As `within`, of a function of several panels: `function(panels, known)`."""
+        return self._of_panels(function, panels, (), lambda: function(panels, self))
+
+    def _of_panels(
+        self,
+        function: Callable[..., Any],
+        panels: Sequence[Panel],
+        settings: Sequence[Any],
+        compute: Callable[[], Any],
+    ) -> Any:
+        for panel in panels:
+            sections = panel.found.sections
+            if sections is not None and not sections.startswith(f"{saliency_lab.__name__}."):
+                return compute()
+        named = f"{function.__module__}.{function.__qualname__} {settings!r}".encode()
+        contents = [self._content(panel) for panel in panels]
+        key = _digest(b"panel", named, _whole_program(), *contents)
+        outer, self._inner = self._inner, []
+        # By way of JSON the first time, too, so that a page is the same whenever it is made.
+        found = self._found(
+            key, lambda: {"value": json.loads(json.dumps(compute())), "asked": self._inner}
         )
+        for inner in found["asked"]:
+            if inner not in self._asked and inner in self._before:
+                self._asked[inner] = self._before[inner]
+        self._inner = [*outer, key, *found["asked"]]
+        return found["value"]
 
     def save(self) -> None:
         """Write what was asked for.
@@ -109,7 +141,25 @@ class Known:
     def _found(self, key: str, compute: Callable[[], Any]) -> Any:
         if key not in self._asked:
             self._asked[key] = self._before[key] if key in self._before else compute()
+        self._inner.append(key)
         return self._asked[key]
+
+    def _content(self, panel: Panel) -> bytes:
+        """What a panel shows and by which names; its numbers follow from the files of its runs."""
+        maps = [(one.key, one.method, one.view, one.style, one.run.name) for one in panel.maps]
+        parts = [(run.name, *names) for run, *names in panel.parts]
+        runs = [(run.name, run.label, run.path.resolve()) for run in panel.runs]
+        marks = [self._marks_below(run.path) for run in panel.runs]
+        held = (panel.slug, panel.title, panel.curves_over, panel.key_of)
+        return repr((held, maps, parts, runs, marks)).encode()
+
+    def _marks_below(self, folder: Path) -> str:
+        """A digest of the marks of a run's files, taken once: its evaluators share them."""
+        if folder not in self._files:
+            files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+            marks = repr([(str(file), _marks(file)) for file in files])
+            self._files[folder] = hashlib.blake2b(marks.encode(), digest_size=16).hexdigest()
+        return self._files[folder]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -123,17 +173,6 @@ def _read(path: Path) -> dict[str, Any]:
 def _marks(path: Path) -> list[int]:
     stat = path.stat()
     return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
-
-
-def _content(panel: Panel) -> bytes:
-    """What a panel shows and by which names; its numbers follow from the files of its runs."""
-    maps = [(one.key, one.method, one.view, one.style, one.run.name) for one in panel.maps]
-    parts = [(run.name, *names) for run, *names in panel.parts]
-    runs = [(run.name, run.label, run.path.resolve()) for run in panel.runs]
-    files = [f for run in panel.runs for f in sorted(run.path.rglob("*")) if f.is_file()]
-    marks = [(str(file), _marks(file)) for file in files]
-    held = (panel.slug, panel.title, panel.curves_over, panel.key_of)
-    return repr((held, maps, parts, runs, marks)).encode()
 
 
 def _digest(*parts: bytes) -> str:

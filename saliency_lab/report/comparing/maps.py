@@ -55,7 +55,7 @@ class Panel:
 
     `parts` holds (run, method, view, key): a map may be black in one run and white in another.
     `key_of` names the map of each run's name, method and view, those measured twice included: such
-    a repetition is in no part. `scores` has one row per image, map (`key`) and condition.
+    a repetition is in no part. `part_conditions` are those that each part is shown for.
     `control_of` compares with the best control. `curves_over` is what curves are drawn over.
     `kept` is for sections of the page: what they have made once and need again.
     """
@@ -65,13 +65,25 @@ class Panel:
     runs: list[EvaluationRun]
     maps: list[PanelMap] = field(default_factory=list)
     parts: list[tuple[EvaluationRun, str, str, str]] = field(default_factory=list)
-    scores: pd.DataFrame = field(default_factory=pd.DataFrame)
+    part_conditions: list[set[Condition]] = field(default_factory=list)
     mean_of: dict[tuple[str, Condition, str], Mean] = field(default_factory=dict)
     key_of: dict[tuple[str, str, str], str] = field(default_factory=dict)
     comparison_of: dict[Place, Comparison] = field(default_factory=dict)
     control_of: dict[Place, Comparison] = field(default_factory=dict)
     curves_over: Axis = "fraction"
     kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One row per image, map (`key`) and condition; read from the runs when first asked for."""
+        by_run: dict[int, dict[Any, pd.DataFrame]] = {}
+        found = []
+        for (run, method, view, key), shown in zip(self.parts, self.part_conditions, strict=True):
+            if id(run) not in by_run:
+                by_run[id(run)] = dict(iter(run.scores.groupby(["method", "view"], sort=False)))
+            mine = by_run[id(run)].get((method, view), run.scores.iloc[:0])
+            found.append(under(mine, run.found.conditions, shown).assign(key=key))
+        return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
     @property
     def summary(self) -> EvaluationSummary:

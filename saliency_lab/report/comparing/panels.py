@@ -7,8 +7,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import pandas as pd
-
 from saliency_lab.report.comparing.contrasts import to_controls, to_reference
 from saliency_lab.report.comparing.grouping import Identity, identity_of, titles_of
 from saliency_lab.report.comparing.known import Known
@@ -17,7 +15,6 @@ from saliency_lab.report.comparing.maps import (
     Panel,
     PanelMap,
     condition_values,
-    under,
 )
 from saliency_lab.report.comparing.variants import (
     Name,
@@ -60,10 +57,8 @@ def build_panels(runs: Sequence[EvaluationRun], known: Known | None = None) -> l
 def _panel(title: str, runs: list[EvaluationRun], names: Names, known: Known) -> Panel:
     panel = Panel(slug=_slug(title), title=title, runs=runs)
     taken: set[tuple[str, Condition]] = set()
-    scores = []
     for run in leading_first(runs):
         conditions = run.found.conditions
-        by_name = dict(iter(run.scores.groupby(["method", "view"], sort=False)))
         by_map: dict[tuple[str, str], set[Condition]] = defaultdict(set)
         for mean in run.found.means:
             place = condition_values(mean.condition, conditions)
@@ -79,15 +74,13 @@ def _panel(title: str, runs: list[EvaluationRun], names: Names, known: Known) ->
                 style = varied(replace(style_of(method, view), label=name.label), name.variant)
                 panel.maps.append(PanelMap(name.key, method, view, style, run))
             panel.parts.append((run, method, view, name.key))
-            mine = by_name.get((method, view), run.scores.iloc[:0])
-            scores.append(under(mine, conditions, new).assign(key=name.key))
+            panel.part_conditions.append(new)
             for mean in run.found.means:
                 place = condition_values(mean.condition, conditions)
                 if (mean.method, mean.view) == (method, view) and place in new:
                     panel.mean_of[name.key, place, mean.score] = mean
     panel.maps.sort(key=lambda one: (order_of(one.method, one.view), one.key))
-    if scores:
-        panel.scores = pd.concat(scores, ignore_index=True)
+    if panel.parts:
         panel.comparison_of = to_reference(panel, known)
         panel.control_of = to_controls(panel, known)
     return panel

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -84,14 +85,23 @@ def _started(panel: Panel) -> str:
 
 
 def _combined(panels: Sequence[Panel], known: Known) -> dict[Place, Combined]:
+    maps = {one.key: one for panel in reversed(panels) for one in panel.maps}
+    found = {
+        (key, tuple(condition)): Combined(maps[key], value, low, high, dict(each))
+        for key, condition, value, low, high, each in known.within_all(_intervals_of, panels)
+    }
+    order = {key: at for at, key in enumerate(_ordered(panels))}
+    return dict(sorted(found.items(), key=lambda item: (order[item[0][0]], item[0][1])))
+
+
+def _intervals_of(panels: Sequence[Panel], known: Known) -> list[list[Any]]:
+    """Key, condition, mean, lower and upper end, and (seed, mean) pairs, for each place."""
     columns: dict[Place, dict[int, pd.Series]] = defaultdict(dict)
-    maps: dict[str, PanelMap] = {}
     for panel in panels:
         names = panel.found.conditions
         wide = panel.scores.pivot_table(
             index="sample_id", columns=["key", *names], values=panel.main, observed=True
         )
-        maps = {one.key: one for one in panel.maps} | maps
         for column in wide.columns:
             key, *condition = column if names else (column,)
             columns[key, tuple(condition)][panel.summary.seed] = wide[column]
@@ -100,7 +110,7 @@ def _combined(panels: Sequence[Panel], known: Known) -> dict[Place, Combined]:
     for place, by_seed in columns.items():
         there = ((seed, column.notna().to_numpy().tobytes()) for seed, column in by_seed.items())
         alike[tuple(there)].append(place)
-    found = {}
+    found = []
     for pattern, places in alike.items():
         arrays = [
             np.stack([columns[place][seed].dropna().to_numpy() for place in places], axis=1)
@@ -108,12 +118,11 @@ def _combined(panels: Sequence[Panel], known: Known) -> dict[Place, Combined]:
         ]
         values, lows, highs = known.result(_intervals, *arrays)
         for at, place in enumerate(places):
-            each = {
-                seed: float(a[:, at].mean()) for (seed, _), a in zip(pattern, arrays, strict=True)
-            }
-            found[place] = Combined(maps[place[0]], values[at], lows[at], highs[at], each)
-    order = {key: at for at, key in enumerate(_ordered(panels))}
-    return dict(sorted(found.items(), key=lambda item: (order[item[0][0]], item[0][1])))
+            each = [
+                (seed, float(a[:, at].mean())) for (seed, _), a in zip(pattern, arrays, strict=True)
+            ]
+            found.append([*place, values[at], lows[at], highs[at], each])
+    return found
 
 
 def _intervals(*arrays: NDArray[np.float64]) -> list[list[float]]:

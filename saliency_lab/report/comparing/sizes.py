@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,42 +26,45 @@ def size_table(panels: Sequence[Panel], known: Known | None = None) -> pd.DataFr
     need not be computed again.
     """
     known = known or Known()
+    asked = (panel for panel in panels if panel.found.role not in ("gate", "robustness"))
+    return pd.DataFrame(row for panel in asked for row in known.within(_rows, panel))
+
+
+def _rows(panel: Panel, known: Known) -> list[dict[str, Any]]:
     rows = []
-    for panel in panels:
-        if panel.found.role in ("gate", "robustness"):
+    reference = panel.reference
+    for condition in panel.conditions:
+        if panel.better(condition) is None or "twin" in condition:
             continue
-        reference = panel.reference
-        for condition in panel.conditions:
-            wide = panel.main_tables[condition]
-            unasked = panel.better(condition) is None or "twin" in condition
-            if unasked or reference.key not in wide:
+        wide = panel.main_tables[condition]
+        if reference.key not in wide:
+            continue
+        columns = {str(key): values.to_numpy() for key, values in wide.items()}
+        for one in panel.maps:
+            if one.key == reference.key or one.key not in columns:
                 continue
-            columns = {str(key): values.to_numpy() for key, values in wide.items()}
-            for one in panel.maps:
-                if one.key == reference.key or one.key not in columns:
-                    continue
-                differences = (columns[one.key] - columns[reference.key]).astype(np.float64)
-                differences = differences[~np.isnan(differences)]
-                if len(differences) < 2 or differences.mean() == 0:
-                    continue
-                needed, *widths = known.result(_needed, differences)
-                rows.append(
-                    {
-                        "classifier": panel.title.split(" (")[0],
-                        "measure": panel.found.name,
-                        "condition": panel.condition_text(condition),
-                        "map": one.label,
-                        "against": reference.label,
-                        "images": len(differences),
-                        "difference": float(differences.mean()),
-                        "images needed": needed,
-                        **{
-                            f"width with {images:,}": width
-                            for images, width in zip(COUNTS, widths, strict=True)
-                        },
-                    }
-                )
-    return pd.DataFrame(rows)
+            differences = (columns[one.key] - columns[reference.key]).astype(np.float64)
+            differences = differences[~np.isnan(differences)]
+            if len(differences) < 2 or differences.mean() == 0:
+                continue
+            needed, *widths = known.result(_needed, differences)
+            rows.append(
+                {
+                    "classifier": panel.title.split(" (")[0],
+                    "measure": panel.found.name,
+                    "condition": panel.condition_text(condition),
+                    "map": one.label,
+                    "against": reference.label,
+                    "images": len(differences),
+                    "difference": float(differences.mean()),
+                    "images needed": needed,
+                    **{
+                        f"width with {images:,}": width
+                        for images, width in zip(COUNTS, widths, strict=True)
+                    },
+                }
+            )
+    return rows
 
 
 def _needed(differences: NDArray[np.float64]) -> list[float]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -131,21 +132,15 @@ def _verdict(panels: Sequence[Panel], known: Known) -> Verdict:
         standings=[],
     )
     if voted is not None:
-        scores = voted.scores.assign(view=voted.scores["key"])
+        votes = known.within(_votes, voted)
         found.least = _least(voted)
-        found.images = int(scores["sample_id"].nunique())
-        found.measures = list(dict.fromkeys(scores["measure"].astype(str)))
-        pairs = known.table(pair_verdicts, _maps(scores), least=found.least)
-        found.pairs = len(pairs)
-        for pair in pairs:
-            if pair["verdict"] != "undecided":
-                loser = pair["b"] if pair["verdict"] == pair["a"] else pair["a"]
-                beats[pair["verdict"]].append(loser)
-                loses[loser].append(pair["verdict"])
-                found.decided += 1
-        for row in known.table(twin_table, scores[_VOTED]):
-            if row["twin_wins"]:
-                twins[row["view"]].append(row["measure"])
+        found.images, found.measures = votes["images"], votes["measures"]
+        found.pairs, found.decided = votes["pairs"], len(votes["won"])
+        for winner, loser in votes["won"]:
+            beats[winner].append(loser)
+            loses[loser].append(winner)
+        for key, measure in votes["twins"]:
+            twins[key].append(measure)
     found.standings = [
         Standing(
             one,
@@ -159,6 +154,27 @@ def _verdict(panels: Sequence[Panel], known: Known) -> Verdict:
     ]
     found.truths = _truths(panels, _net_votes(voted, known))
     return found
+
+
+def _votes(panel: Panel, known: Known) -> dict[str, Any]:
+    """What the panel's measures say: pairs asked, those won (winner, loser), twins that win."""
+    scores = _by_key(panel)
+    pairs = known.table(pair_verdicts, _maps(scores), least=_least(panel))
+    twins = known.table(twin_table, scores[_VOTED])
+    return {
+        "images": int(scores["sample_id"].nunique()),
+        "measures": list(dict.fromkeys(scores["measure"].astype(str))),
+        "pairs": len(pairs),
+        "won": list(_won(pairs)),
+        "twins": [(row["view"], row["measure"]) for row in twins if row["twin_wins"]],
+    }
+
+
+def _won(pairs: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Winner and loser of each pair that is decided."""
+    for pair in pairs:
+        if pair["verdict"] != "undecided":
+            yield pair["verdict"], pair["b"] if pair["verdict"] == pair["a"] else pair["a"]
 
 
 def _least(panel: Panel) -> int:
@@ -223,15 +239,23 @@ def _net_votes(panel: Panel | None, known: Known) -> pd.Series:
     """
     if panel is None:
         return pd.Series(dtype=np.float64)
-    scores = panel.scores.assign(view=panel.scores["key"])
-    blind = ~scores["measure"].isin(_known_evidence(panel))
     net = dict.fromkeys((one.key for one in panel.maps), 0.0)
-    for pair in known.table(pair_verdicts, _maps(scores[blind]), least=_least(panel)):
-        if pair["verdict"] != "undecided":
-            loser = pair["b"] if pair["verdict"] == pair["a"] else pair["a"]
-            net[pair["verdict"]] += 1
-            net[loser] -= 1
+    for winner, loser in known.within(_blind_votes, panel):
+        net[winner] += 1
+        net[loser] -= 1
     return pd.Series(net)
+
+
+def _blind_votes(panel: Panel, known: Known) -> list[tuple[str, str]]:
+    """Winner and loser of each decided pair, without the measures that know the evidence."""
+    scores = _by_key(panel)
+    blind = ~scores["measure"].isin(_known_evidence(panel))
+    return list(_won(known.table(pair_verdicts, _maps(scores[blind]), least=_least(panel))))
+
+
+def _by_key(panel: Panel) -> pd.DataFrame:
+    """The panel's rows with a map's key in place of its view, as the votes ask for it."""
+    return panel.scores.assign(view=panel.scores["key"])
 
 
 _VOTED = ["sample_id", "view", "measure", "version", "value"]

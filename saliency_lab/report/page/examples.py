@@ -11,6 +11,7 @@ import io
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from PIL import Image, ImageFilter
 from saliency_lab.evaluation.rows.format import read_rows
 from saliency_lab.imputation.names import BLUR_SHARE
 from saliency_lab.report.comparing.maps import Panel
+from saliency_lab.report.drawing.figures import condition_name
 from saliency_lab.report.reading.records import EvaluationRun, example_maps
 
 SIDES = (256, 224, 192, 160, 144, 128, 112, 96, 88, 80, 72, 64, 56, 48, 32)
@@ -66,7 +68,49 @@ def chosen_examples(panel: Panel, count: int) -> Examples | None:
 
     The images that methods disagree about most are always among them; the others are spread
     evenly over what was kept. They come class by class in turn: folders are sorted by class.
+    Read once for a panel and count; not to be written to.
     """
+    place = f"{count} examples"
+    if place not in panel.kept:
+        panel.kept[place] = _chosen(panel, count)
+    found: Examples | None = panel.kept[place]
+    return found
+
+
+def example_data(panel: Panel, count: int, side: int) -> dict[str, Any] | None:
+    """What the page's script needs of a panel's examples, as JSON has it; None without any.
+
+    Args:
+        panel: of an evaluator that deletes pixels.
+        count: how many examples at most, see `chosen_examples`.
+        side: of level maps, in pixels; smaller ones keep their size.
+    """
+    examples = chosen_examples(panel, count)
+    if examples is None:
+        return None
+    height, width = next(iter(examples.levels.values())).shape[1:]
+    return {
+        "fractions": list(panel.found.facts["fractions"]),
+        "classes": panel.summary.data.classes,
+        "curves": [curve.key for curve in panel.maps if curve.key in examples.levels],
+        "conditions": [
+            {"mode": mode, "fill": fill, "name": condition_name(mode, fill)}
+            for mode, fill in panel.conditions
+        ],
+        "height": min(side, height),
+        "width": min(side, width),
+        "pixels": max(height, width),
+        "items": packed_examples(examples, side),
+    }
+
+
+def levels_bytes(panel: Panel, count: int, side: int) -> int:
+    """About how many bytes of the page the level maps of a panel's examples take."""
+    examples = chosen_examples(panel, count)
+    return 0 if examples is None else _levels_size(examples, side)
+
+
+def _chosen(panel: Panel, count: int) -> Examples | None:
     if "fractions" not in panel.found.facts or panel.found.conditions != ["mode", "fill"]:
         return None  # nothing is deleted that could be drawn
     shown = {part[0].name for part in panel.parts}
@@ -112,19 +156,6 @@ def chosen_examples(panel: Panel, count: int) -> Examples | None:
 def _rows_of(run: EvaluationRun, ids: Sequence[str]) -> pd.DataFrame:
     """The run's rows of the chosen images, prediction and probability at each fraction."""
     return read_rows(run.path, run.label, ids).astype({"sample_id": str})
-
-
-def finest_side(examples: Sequence[Examples], room: int) -> int:
-    """The finest side at which all level maps take at most `room` bytes of the page."""
-    for side in SIDES:
-        if levels_bytes(examples, side) <= room:
-            return side
-    return SIDES[-1]
-
-
-def levels_bytes(examples: Sequence[Examples], side: int) -> int:
-    """About how many bytes of the page all level maps of that side take."""
-    return sum(_levels_size(one, side) for one in examples)
 
 
 def packed_examples(examples: Examples, side: int) -> list[dict[str, object]]:

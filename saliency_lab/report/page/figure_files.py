@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.report.drawing import figures
 from saliency_lab.report.drawing.saving import saved_apart
 from saliency_lab.report.drawing.views_figure import views_figure
 from saliency_lab.report.page import sections
-from saliency_lab.report.page.examples import Examples
+from saliency_lab.report.page.examples import chosen_examples
 from saliency_lab.report.reading.records import TrainingRun
 from saliency_lab.reproductions.published import title_of
 from saliency_lab.runs.files import write_json
@@ -35,12 +36,17 @@ _COMPARED_METHODS = 3
 """So many methods and there is a figure of which view helps which."""
 
 
+Drawings = dict[str, Callable[[], Figure]]
+"""What draws each figure, by its name."""
+
+
 @contextmanager
 def drawn_figures(
     panels: Sequence[Panel],
-    examples: Sequence[Examples],
+    examples: Sequence[tuple[Panel, int]],
     trainings: Sequence[tuple[str, TrainingRun]],
     folder: Path,
+    known: Known,
 ) -> Iterator[list[Path]]:
     """Draw the figures of a report as PNG and PDF; those that show what they showed are kept.
 
@@ -48,26 +54,46 @@ def drawn_figures(
     are there. A digest of what each figure shows lies beside the files; figures of an earlier
     report that belong to none of these panels and trainings are removed.
 
+    Args:
+        panels: each has its evaluator's figures.
+        examples: panels with a figure of examples, and how many the page has of them.
+        trainings: by the names of their files.
+        folder: where the figures go.
+        known: digests of panels that are what they were.
+
     Yields:
         The files, in the order of panels, examples and trainings.
     """
-    drawn = list(_figures(panels, examples, trainings))
+    asked: list[tuple[dict[str, str | None], Callable[[], Drawings]]] = [
+        *(
+            (known.of_panel(_panel_digests, panel), partial(_panel_drawings, panel))
+            for panel in panels
+        ),
+        *(
+            (known.of_panel(_example_digests, *one), partial(_example_drawings, *one))
+            for one in examples
+        ),
+    ]
+    for slug, run in trainings:
+        drawings = _training_drawings(slug, run)
+        asked.append((_digests(drawings), partial(_training_drawings, slug, run)))
     before = _known_digests(folder)
-    digests = {name: drawing_digest(draw) for name, draw in drawn}
-    paths = {name: [folder / f"{name}.{kind}" for kind in _KINDS] for name, _ in drawn}
-    written = [path for name, _ in drawn for path in paths[name]]
+    digests = {name: digest for each, _ in asked for name, digest in each.items()}
+    paths = {name: [folder / f"{name}.{kind}" for kind in _KINDS] for name in digests}
+    written = [path for each in paths.values() for path in each]
     for kind in _KINDS:
         for path in set(folder.glob(f"*.{kind}")) - set(written):
             path.unlink()
-    new = {
-        name: draw
-        for name, draw in drawn
-        if digests[name] is None
-        or digests[name] != before.get(name)
-        or not all(path.is_file() for path in paths[name])
-    }
+    new: Drawings = {}
+    for each, drawings_of in asked:
+        changed = [
+            name for name, digest in each.items() if _is_new(digest, before.get(name), paths[name])
+        ]
+        if changed:
+            drawings = drawings_of()
+            new |= {name: drawings[name] for name in changed}
     # What is half drawn when a report is stopped must not pass for what the next one wants.
-    write_json(folder / _DIGESTS, {n: digests[n] for n, _ in drawn if n not in new})
+    write_json(folder / _DIGESTS, {n: digest for n, digest in digests.items() if n not in new})
     with saved_apart([(draw, paths[name]) for name, draw in new.items()]) as finished:
         yield written
         for _ in shown_progress(
@@ -75,6 +101,10 @@ def drawn_figures(
         ):
             pass
     write_json(folder / _DIGESTS, {name: digest for name, digest in digests.items() if digest})
+
+
+def _is_new(digest: str | None, before: str | None, paths: Sequence[Path]) -> bool:
+    return digest is None or digest != before or not all(path.is_file() for path in paths)
 
 
 def drawing_digest(draw: Callable[[], Figure]) -> str | None:
@@ -138,33 +168,47 @@ def _known_digests(folder: Path) -> dict[str, str]:
         return {}
 
 
-def _figures(
-    panels: Sequence[Panel],
-    examples: Sequence[Examples],
-    trainings: Sequence[tuple[str, TrainingRun]],
-) -> Iterator[tuple[str, Callable[[], Figure]]]:
-    """The name of each figure and what draws it."""
-    for panel in panels:
-        part = sections.part_of(panel)
-        own = part.panel_figures(panel) if part else {}
-        for name, draw in own.items():
-            yield f"{name}-{panel.slug}", draw
-        if len({one.method for one in panel.maps}) >= _COMPARED_METHODS:
-            title, score = panel.title, panel.main.replace("_", " ")
-            yield f"views-{panel.slug}", partial(views_figure, _main_means(panel), title, score)
-    for one in examples:
-        curves = [curve for curve in one.panel.maps if curve.key in one.maps][:_FIGURE_MAPS]
-        maps = {curve.label: one.maps[curve.key][:_FIGURE_EXAMPLES] for curve in curves}
-        rows = one.row_labels[:_FIGURE_EXAMPLES]
-        draw = partial(figures.example_grid, one.images[:_FIGURE_EXAMPLES], maps, rows)
-        yield f"examples-{one.panel.slug}", draw
-    for slug, run in trainings:
-        title = title_of(run.summary.data.name, run.summary.model.name, run.pretrained)
-        yield f"training-{slug}", partial(figures.training_figure, run.metrics, title)
-        classes, confusion = run.summary.data.classes, run.summary.confusion
-        if confusion and len(classes) == len(confusion):
-            named = f"{title}: confusion"
-            yield f"confusion-{slug}", partial(figures.confusion_figure, confusion, classes, named)
+def _digests(drawings: Drawings) -> dict[str, str | None]:
+    return {name: drawing_digest(draw) for name, draw in drawings.items()}
+
+
+def _panel_digests(panel: Panel) -> dict[str, str | None]:
+    return _digests(_panel_drawings(panel))
+
+
+def _example_digests(panel: Panel, count: int) -> dict[str, str | None]:
+    return _digests(_example_drawings(panel, count))
+
+
+def _panel_drawings(panel: Panel) -> Drawings:
+    part = sections.part_of(panel)
+    own = part.panel_figures(panel) if part else {}
+    found: Drawings = {f"{name}-{panel.slug}": draw for name, draw in own.items()}
+    if len({one.method for one in panel.maps}) >= _COMPARED_METHODS:
+        title, score = panel.title, panel.main.replace("_", " ")
+        found[f"views-{panel.slug}"] = partial(views_figure, _main_means(panel), title, score)
+    return found
+
+
+def _example_drawings(panel: Panel, count: int) -> Drawings:
+    one = chosen_examples(panel, count)
+    if one is None:
+        return {}
+    curves = [curve for curve in panel.maps if curve.key in one.maps][:_FIGURE_MAPS]
+    maps = {curve.label: one.maps[curve.key][:_FIGURE_EXAMPLES] for curve in curves}
+    rows = one.row_labels[:_FIGURE_EXAMPLES]
+    draw = partial(figures.example_grid, one.images[:_FIGURE_EXAMPLES], maps, rows)
+    return {f"examples-{panel.slug}": draw}
+
+
+def _training_drawings(slug: str, run: TrainingRun) -> Drawings:
+    title = title_of(run.summary.data.name, run.summary.model.name, run.pretrained)
+    found: Drawings = {f"training-{slug}": partial(figures.training_figure, run.metrics, title)}
+    classes, confusion = run.summary.data.classes, run.summary.confusion
+    if confusion and len(classes) == len(confusion):
+        named = f"{title}: confusion"
+        found[f"confusion-{slug}"] = partial(figures.confusion_figure, confusion, classes, named)
+    return found
 
 
 def _main_means(panel: Panel) -> pd.DataFrame:

@@ -28,18 +28,10 @@ from saliency_lab.report.comparing.seeds import SeedGroup, seed_groups
 from saliency_lab.report.comparing.sizes import size_table
 from saliency_lab.report.comparing.verdict import Verdict, verdicts
 from saliency_lab.report.drawing.axes import AXES, AXIS_NAMES, Axis
-from saliency_lab.report.drawing.figures import condition_name
 from saliency_lab.report.drawing.palette import MAP_COLOURS
 from saliency_lab.report.page import overview, sections, table_texts, tables
 from saliency_lab.report.page import verdicts as verdict_texts
-from saliency_lab.report.page.examples import (
-    SIDES,
-    Examples,
-    chosen_examples,
-    finest_side,
-    levels_bytes,
-    packed_examples,
-)
+from saliency_lab.report.page.examples import SIDES, example_data, levels_bytes
 from saliency_lab.report.page.figure_files import drawn_figures
 from saliency_lab.report.reading.records import Records, TrainingRun, read_records
 from saliency_lab.runs.files import write_text
@@ -53,6 +45,8 @@ SHOWN = 50
 unless the page would be too large."""
 _LEAST_SHOWN = 12
 _COMPARISONS = ".comparisons.json"
+_DATA = "\0data\0"
+"""Stands for the data of the page's script, which are written last; no text of a run holds it."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +91,10 @@ def write_report(
         panel.curves_over = curves_over
     groups, judged = seed_groups(panels, known), verdicts(panels, known)
     each = max(_LEAST_SHOWN, SHOWN // max(len(panels), 1))
-    examples = [found for panel in panels if (found := chosen_examples(panel, each))]
+    examples = [(panel, each) for panel in panels if known.of_panel(example_data, panel, each, 1)]
     named = [(_training_slug(run), run) for run in records.trainings]
     page = destination / "index.html"
-    with drawn_figures(panels, examples, named, destination / "figures") as figures:
+    with drawn_figures(panels, examples, named, destination / "figures", known) as figures:
         shown = _tables(panels, groups, judged, records, known)
         written = _write_tables(shown, destination / "tables")
         text = _page_text(records, panels, groups, judged, shown, examples, named, known)
@@ -115,7 +109,7 @@ def _page_text(
     groups: Sequence[SeedGroup],
     judged: Sequence[Verdict],
     shown: Mapping[str, pd.DataFrame],
-    examples: Sequence[Examples],
+    examples: Sequence[tuple[Panel, int]],
     trainings: Sequence[tuple[str, TrainingRun]],
     known: Known,
 ) -> str:
@@ -133,61 +127,62 @@ def _page_text(
         "problems": records.problems,
         "tables": shown,
         "counts": {"evaluations": len(records.evaluations), "trainings": len(records.trainings)},
-        "examples": [(one.panel.slug, one.panel.title) for one in examples],
+        "examples": [(panel.slug, panel.title) for panel, _ in examples],
         "style": Markup(_template("page.css")),
         "script": Markup(_template("page.js")),
         "methods": sections.method_choice(panels),
         "axes": {axis: AXIS_NAMES[axis] for axis in AXES},
     }
-    room = PAGE_BYTES - len(_rendered(content, _page_data(values, [], 0)))
-    pictures = len(_json(_page_data({}, examples, 1)))
-    least = pictures + levels_bytes(examples, SIDES[-1])
+    before, after = _rendered(content)
+    room = PAGE_BYTES - len(before) - len(after) - len(_json(_page_data(values, {})))
+    shown_smallest = _example_data(examples, 1, known)
+    pictures = len(_json(_page_data({}, shown_smallest)))
+    least = pictures + _levels_bytes(examples, SIDES[-1], known)
     if least > room:
         share = max(room, 0) / least
         log.info("the page shows only %.0f %% of the examples to limit its size", 100 * share)
-        fewer = [chosen_examples(one.panel, max(1, int(share * len(one.ids)))) for one in examples]
-        examples = [one for one in fewer if one is not None]
-        pictures = len(_json(_page_data({}, examples, 1)))
-    side = finest_side(examples, room - pictures)
-    return _rendered(content, _page_data(values, examples, side))
+        examples = [
+            (panel, max(1, int(share * len(shown_smallest[panel.slug]["items"]))))
+            for panel, _ in examples
+        ]
+        pictures = len(_json(_page_data({}, _example_data(examples, 1, known))))
+    side = next(
+        (side for side in SIDES if _levels_bytes(examples, side, known) <= room - pictures),
+        SIDES[-1],
+    )
+    return before + _json(_page_data(values, _example_data(examples, side, known))) + after
 
 
-def _page_data(
-    values: Mapping[str, Any], examples: Sequence[Examples], side: int
-) -> dict[str, Any]:
+def _page_data(values: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[str, Any]:
     colours = (mpl.colormaps[MAP_COLOURS](np.arange(256))[:, :3] * 255).round().astype(int)
     return {
         "colours": "".join(f"{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours),
         "panels": {slug: found for slug, found in values.items() if found},
-        "examples": {one.panel.slug: _example_data(one, side) for one in examples},
+        "examples": examples,
     }
 
 
-def _example_data(examples: Examples, side: int) -> dict[str, Any]:
-    panel = examples.panel
-    height, width = next(iter(examples.levels.values())).shape[1:]
+def _example_data(examples: Sequence[tuple[Panel, int]], side: int, known: Known) -> dict[str, Any]:
+    """What the page shows of each panel's examples, with level maps of that side."""
     return {
-        "fractions": list(panel.found.facts["fractions"]),
-        "classes": panel.summary.data.classes,
-        "curves": [curve.key for curve in panel.maps if curve.key in examples.levels],
-        "conditions": [
-            {"mode": mode, "fill": fill, "name": condition_name(mode, fill)}
-            for mode, fill in panel.conditions
-        ],
-        "height": min(side, height),
-        "width": min(side, width),
-        "pixels": max(height, width),
-        "items": packed_examples(examples, side),
+        panel.slug: known.of_panel(example_data, panel, count, side) for panel, count in examples
     }
 
 
-def _rendered(content: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+def _levels_bytes(examples: Sequence[tuple[Panel, int]], side: int, known: Known) -> int:
+    """About how many bytes of the page all level maps of that side take."""
+    return sum(known.of_panel(levels_bytes, panel, count, side) for panel, count in examples)
+
+
+def _rendered(content: Mapping[str, Any]) -> tuple[str, str]:
+    """The page, up to where its script's data go and from there on."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"cell": _cell, "code": _with_code, "drawing": Markup}
     page = environment.from_string(_template("page.html.j2"))
-    return page.render(**content, data=Markup(_json(data)))
+    before, after = page.render(**content, data=Markup(_DATA)).split(_DATA)
+    return before, after
 
 
 def _json(data: Mapping[str, Any]) -> str:
@@ -233,7 +228,7 @@ def _tables(
         "fills": agreement.fill_table(panels, known),
         "images": agreement.image_table(panels, known),
         "measures": agreement.measure_table(panels),
-        "degraded": degradation_table(panels),
+        "degraded": degradation_table(panels, known),
         "sizes": size_table(panels, known),
         "scores": tables.score_table(panels),
         "reference": overview.reference_table(overview.overview_rows(panels, groups)),

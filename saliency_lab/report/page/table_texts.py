@@ -6,6 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 
+_MARKS = str.maketrans(
+    {"\\": r"\textbackslash{}", "–": "--", "·": r"$\cdot$", "~": r"\textasciitilde{}"}
+    | {mark: f"\\{mark}" for mark in "&%$#_{}"}
+    | {"^": r"\textasciicircum{}"}
+)
+"""What LaTeX reads in place of the letters that mean something else to it."""
+
 DECIMALS = {"passes": 1, "(ms)": 2, "(MiB)": 0, "seconds": 0}
 """Decimals of a column by a part of its name, where four would say more than is known."""
 
@@ -29,8 +36,8 @@ def markdown_lines(names: Sequence[object], rows: Iterable[Sequence[object]]) ->
 def latex_text(table: pd.DataFrame) -> str:
     """The table as LaTeX for the booktabs package."""
     numeric = [pd.api.types.is_numeric_dtype(table[column]) for column in table.columns]
-    rows = [[_escaped(cell) for cell in row] for row in _cells(table)]
-    names = [_escaped(str(name)) for name in table.columns]
+    rows = [[cell.translate(_MARKS) for cell in row] for row in _cells(table)]
+    names = [str(name).translate(_MARKS) for name in table.columns]
     lines = [
         f"\\begin{{tabular}}{{{''.join('r' if right else 'l' for right in numeric)}}}",
         "\\toprule",
@@ -67,9 +74,3 @@ def _cell(value: object, decimals: int) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return "–"
     return f"{value:.{decimals}f}" if isinstance(value, float) else " ".join(str(value).split())
-
-
-def _escaped(text: str) -> str:
-    marks = {"\\": r"\textbackslash{}", "–": "--", "·": r"$\cdot$", "~": r"\textasciitilde{}"}
-    marks |= {mark: f"\\{mark}" for mark in "&%$#_{}"} | {"^": r"\textasciicircum{}"}
-    return "".join(marks.get(letter, letter) for letter in text)

@@ -7,13 +7,14 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from pydantic import ValidationError
 
@@ -28,6 +29,7 @@ from saliency_lab.evaluation.rows.format import (
     older_format,
     read_scores,
     rows_path,
+    scores_file,
     table_path,
 )
 from saliency_lab.report.reading.configs import (
@@ -54,8 +56,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class EvaluationRun:
-    """What one evaluator measured in a finished evaluation; `scores` has one row per image, method,
-    view and condition.
+    """What one evaluator measured in a finished evaluation.
 
     `recipe` is how the classifier was trained but for the seed, `settings` what shapes the maps
     beside classifier and images ("method.samples": "20"); empty where the config does not say.
@@ -69,8 +70,16 @@ class EvaluationRun:
     pretrained: bool
     recipe: Mapping[str, str]
     settings: Mapping[str, str]
-    scores: pd.DataFrame
+    read_scores: Callable[[], pd.DataFrame] = field(repr=False, compare=False)
     example_ids: tuple[str, ...]
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One row per image, method, view and condition; read when first asked for.
+
+        A page most of whose panels are as they were needs few of its runs' scores.
+        """
+        return self.read_scores()
 
     @property
     def found(self) -> EvaluatorSummary:
@@ -226,7 +235,7 @@ def _read_evaluation(
     kept = path / EXAMPLES
     examples = tuple(of_file(_example_ids, kept)) if kept.exists() else ()
     for label, found in summary.evaluators.items():
-        _require_whole(path, label, found)
+        _require_whole(path, label, found, of_file)
         records.evaluations.append(
             EvaluationRun(
                 name=name,
@@ -237,28 +246,44 @@ def _read_evaluation(
                 pretrained=is_pretrained(config),
                 recipe=recipe_of(config),
                 settings=settings_of(config),
-                scores=_scores(path, label, found),
+                read_scores=partial(_scores, path, label, found),
                 example_ids=examples,
             )
         )
 
 
-def _require_whole(path: Path, label: str, found: EvaluatorSummary) -> None:
+def _require_whole(path: Path, label: str, found: EvaluatorSummary, of_file: OfFile) -> None:
     """Refuse an evaluator whose files, which the page reads only later, are damaged or gone."""
     if not is_readable(rows_path(path, label)):
         raise ValueError(f"{rows_path(path, label).name} is missing or damaged")
+    held = of_file(_score_columns, scores_file(path, label))
+    if missing := set(_score_names(found)) - set(held):
+        raise ValueError(f"{label} lacks the columns {', '.join(sorted(missing))}")
     tables = sorted(path.glob(f"{label}-*.csv"))
     if found.sections is not None and not tables:
         raise ValueError(f"{label} lacks the tables that its figures are drawn from")
     for table in tables:
-        pd.read_csv(table)
+        of_file(_rows_in_table, table)
+
+
+def _score_columns(path: Path) -> list[str]:
+    """The columns of an evaluator's scores, after reading all of them."""
+    return list(pq.read_table(path).column_names)
+
+
+def _rows_in_table(path: Path) -> int:
+    """How many rows a table has, after reading all of them."""
+    return len(pd.read_csv(path))
+
+
+def _score_names(found: EvaluatorSummary) -> list[str]:
+    names = ["sample_id", "method", "view", *found.conditions]
+    return [*names, "label", *(score.name for score in found.scores)]
 
 
 def _scores(path: Path, label: str, found: EvaluatorSummary) -> pd.DataFrame:
-    scores = read_scores(path, label)
-    names = ["sample_id", "method", "view", *found.conditions]
-    columns = [*names, "label", *(score.name for score in found.scores)]
-    return scores[columns].astype(dict.fromkeys(names, str))
+    texts = ["sample_id", "method", "view", *found.conditions]
+    return read_scores(path, label)[_score_names(found)].astype(dict.fromkeys(texts, str))
 
 
 def _example_ids(path: Path) -> list[str]:

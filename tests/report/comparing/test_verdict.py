@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,22 @@ def evaluation(
     )
     return EvaluationRun(
         name=f"evaluate/{method}/{label}", path=Path(method), label=label, summary=summary,
-        environment={}, pretrained=False, recipe={}, settings={}, scores=scores, example_ids=(),
+        environment={}, pretrained=False, recipe={}, settings={},
+        read_scores=lambda: scores, example_ids=(),
     )  # fmt: skip
+
+
+def test_two_evaluators_of_one_run_keep_their_own_scores() -> None:
+    runs = []
+    for label, value in (("few", 0.2), ("many", 0.7)):
+        rows = [{"sample_id": f"{at:03d}", "share": label, "value": value} for at in range(IMAGES)]
+        run = evaluation("a", label, rows, keys=("share",))
+        run.found.name = "one of both"
+        runs.append(replace(run, name="evaluate/a"))
+    (panel,) = build_panels(runs)
+    assert panel.conditions == [("few",), ("many",)]
+    for condition, value in ((("few",), 0.2), (("many",), 0.7)):
+        assert set(panel.main_tables[condition][panel.maps[0].key]) == {value}
 
 
 def panel_run(
