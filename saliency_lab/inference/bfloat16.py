@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from saliency_lab.frozen import frozen, placed_images
+from saliency_lab.inference.attention import with_quick_attention
 from saliency_lab.inference.folding import packed_copy
 
 log = logging.getLogger(__name__)
@@ -18,7 +19,8 @@ _COMPARED = 8
 
 
 def bf16_model(folded: GraphModule, sample: Tensor) -> nn.Module:
-    """A folded model in bfloat16, on the CPU with packed convolutions where oneDNN has them.
+    """A folded model in bfloat16; on the CPU with an attention whose gradient is quick, and with
+    packed convolutions where oneDNN has them.
 
     Args:
         folded: a folded copy, which is changed.
@@ -27,6 +29,7 @@ def bf16_model(folded: GraphModule, sample: Tensor) -> nn.Module:
     low = folded.bfloat16()
     if sample.device.type != "cpu":
         return low
+    low = with_quick_attention(low)
     try:
         packed = packed_copy(low, sample.bfloat16())
         _target_gradient(packed, sample[:1])
