@@ -84,6 +84,10 @@ def test_batches_by_hand() -> None:
     assert fitting_batch(1000, 10**12, 224 * 224, CPU) == 8
     assert fitting_batch(10**9, 10**6, 32 * 32, CPU) == 1
     assert fitting_batch(1000, 10**12, 32 * 32, torch.device("cuda")) == 16384
+    # A pass on the CPU keeps to half a GB, but takes the fewest images that are worth it.
+    assert fitting_batch(2**24, 10**12, 32 * 32, CPU) == 32
+    assert fitting_batch(2**28, 10**12, 32 * 32, CPU) == 8
+    assert fitting_batch(2**24, 10**12, 32 * 32, torch.device("cuda")) == 16384
     assert free_bytes(CPU) > 0
 
 

@@ -36,15 +36,27 @@ def build_panels(runs: Sequence[EvaluationRun], known: Known | None = None) -> l
         runs: what was read.
         known: comparisons that need not be made again.
     """
-    known = known or Known()
+    panels = grouped_panels(runs)
+    compare_maps(panels, known or Known())
+    return panels
+
+
+def compare_maps(panels: Sequence[Panel], known: Known) -> None:
+    """Give each panel its comparisons: of its maps with the reference and with the controls."""
+    for panel in panels:
+        panel.comparison_of = to_reference(panel, known)
+        panel.control_of = to_controls(panel, known)
+
+
+def grouped_panels(runs: Sequence[EvaluationRun]) -> list[Panel]:
+    """As `build_panels`, before anything is compared: all that figures are drawn from."""
     groups: dict[Identity, list[EvaluationRun]] = defaultdict(list)
     for run in runs:
         groups[identity_of(run)].append(run)
     names = map_names(runs)
     titles = titles_of([group[0] for group in groups.values()])
     panels = [
-        _panel(title, group, names, known)
-        for title, group in zip(titles, groups.values(), strict=True)
+        _panel(title, group, names) for title, group in zip(titles, groups.values(), strict=True)
     ]
     slugs: dict[str, int] = defaultdict(int)
     for panel in panels:
@@ -54,7 +66,7 @@ def build_panels(runs: Sequence[EvaluationRun], known: Known | None = None) -> l
     return [panel for panel in panels if panel.maps]
 
 
-def _panel(title: str, runs: list[EvaluationRun], names: Names, known: Known) -> Panel:
+def _panel(title: str, runs: list[EvaluationRun], names: Names) -> Panel:
     panel = Panel(slug=_slug(title), title=title, runs=runs)
     taken: set[tuple[str, Condition]] = set()
     for run in leading_first(runs):
@@ -80,9 +92,6 @@ def _panel(title: str, runs: list[EvaluationRun], names: Names, known: Known) ->
                 if (mean.method, mean.view) == (method, view) and place in new:
                     panel.mean_of[name.key, place, mean.score] = mean
     panel.maps.sort(key=lambda one: (order_of(one.method, one.view), one.key))
-    if panel.parts:
-        panel.comparison_of = to_reference(panel, known)
-        panel.control_of = to_controls(panel, known)
     return panel
 
 

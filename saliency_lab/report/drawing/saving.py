@@ -6,7 +6,7 @@ import itertools
 import logging
 import multiprocessing
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 Wanted = tuple[Callable[[], Figure], Sequence[Path]]
 """What draws a figure, and the files that it goes to."""
 
-WORTH_IT = 8
+WORTH_IT = 4
 """Fewer figures than this are drawn sooner than processes have started."""
+_MOST_PROCESSES = 8
 
 
 def save_figure(draw: Callable[[], Figure], paths: Sequence[Path]) -> None:
@@ -48,29 +49,36 @@ def saved(wanted: Sequence[Wanted]) -> Iterator[None]:
 
 
 @contextmanager
-def saved_apart(wanted: Sequence[Wanted], processes: int | None = None) -> Iterator[Iterator[None]]:
+def saved_apart(wanted: Iterable[Wanted], processes: int | None = None) -> Iterator[Iterator[None]]:
     """Draw the figures in processes, which begin at once; few, or with one core, here and later.
 
     Args:
-        wanted: drawings; those that cannot be pickled are made here, at the end.
-        processes: how many; None for one on each core.
+        wanted: drawings, each taken up as soon as it is there; those that cannot be pickled are
+            made here, at the end.
+        processes: how many at most; None for one on each core, but not more than are worth it.
 
     Yields:
         An iterator with an item for each figure as it is finished, to be exhausted.
     """
-    travelling = [one for one in wanted if _can_travel(one)]
-    count = min(processes or usable_cores(), len(travelling) // 2)
-    if count < 2 or len(travelling) < WORTH_IT:
-        yield saved(wanted)
-        return
-    others = [one for one in wanted if not any(one is other for other in travelling)]
-    # Spawned: a fork of a process with threads (torch, wandb) may never wake up.
-    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    count = processes or min(usable_cores(), _MOST_PROCESSES)
+    pool: ProcessPoolExecutor | None = None
+    futures: dict[Future[None], Wanted] = {}
+    waiting: list[Wanted] = []
+    here: list[Wanted] = []
     try:
-        futures = {pool.submit(save_figure, *one): one for one in travelling}
-        yield itertools.chain(_finished(futures), saved(others))
+        for one in wanted:
+            (waiting if count > 1 and _can_travel(one) else here).append(one)
+            if pool is None and len(waiting) >= WORTH_IT:
+                # Spawned: a fork of a process with threads (torch, wandb) may never wake up.
+                spawned = multiprocessing.get_context("spawn")
+                pool = ProcessPoolExecutor(count, mp_context=spawned)
+            if pool is not None:
+                futures |= {pool.submit(save_figure, *each): each for each in waiting}
+                waiting = []
+        yield itertools.chain(_finished(futures), saved([*waiting, *here]))
     finally:
-        pool.shutdown(cancel_futures=True)
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
 
 
 def _finished(futures: dict[Future[None], Wanted]) -> Iterator[None]:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.report.drawing import figures
-from saliency_lab.report.drawing.saving import saved_apart
+from saliency_lab.report.drawing.saving import Wanted, saved_apart
 from saliency_lab.report.drawing.views_figure import views_figure
 from saliency_lab.report.page import sections
 from saliency_lab.report.page.examples import chosen_examples
@@ -43,7 +43,7 @@ Drawings = dict[str, Callable[[], Figure]]
 @contextmanager
 def drawn_figures(
     panels: Sequence[Panel],
-    examples: Sequence[tuple[Panel, int]],
+    shown: int,
     trainings: Sequence[tuple[str, TrainingRun]],
     folder: Path,
     known: Known,
@@ -55,46 +55,39 @@ def drawn_figures(
     report that belong to none of these panels and trainings are removed.
 
     Args:
-        panels: each has its evaluator's figures.
-        examples: panels with a figure of examples, and how many the page has of them.
+        panels: each has its evaluator's figures, and maybe one of examples.
+        shown: how many examples of a panel the page has.
         trainings: by the names of their files.
         folder: where the figures go.
         known: digests of panels that are what they were.
 
     Yields:
-        The files, in the order of panels, examples and trainings.
+        The files, in the order of panels, trainings and panels with examples.
     """
-    asked: list[tuple[dict[str, str | None], Callable[[], Drawings]]] = [
-        *(
-            (known.of_panel(_panel_digests, panel), partial(_panel_drawings, panel))
-            for panel in panels
-        ),
-        *(
-            (known.of_panel(_example_digests, *one), partial(_example_drawings, *one))
-            for one in examples
-        ),
-    ]
-    for slug, run in trainings:
-        drawings = _training_drawings(slug, run)
-        asked.append((_digests(drawings), partial(_training_drawings, slug, run)))
     before = _known_digests(folder)
-    digests = {name: digest for each, _ in asked for name, digest in each.items()}
-    paths = {name: [folder / f"{name}.{kind}" for kind in _KINDS] for name in digests}
-    written = [path for each in paths.values() for path in each]
-    for kind in _KINDS:
-        for path in set(folder.glob(f"*.{kind}")) - set(written):
-            path.unlink()
-    new: Drawings = {}
-    for each, drawings_of in asked:
-        changed = [
-            name for name, digest in each.items() if _is_new(digest, before.get(name), paths[name])
-        ]
-        if changed:
-            drawings = drawings_of()
-            new |= {name: drawings[name] for name in changed}
-    # What is half drawn when a report is stopped must not pass for what the next one wants.
-    write_json(folder / _DIGESTS, {n: digest for n, digest in digests.items() if n not in new})
-    with saved_apart([(draw, paths[name]) for name, draw in new.items()]) as finished:
+    digests: dict[str, str | None] = {}
+    new: list[str] = []
+
+    def wanted() -> Iterator[Wanted]:
+        for each, drawings_of in _groups(panels, shown, trainings, known):
+            digests.update(each)
+            changed = [
+                name for name, digest in each.items()
+                if digest is None or digest != before.get(name)
+                or not all(path.is_file() for path in _paths(folder, name))
+            ]  # fmt: skip
+            if changed and not new:
+                # What is half drawn when a report is stopped must not pass for what it should be.
+                write_json(folder / _DIGESTS, {})
+            new.extend(changed)
+            drawings = drawings_of() if changed else {}
+            yield from ((drawings[name], _paths(folder, name)) for name in changed)
+
+    with saved_apart(wanted()) as finished:
+        written = [path for name in digests for path in _paths(folder, name)]
+        for kind in _KINDS:
+            for path in set(folder.glob(f"*.{kind}")) - set(written):
+                path.unlink()
         yield written
         for _ in shown_progress(
             finished, total=len(new), title="drawing", unit="figures", count=lambda _: 1
@@ -103,8 +96,24 @@ def drawn_figures(
     write_json(folder / _DIGESTS, {name: digest for name, digest in digests.items() if digest})
 
 
-def _is_new(digest: str | None, before: str | None, paths: Sequence[Path]) -> bool:
-    return digest is None or digest != before or not all(path.is_file() for path in paths)
+def _groups(
+    panels: Sequence[Panel],
+    shown: int,
+    trainings: Sequence[tuple[str, TrainingRun]],
+    known: Known,
+) -> Iterator[tuple[Mapping[str, str | None], Callable[[], Drawings]]]:
+    """Digests of figures, and what makes their drawings; those that take long to tell come last."""
+    for panel in panels:
+        yield known.of_panel(_panel_digests, panel), partial(_panel_drawings, panel)
+    for one in trainings:
+        yield _digests(_training_drawings(*one)), partial(_training_drawings, *one)
+    for panel in panels:
+        digests = known.of_panel(_example_digests, panel, shown)
+        yield digests, partial(_example_drawings, panel, shown)
+
+
+def _paths(folder: Path, name: str) -> list[Path]:
+    return [folder / f"{name}.{kind}" for kind in _KINDS]
 
 
 def drawing_digest(draw: Callable[[], Figure]) -> str | None:

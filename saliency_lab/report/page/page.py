@@ -22,7 +22,7 @@ from saliency_lab.report.comparing import agreement
 from saliency_lab.report.comparing.degradation import degradation_table
 from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Panel
-from saliency_lab.report.comparing.panels import build_panels
+from saliency_lab.report.comparing.panels import compare_maps, grouped_panels
 from saliency_lab.report.comparing.sanity import sanity_table
 from saliency_lab.report.comparing.seeds import SeedGroup, seed_groups
 from saliency_lab.report.comparing.sizes import size_table
@@ -86,15 +86,19 @@ def write_report(
             f"Expected '{outputs}' to hold a finished run, but got only {states}. "
             "Run `python -m saliency_lab train` first."
         )
-    panels = build_panels(records.evaluations, known)
+    panels = grouped_panels(records.evaluations)
     for panel in panels:
         panel.curves_over = curves_over
-    groups, judged = seed_groups(panels, known), verdicts(panels, known)
     each = max(_LEAST_SHOWN, SHOWN // max(len(panels), 1))
-    examples = [(panel, each) for panel in panels if known.of_panel(example_data, panel, each, 1)]
     named = [(_training_slug(run), run) for run in records.trainings]
     page = destination / "index.html"
-    with drawn_figures(panels, examples, named, destination / "figures", known) as figures:
+    # What is new is drawn by other processes while this one compares and writes.
+    with drawn_figures(panels, each, named, destination / "figures", known) as figures:
+        compare_maps(panels, known)
+        groups, judged = seed_groups(panels, known), verdicts(panels, known)
+        examples = [
+            (panel, each) for panel in panels if known.of_panel(example_data, panel, each, 1)
+        ]
         shown = _tables(panels, groups, judged, records, known)
         written = _write_tables(shown, destination / "tables")
         text = _page_text(records, panels, groups, judged, shown, examples, named, known)
