@@ -2,7 +2,8 @@
 
 Each output root holds trainings of one form of a network that differ in epochs and seeds, each
 with an evaluation of `method=five_views`. Written are a table and a figure: a line for each form
-and seed, thick for their mean, and the paper's value where `reproduce` knows it.
+and seed, thick for their mean, and the paper's value where `reproduce` knows it. A training whose
+learning rate falls is a point of its own, a diamond.
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ def main() -> None:
     found = []
     for form, _, root in (word.partition("=") for word in settings.forms):
         found += [row for path in summaries(Path(root)) for row in rows(form, path.parent)]
-    table = pd.DataFrame(found).sort_values(["data", "form", "seed", "epochs"])
+    table = pd.DataFrame(found).sort_values(["data", "schedule", "form", "seed", "epochs"])
     out = Path(settings.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(out.with_suffix(".csv"), index=False, float_format="%.4f", lineterminator="\n")
     drawn(table).savefig(out.with_suffix(".png"), dpi=settings.dpi)
     shown = table.assign(area_of=table["fill"] + ", " + table["view"]).pivot_table(
-        index=["data", "epochs", "form"], columns="area_of", values="area", aggfunc="mean"
+        index=["data", "schedule", "epochs", "form"],
+        columns="area_of",
+        values="area",
+        aggfunc="mean",
     )
     print(shown.round(3).to_string())
 
@@ -63,6 +67,7 @@ def rows(form: str, run: Path) -> list[dict[str, Any]]:
             "form": form,
             "seed": config["seed"],
             "epochs": config["trainer"]["max_epochs"],
+            "schedule": config["scheduler"]["_target_"].rpartition(".")[2],
             "test_accuracy": whole["test"]["accuracy"],
             "images": mean["images"],
             "fill": fill,
@@ -89,13 +94,22 @@ def drawn(table: pd.DataFrame) -> Figure:
             axes.set_title(f"{fill}, {view}", fontsize=9)
             axes.set_ylim(bottom=0)
         line[0].set_ylabel(f"{name}\narea")
-        line[0].legend(fontsize=7, frameon=False)
         line[0].set_xlabel("epochs")
+    # The row with the most to tell apart names everything.
+    named = max((line[0].get_legend_handles_labels() for line in grid), key=lambda one: len(one[1]))
+    figure.legend(
+        *named, loc="outside lower center", ncols=len(named[1]), frameon=False, fontsize=8
+    )
     return figure
 
 
 def _panel(axes: Axes, table: pd.DataFrame) -> None:
-    for colour, (form, own) in zip(_COLOURS, table.groupby("form", sort=False), strict=False):
+    for colour, (form, whole) in zip(_COLOURS, table.groupby("form"), strict=False):
+        own = whole[whole["schedule"] == "constant"]
+        for schedule, falling in whole[whole["schedule"] != "constant"].groupby("schedule"):
+            _points(
+                axes, falling, colour, marker="D", linestyle="none", label=f"{form}, {schedule}"
+            )
         seeds = own.groupby("seed")
         if len(seeds) > 1:
             for _, one in seeds:
@@ -103,12 +117,16 @@ def _panel(axes: Axes, table: pd.DataFrame) -> None:
             mean = own.groupby("epochs")["area"].mean()
             axes.plot(mean.index, mean, color=colour, linewidth=2, marker="o", label=form)
         else:
-            low, high = own["area"] - own["low"], own["high"] - own["area"]
-            axes.errorbar(
-                own["epochs"], own["area"], yerr=[low, high], color=colour, linewidth=2,
-                elinewidth=0.8, marker="o", label=form,
-            )  # fmt: skip
+            _points(axes, own, colour, marker="o", linewidth=2, label=form)
     axes.locator_params(axis="x", integer=True)
+
+
+def _points(axes: Axes, table: pd.DataFrame, colour: str, **drawn_as: Any) -> None:
+    """Areas over epochs with their intervals."""
+    low, high = table["area"] - table["low"], table["high"] - table["area"]
+    axes.errorbar(
+        table["epochs"], table["area"], yerr=[low, high], color=colour, elinewidth=0.8, **drawn_as
+    )
 
 
 def _paper(axes: Axes, data: str, fill: str, view: str) -> None:
