@@ -36,9 +36,14 @@ _CASES = (
     ("resnet18 224x224", "resnet18", ("imagenette", "cifar10"), "imagenette2/val", 4, 3, 200),
 )
 # Only where they are asked for by name.
-_FURTHER = (("vit_tiny 32x32", "vit_tiny_patch16_224", ("cifar10",), "cifar10/test", 128, 3, 2048),)
+_VIT = "vit_tiny_patch16_224"
+_FURTHER = (
+    ("vit_tiny 32x32", _VIT, ("cifar10",), "cifar10/test", 128, 3, 2048),
+    ("vit_tiny 128x128", _VIT, ("imagenette",), "imagenette2/val", 16, 3, 200),
+)
 _SETTINGS: dict[str, dict[str, Any]] = {
-    "vit_tiny_patch16_224": {"image_size": (32, 32), "arguments": {"patch_size": 4}}
+    "vit_tiny 32x32": {"image_size": (32, 32), "arguments": {"patch_size": 4}},
+    "vit_tiny 128x128": {"image_size": (128, 128)},
 }
 
 
@@ -54,14 +59,15 @@ def cases(outputs: Path, data: Path, device: torch.device, only: str | None) -> 
         if only is not None and not name.startswith(only):
             continue
         checkpoint = _checkpoint(outputs, architecture, datasets)
-        model = network(architecture, 10, **_SETTINGS.get(architecture, {}))
+        model = network(architecture, 10, **_SETTINGS.get(name, {}))
         state = read_file(checkpoint, "checkpoint")["state_dict"]
         prefix = "network."
         model.load_state_dict(
             {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
         )
         many = count * (16 if device.type == "cuda" else 1)
-        images = photographs(data / folder, many).to(device)
+        side = int(name.rpartition("x")[2])
+        images = photographs(data / folder, many, side).to(device)
         label = str(checkpoint.relative_to(outputs).parent.parent)
         found.append(Case(name, model.eval().to(device), images, repeats, calibration, label))
     return found
@@ -82,11 +88,21 @@ def _checkpoint(outputs: Path, architecture: str, datasets: tuple[str, ...]) -> 
     raise FileNotFoundError(f"no trained {architecture} in {outputs}: train one on {datasets[0]}")
 
 
-def photographs(folder: Path, count: int) -> Tensor:
-    """`count` of the photographs below a folder, evenly spread, (N, 3, H, W) in [0, 1]."""
+def photographs(folder: Path, count: int, side: int | None = None) -> Tensor:
+    """`count` of the photographs below a folder, evenly spread, (N, 3, H, W) in [0, 1].
+
+    Args:
+        folder: with a folder for each class.
+        count: how many.
+        side: pixels that others are stretched to; None where all have one size.
+    """
     files = sorted(file for file in folder.glob("*/*") if file.suffix.lower() in (".jpg", ".jpeg"))
     if not files:
         raise FileNotFoundError(f"no images in {folder}")
     chosen = [files[place * len(files) // count] for place in range(count)]
-    pixels = [np.asarray(Image.open(file).convert("RGB")) for file in chosen]
+    pictures = [Image.open(file).convert("RGB") for file in chosen]
+    if side is not None:
+        wanted = (side, side)
+        pictures = [one if one.size == wanted else one.resize(wanted) for one in pictures]
+    pixels = [np.asarray(one) for one in pictures]
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous().float() / 255

@@ -38,8 +38,8 @@ Peer = Callable[[nn.Module, Tensor, Tensor, int, int], Tensor]
 """From a model, images, targets, samples and images per pass to maps (B, H, W)."""
 
 # What Captum's batches are set to: the sizes at which its passes are fastest here, per image size.
-_FORWARDS = {32: 256, 224: 16}
-_RECORDED = {32: 256, 224: 8}
+_FORWARDS = {32: 256, 128: 64, 224: 16}
+_RECORDED = {32: 256, 128: 64, 224: 8}
 _BASELINES: tuple[Baseline, ...] = ("black", "white", "blur", "uniform")
 
 
