@@ -64,6 +64,9 @@ def drawn_figures(
     Yields:
         The files, in the order of panels, trainings and panels with examples.
     """
+    for kind in _KINDS:
+        for path in folder.glob(f".*.{kind}"):  # left half written by a report that was killed
+            path.unlink()
     before = _known_digests(folder)
     digests: dict[str, str | None] = {}
     new: list[str] = []
@@ -86,7 +89,8 @@ def drawn_figures(
     with saved_apart(wanted()) as finished:
         written = [path for name in digests for path in _paths(folder, name)]
         for kind in _KINDS:
-            for path in set(folder.glob(f"*.{kind}")) - set(written):
+            # Names with a dot in front are what other processes are writing at this moment.
+            for path in set(folder.glob(f"[!.]*.{kind}")) - set(written):
                 path.unlink()
         yield written
         for _ in shown_progress(
