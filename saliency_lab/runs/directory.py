@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 SUMMARY, CONFIG, ERROR = "summary.json", "config.yaml", "error.txt"
 _LOCK, _HOLDER = ".lock", ".holder.json"
+# A holder signs within milliseconds of taking the lock; a slow disk gets longer.
+_SIGNING_SECONDS = 10.0
 
 
 def read_summary(directory: Path) -> dict[str, Any]:
@@ -85,6 +88,7 @@ def held(directory: Path) -> Iterator[None]:
         raise UserError(
             f"Expected `output_root` to be writable, but got '{directory}': {error.strerror}"
         ) from error
+    refused = False
     try:
         _sign(directory)
         yield
@@ -93,10 +97,13 @@ def held(directory: Path) -> Iterator[None]:
             fail(directory, f"{type(error).__name__}: {error}")
         else:
             # Refused before it began: nothing of it is to stay.
-            (directory / _LOCK).unlink(missing_ok=True)
+            refused = True
         raise
     finally:
         (directory / _HOLDER).unlink(missing_ok=True)
+        # Last: without this file the next process can come in and sign.
+        if refused:
+            (directory / _LOCK).unlink(missing_ok=True)
         lock.release()
 
 
@@ -105,10 +112,7 @@ def is_held(directory: Path) -> bool:
 
     A killed process leaves its note behind; the lock tells, wherever the note is of this machine.
     """
-    holder = _holder(directory)
-    if not holder:
-        return False
-    if holder["host"] == platform.node() and not psutil.pid_exists(int(holder["pid"])):
+    if not _holder(directory):
         return False
     # Asked only where there is a note: a lock that is tried could keep out a run that starts.
     lock = filelock.FileLock(directory / _LOCK, timeout=0)
@@ -151,16 +155,23 @@ def remove(directory: Path, output_root: Path) -> None:
 
 def _acquire(lock: filelock.FileLock, directory: Path) -> None:
     """Take the lock, or wait for it where a job of the same sweep has it."""
-    try:
-        lock.acquire()
-        return
-    except filelock.Timeout as error:
-        holder = _holder(directory)
-        if holder.get("sweep") is None or holder["sweep"] != os.environ.get(SWEEP):
-            raise UserError(
-                f"'{directory}' is in use by {_named(holder)}; wait for it to finish or stop it "
-                "first"
-            ) from error
+    deadline = time.monotonic() + _SIGNING_SECONDS
+    while True:
+        try:
+            lock.acquire()
+            return
+        except filelock.Timeout as error:
+            holder = _holder(directory)
+            # Taken but not signed: its holder has just come, or is just leaving.
+            if not holder and time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            if holder.get("sweep") is None or holder["sweep"] != os.environ.get(SWEEP):
+                raise UserError(
+                    f"'{directory}' is in use by {_named(holder)}; wait for it to finish or stop "
+                    "it first"
+                ) from error
+            break
     log.info("waiting for another job of this sweep to finish %s", directory)
     lock.acquire(timeout=-1)
 
@@ -221,10 +232,14 @@ def _clear(directory: Path) -> None:
 
 
 def _holder(directory: Path) -> dict[str, Any]:
+    """The holder's note; empty where there is none, or where a killed process left it behind."""
     try:
-        return dict(json.loads((directory / _HOLDER).read_text(encoding="utf-8")))
+        holder = dict(json.loads((directory / _HOLDER).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):
         return {}
+    if holder["host"] == platform.node() and not psutil.pid_exists(int(holder["pid"])):
+        return {}
+    return holder
 
 
 def _named(holder: Mapping[str, Any]) -> str:

@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
+import filelock
 import pytest
 
 from saliency_lab.errors import UserError
@@ -17,6 +21,7 @@ from saliency_lab.runs.directory import (
     read_summary,
     require_same_run,
 )
+from saliency_lab.runs.processes import SWEEP
 
 CONFIG = {
     "task": "train",
@@ -89,6 +94,42 @@ def test_the_second_process_is_told_who_holds_the_directory(tmp_path):
     # The lock of a killed process falls with it.
     with held(tmp_path):
         assert json.loads((tmp_path / ".holder.json").read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("left", [None, "a killed process's note"])
+def test_a_holder_that_has_not_signed_yet_is_waited_for(left, tmp_path, monkeypatch):
+    """The jobs of a sweep start at the same moment: the note may come after the lock is taken."""
+    monkeypatch.setenv(SWEEP, "sweep")
+    note = tmp_path / ".holder.json"
+    mine = {"pid": os.getpid(), "host": platform.node(), "since": "now", "sweep": "sweep"}
+    if left is not None:
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        note.write_text(json.dumps({**mine, "pid": gone.pid, "sweep": "another"}))
+    taken = threading.Event()
+
+    def hold_and_sign_late():
+        with filelock.FileLock(tmp_path / ".lock"):
+            taken.set()
+            time.sleep(0.3)
+            note.write_text(json.dumps(mine))
+            time.sleep(0.3)
+
+    first = threading.Thread(target=hold_and_sign_late)
+    first.start()
+    taken.wait()
+    with held(tmp_path):
+        pass
+    first.join()
+
+
+def test_a_holder_that_never_signs_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("saliency_lab.runs.directory._SIGNING_SECONDS", 0.2)
+    with (
+        filelock.FileLock(tmp_path / ".lock"),
+        pytest.raises(UserError, match="in use by another process"),
+    ):
+        held(tmp_path).__enter__()
 
 
 def test_a_failure_leaves_word_and_the_next_begin_forgets_it(tmp_path):
