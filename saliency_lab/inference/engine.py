@@ -280,12 +280,15 @@ class PreparedModel:
         kind = self._engine.screen
         if kind == "off":
             return None
+        if kind == self._engine.precision:
+            log.warning("screen off: everything is computed in %s", kind)
+            return None
         try:
             masked = masked_sample(sample)
             cheap = cheap_copy(self.original, kind, masked)
             with torch.no_grad():  # both run once before they are timed
                 cheap(masked)
-                self._forward(masked)
+                self._exact(masked)
         except _UNABLE as error:
             log.warning("screen off: %s", str(error).strip().splitlines()[0])
             return None

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lab.errors import UserError
-from saliency_lab.inference.folding import folded_copy, packed_copy
+from saliency_lab.inference.bfloat16 import bf16_model
+from saliency_lab.inference.folding import folded_copy
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +75,8 @@ class _WithEngine(nn.Module):
 
 
 def bf16_copy(model: nn.Module, sample: Tensor) -> nn.Module:
-    """A folded copy in bfloat16 that takes and gives float32; packed for the CPU."""
-    folded = folded_copy(model).bfloat16()
-    if sample.device.type == "cpu":
-        folded = packed_copy(folded, sample.bfloat16())
-    return _Bf16(folded)
+    """A folded copy in bfloat16 that takes and gives float32."""
+    return _Bf16(bf16_model(folded_copy(model), sample))
 
 
 class _Bf16(nn.Module):

@@ -82,6 +82,20 @@ def test_a_screen_keeps_the_decisions(trained: tuple[nn.Module, Tensor], screen:
 
 
 @pytest.mark.onednn
+def test_a_screen_of_lower_precision_than_bfloat16_only(
+    trained: tuple[nn.Module, Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    model, images = trained
+    below = Engine(precision="bf16", screen="int8", calibration=10).prepare(model, images)
+    below.scores(images)
+    assert below.report()["screen"]["compared"] == len(images)  # type: ignore[index]
+    assert not caplog.records
+    same = Engine(precision="bf16", screen="bf16").prepare(model, images)
+    assert "screen" not in same.report()
+    assert "screen off: everything is computed in bf16" in caplog.text
+
+
+@pytest.mark.onednn
 def test_report_is_plain_and_true(trained: tuple[nn.Module, Tensor]) -> None:
     model, images = trained
     report = Engine(maps_batch=3, scores_batch=7).prepare(model, images).report()
