@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 from pydantic import ValidationError
 
@@ -25,12 +24,16 @@ from saliency_lab.evaluation.rows.format import (
     EvaluationSummary,
     EvaluatorSummary,
     TrainingSummary,
-    is_readable,
     older_format,
-    read_scores,
-    rows_path,
-    scores_file,
     table_path,
+)
+from saliency_lab.report.reading.checked_files import (
+    EXAMPLE_ARRAYS,
+    OfFile,
+    anew,
+    checked_example_ids,
+    require_whole,
+    shown_scores,
 )
 from saliency_lab.report.reading.configs import (
     evaluator_settings,
@@ -42,7 +45,6 @@ from saliency_lab.report.reading.directories import chosen_directories, run_dire
 
 _UNREADABLE: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, EOFError)
 _UNREADABLE += (zipfile.BadZipFile, zlib.error, pa.ArrowException, yaml.YAMLError)
-_EXAMPLE_ARRAYS = ("ids", "labels", "predictions", "images")
 
 
 @dataclass(frozen=True)
@@ -127,16 +129,8 @@ class Records:
     problems: list[Problem] = field(default_factory=list)
 
 
-OfFile = Callable[[Callable[[Path], Any], Path], Any]
-"""What a function reads from a file, maybe known from before."""
-
-
-def _anew(function: Callable[[Path], Any], path: Path) -> Any:
-    return function(path)
-
-
 def read_records(
-    outputs: Path, runs: Sequence[str] | None = None, of_file: OfFile = _anew
+    outputs: Path, runs: Sequence[str] | None = None, of_file: OfFile = anew
 ) -> Records:
     """Everything under `outputs`, or only the runs named: directories or patterns inside it.
 
@@ -168,7 +162,7 @@ def example_maps(
     """The kept examples of a run: base arrays, and by view the map and what the evaluator kept."""
     method = run.summary.method
     with np.load(run.path / EXAMPLES, allow_pickle=False) as stored:
-        base = {name: stored[name] for name in _EXAMPLE_ARRAYS}
+        base = {name: stored[name] for name in EXAMPLE_ARRAYS}
         own: dict[str, dict[str, np.ndarray]] = {}
         for view in views:
             if f"map:{method}/{view}" in stored:
@@ -233,9 +227,9 @@ def _read_evaluation(
             reason = f"{label}: {known.reason}"
         records.problems.append(Problem(name, known.state, reason))
     kept = path / EXAMPLES
-    examples = tuple(of_file(_example_ids, kept)) if kept.exists() else ()
+    examples = tuple(of_file(checked_example_ids, kept)) if kept.exists() else ()
     for label, found in summary.evaluators.items():
-        _require_whole(path, label, found, of_file)
+        require_whole(path, label, found, of_file)
         records.evaluations.append(
             EvaluationRun(
                 name=name,
@@ -246,55 +240,10 @@ def _read_evaluation(
                 pretrained=is_pretrained(config),
                 recipe=recipe_of(config),
                 settings=settings_of(config),
-                read_scores=partial(_scores, path, label, found),
+                read_scores=partial(shown_scores, path, label, found),
                 example_ids=examples,
             )
         )
-
-
-def _require_whole(path: Path, label: str, found: EvaluatorSummary, of_file: OfFile) -> None:
-    """Refuse an evaluator whose files, which the page reads only later, are damaged or gone."""
-    if not is_readable(rows_path(path, label)):
-        raise ValueError(f"{rows_path(path, label).name} is missing or damaged")
-    held = of_file(_score_columns, scores_file(path, label))
-    if missing := set(_score_names(found)) - set(held):
-        raise ValueError(f"{label} lacks the columns {', '.join(sorted(missing))}")
-    tables = sorted(path.glob(f"{label}-*.csv"))
-    if found.sections is not None and not tables:
-        raise ValueError(f"{label} lacks the tables that its figures are drawn from")
-    for table in tables:
-        of_file(_rows_in_table, table)
-
-
-def _score_columns(path: Path) -> list[str]:
-    """The columns of an evaluator's scores, after reading all of them."""
-    return list(pq.read_table(path).column_names)
-
-
-def _rows_in_table(path: Path) -> int:
-    """How many rows a table has, after reading all of them."""
-    return len(pd.read_csv(path))
-
-
-def _score_names(found: EvaluatorSummary) -> list[str]:
-    names = ["sample_id", "method", "view", *found.conditions]
-    return [*names, "label", *(score.name for score in found.scores)]
-
-
-def _scores(path: Path, label: str, found: EvaluatorSummary) -> pd.DataFrame:
-    texts = ["sample_id", "method", "view", *found.conditions]
-    return read_scores(path, label)[_score_names(found)].astype(dict.fromkeys(texts, str))
-
-
-def _example_ids(path: Path) -> list[str]:
-    """The ids of the kept examples, after checking that all of their file can be read."""
-    with zipfile.ZipFile(path) as archive:
-        if damaged := archive.testzip():
-            raise ValueError(f"{path.name}: {damaged} is damaged")
-    with np.load(path, allow_pickle=False) as stored:
-        if missing := set(_EXAMPLE_ARRAYS) - set(stored.files):
-            raise ValueError(f"{path.name} lacks {', '.join(sorted(missing))}")
-        return [str(name) for name in stored["ids"]]
 
 
 @lru_cache(maxsize=256)

@@ -1,0 +1,76 @@
+"""The files of an evaluation: seen to be whole when a run is read, read when they are needed."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from saliency_lab.evaluation.rows.format import (
+    EvaluatorSummary,
+    is_readable,
+    read_scores,
+    rows_path,
+    scores_file,
+)
+
+EXAMPLE_ARRAYS = ("ids", "labels", "predictions", "images")
+
+OfFile = Callable[[Callable[[Path], Any], Path], Any]
+"""What a function reads from a file, maybe known from before."""
+
+
+def anew(function: Callable[[Path], Any], path: Path) -> Any:
+    """What a function reads from a file, read now."""
+    return function(path)
+
+
+def require_whole(path: Path, label: str, found: EvaluatorSummary, of_file: OfFile) -> None:
+    """Refuse an evaluator whose files, which the page reads only later, are damaged or gone."""
+    if not is_readable(rows_path(path, label)):
+        raise ValueError(f"{rows_path(path, label).name} is missing or damaged")
+    held = of_file(_score_columns, scores_file(path, label))
+    if missing := set(_score_names(found)) - set(held):
+        raise ValueError(f"{label} lacks the columns {', '.join(sorted(missing))}")
+    tables = sorted(path.glob(f"{label}-*.csv"))
+    if found.sections is not None and not tables:
+        raise ValueError(f"{label} lacks the tables that its figures are drawn from")
+    for table in tables:
+        of_file(_rows_in_table, table)
+
+
+def shown_scores(path: Path, label: str, found: EvaluatorSummary) -> pd.DataFrame:
+    """An evaluator's scores with the columns that a page shows, names as text."""
+    texts = ["sample_id", "method", "view", *found.conditions]
+    return read_scores(path, label)[_score_names(found)].astype(dict.fromkeys(texts, str))
+
+
+def checked_example_ids(path: Path) -> list[str]:
+    """The ids of the kept examples, after checking that all of their file can be read."""
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"{path.name}: {damaged} is damaged")
+    with np.load(path, allow_pickle=False) as stored:
+        if missing := set(EXAMPLE_ARRAYS) - set(stored.files):
+            raise ValueError(f"{path.name} lacks {', '.join(sorted(missing))}")
+        return [str(name) for name in stored["ids"]]
+
+
+def _score_columns(path: Path) -> list[str]:
+    """The columns of an evaluator's scores, after reading all of them."""
+    return list(pq.read_table(path).column_names)
+
+
+def _rows_in_table(path: Path) -> int:
+    """How many rows a table has, after reading all of them."""
+    return len(pd.read_csv(path))
+
+
+def _score_names(found: EvaluatorSummary) -> list[str]:
+    names = ["sample_id", "method", "view", *found.conditions]
+    return [*names, "label", *(score.name for score in found.scores)]
