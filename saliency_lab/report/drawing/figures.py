@@ -168,11 +168,14 @@ def confusion_figure(
 def solve_layout(figure: Figure) -> None:
     """Fix the places of a figure's parts: solving takes longer than drawing, and holds for all
     files of a figure."""
+    engine = figure.get_layout_engine()
+    if engine is None:
+        return
     use_fonts_with_all_letters(figure)
     with warnings.catch_warnings():
         # Said once for all letters where no font has them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.draw_without_rendering()
+        engine.execute(figure)
     figure.set_layout_engine("none")
 
 
