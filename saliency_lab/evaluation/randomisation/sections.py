@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from saliency_lab.report.drawing.canvas import (
+    INK,
+    MUTED,
+    in_rows,
+    new_canvas,
+    plain_axes,
+    row_legend,
+)
 from saliency_lab.report.drawing.palette import Style, style_of
 from saliency_lab.report.drawing.pictures import map_png
 from saliency_lab.report.drawing.plots import Line, chart_svg
@@ -97,24 +105,49 @@ def layer_points(panel: Any) -> pd.DataFrame:
 
 
 def layers_figure(points: pd.DataFrame, styles: Mapping[str, Style], title: str) -> Figure:
-    """Rank correlation with the intact map after each step, one column per order and variant."""
-    parts = list(_parts(points))
-    figure = Figure(figsize=(2.2 + 3.2 * len(parts), 3.2), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(parts), squeeze=False, sharey=True)
-    for ax, ((mode, variant), part) in zip(axes[0], parts, strict=True):
-        for line in _lines(part, styles):
-            ax.plot(line.x, line.y, color=line.style.colour, label=line.style.label, lw=1.4)
-            if line.low is not None and line.high is not None:
-                ax.fill_between(line.x, line.low, line.high, color=line.style.colour, alpha=0.15)
-        ax.axhline(0, color="#999999", lw=0.6)
-        ax.set_title(f"drawn anew {_title(mode, variant)}", fontsize=10, loc="left")
-        ax.set_xlabel(_X_TITLE)
-        ax.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].set_ylabel("rank correlation with the intact map")
-    axes[0, -1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    """Rank correlation with the intact map after each step, one column per order and variant.
+
+    Up to seven maps are one row; more are spread over several.
+    """
+    parts, rows = list(_parts(points)), in_rows(list(styles))
+    lowest = min(-0.1, points[f"{_SCORE}_low"].min())
+    figure, axes = new_canvas(2.2 + 3.2 * len(parts), 0.6 + 2.6 * len(rows), len(rows), len(parts))
+    for row, keys in enumerate(rows):
+        shown = {key: styles[key] for key in keys}
+        for column, ((mode, variant), part) in enumerate(parts):
+            ax = axes[row, column]
+            _draw_lines(ax, _lines(part, shown))
+            ax.set(ylim=(lowest - 0.05, 1.05))
+            if row == 0:
+                name = f"drawn anew {_title(mode, variant)}"
+                ax.set_title(name, fontsize=10, color=INK, loc="left")
+            if row == len(rows) - 1:
+                ax.set_xlabel(_X_TITLE, fontsize=9, color=MUTED)
+            if column == 0:
+                ax.set_ylabel("rank correlation", fontsize=9, color=MUTED)
+        row_legend(axes[row, -1], axes[row])
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     return figure
+
+
+def _draw_lines(ax: Axes, lines: Iterable[Line]) -> None:
+    plain_axes(ax)
+    ax.axhline(0, color="#999999", lw=0.6)
+    for line in lines:
+        colour = line.style.colour
+        (drawn,) = ax.plot(
+            line.x,
+            line.y,
+            color=colour,
+            marker=line.style.marker,
+            markersize=3.4,
+            lw=1.4,
+            label=line.style.label,
+        )
+        if line.style.dash:
+            drawn.set_dashes(line.style.dash)
+        if line.low is not None and line.high is not None:
+            ax.fill_between(line.x, line.low, line.high, color=colour, alpha=0.14, lw=0)
 
 
 def _parts(points: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,24 +10,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.layout_engine import ConstrainedLayoutEngine, PlaceHolderLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from saliency_lab.report.drawing.axes import Axis, axis_title, places
+from saliency_lab.report.drawing.canvas import (
+    INK,
+    MUTED,
+    in_rows,
+    new_canvas,
+    plain_axes,
+    row_legend,
+)
 from saliency_lab.report.drawing.fonts import use_fonts_with_all_letters
 from saliency_lab.report.drawing.overlay import overlaid
 from saliency_lab.report.drawing.palette import MAP_COLOURS, order_of, style_of
 
 Key = tuple[str, str]
-
-_INK = "#222222"
-_MUTED = "#666666"
-_GRID = "#e3e3e3"
-_LINES_PER_ROW = 7
 
 
 def curves_figure(curves: pd.DataFrame, title: str, over: Axis = "fraction") -> Figure:
@@ -44,7 +46,7 @@ def curves_figure(curves: pd.DataFrame, title: str, over: Axis = "fraction") -> 
     columns = _conditions(curves)
     rows = _rows_of(curves)
     height = 0.75 + 2.75 * len(rows)
-    figure, axes = _canvas(2.05 + 3.1 * len(columns), height, len(rows), len(columns))
+    figure, axes = new_canvas(2.05 + 3.1 * len(columns), height, len(rows), len(columns))
     for line, keys in enumerate(rows):
         for column, (mode, fill) in enumerate(columns):
             ax = axes[line, column]
@@ -53,9 +55,9 @@ def curves_figure(curves: pd.DataFrame, title: str, over: Axis = "fraction") -> 
             bottom = axis_title(over, mode) if line == len(rows) - 1 else ""
             _name_axes(ax, column == 0, bottom)
             if line == 0:
-                ax.set_title(condition_name(mode, fill), fontsize=10, color=_INK, loc="left")
-        _legend(axes[line, -1], axes[line])
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
+                ax.set_title(condition_name(mode, fill), fontsize=10, color=INK, loc="left")
+        row_legend(axes[line, -1], axes[line])
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     return figure
 
 
@@ -66,7 +68,7 @@ def training_figure(metrics: pd.DataFrame, title: str = "Training") -> Figure:
         metrics: columns epoch, train/loss, train/accuracy and maybe val/loss, val/accuracy.
         title: above the figure.
     """
-    figure, axes = _canvas(7.2, 3.0, 1, 2)
+    figure, axes = new_canvas(7.2, 3.0, 1, 2)
     for ax, name in zip(axes[0], ("loss", "accuracy"), strict=True):
         for part, colour, dash in (("train", "#0072b2", "-"), ("val", "#d55e00", "--")):
             column = f"{part}/{name}"
@@ -75,14 +77,14 @@ def training_figure(metrics: pd.DataFrame, title: str = "Training") -> Figure:
                 label = {"train": "training", "val": "validation"}[part]
                 marker = "o" if len(seen) < 2 else ""
                 ax.plot(seen["epoch"], seen[column], dash, color=colour, label=label, marker=marker)
-        _plain_axes(ax)
-        ax.set_xlabel("epoch", fontsize=9, color=_MUTED)
-        ax.set_title(name, fontsize=10, color=_INK, loc="left")
+        plain_axes(ax)
+        ax.set_xlabel("epoch", fontsize=9, color=MUTED)
+        ax.set_title(name, fontsize=10, color=INK, loc="left")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if ax.has_data():
             ax.legend(frameon=False, fontsize=8)
     axes[0, 1].yaxis.set_major_formatter(PercentFormatter(1.0))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     return figure
 
 
@@ -109,7 +111,7 @@ def example_grid(
     if count == 0 or set(sizes.values()) != {count}:
         raise ValueError(f"Expected {count} (at least 1) maps and row labels, but got {sizes}.")
     columns = 1 + len(maps)
-    figure, axes = _canvas(0.9 + 1.15 * columns, 0.35 + 1.18 * count, count, columns)
+    figure, axes = new_canvas(0.9 + 1.15 * columns, 0.35 + 1.18 * count, count, columns)
     figure.set_layout_engine(
         ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
     )
@@ -123,10 +125,10 @@ def example_grid(
             else:
                 _draw_map(axes[row, column], own)
         axes[row, 0].set_ylabel(
-            row_labels[row], fontsize=8, color=_INK, rotation=0, ha="right", va="center"
+            row_labels[row], fontsize=8, color=INK, rotation=0, ha="right", va="center"
         )
     for ax, name in zip(axes[0], ("image", *maps), strict=True):
-        ax.set_title(name.replace(" · ", "\n"), fontsize=8, color=_INK)
+        ax.set_title(name.replace(" · ", "\n"), fontsize=8, color=INK)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
@@ -146,7 +148,7 @@ def confusion_figure(
     counts = np.asarray(confusion, dtype=np.float64)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
     side = min(2.4 + 0.36 * len(counts), 11.0)
-    figure, axes = _canvas(side + 0.9, side, 1, 1)
+    figure, axes = new_canvas(side + 0.9, side, 1, 1)
     ax = axes[0, 0]
     picture = ax.imshow(share, cmap="cividis", vmin=0.0, vmax=1.0)
     if len(counts) <= 40:
@@ -156,40 +158,45 @@ def confusion_figure(
         for (row, column), count in np.ndenumerate(counts):
             ink = "#000000" if share[row, column] > 0.55 else "#ffffff"
             ax.text(column, row, f"{int(count)}", ha="center", va="center", fontsize=6, color=ink)
-    ax.set_xlabel("predicted", fontsize=9, color=_MUTED)
-    ax.set_ylabel("true", fontsize=9, color=_MUTED)
+    ax.set_xlabel("predicted", fontsize=9, color=MUTED)
+    ax.set_ylabel("true", fontsize=9, color=MUTED)
     bar = figure.colorbar(picture, ax=ax, shrink=0.7, format=PercentFormatter(1.0))
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=_INK)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
     return figure
 
 
-def solve_layout(figure: Figure) -> None:
-    """Fix the places of a figure's parts: solving takes longer than drawing, and holds for all
+def _solve_layout(figure: Figure) -> None:
+    """Fix the places of a figure's parts, once: it takes as long as drawing, and holds for all
     files of a figure."""
     engine = figure.get_layout_engine()
-    if engine is None:
+    if isinstance(engine, PlaceHolderLayoutEngine):  # what a solved layout leaves behind
         return
     use_fonts_with_all_letters(figure)
-    with warnings.catch_warnings():
-        # Said once for all letters where no font has them.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        engine.execute(figure)
-    figure.set_layout_engine("none")
+    if engine is not None:
+        with _missing_letters_unsaid():
+            engine.execute(figure)
+        figure.set_layout_engine("none")
 
 
 def figure_bytes(figure: Figure, kind: str = "png", dpi: int = 150) -> bytes:
     """The figure as a file's bytes ("png" or "pdf"); the same figure gives the same bytes."""
     metadata = {"Software": None} if kind == "png" else {"CreationDate": None, "Producer": None}
     buffer = io.BytesIO()
-    use_fonts_with_all_letters(figure)
+    _solve_layout(figure)
     # 42 embeds TrueType, which journals ask for and which keeps text selectable.
-    with mpl.rc_context({"pdf.fonttype": 42}), warnings.catch_warnings():
-        # Said once for all letters where no font has them.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with mpl.rc_context({"pdf.fonttype": 42}), _missing_letters_unsaid():
         figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _missing_letters_unsaid() -> Iterator[None]:
+    """Without matplotlib's warning for each letter: they are named once where no font has them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
 
 
 def condition_name(mode: str, fill: str) -> str:
@@ -228,20 +235,7 @@ def _conditions(curves: pd.DataFrame) -> list[tuple[str, ...]]:
 def _rows_of(curves: pd.DataFrame) -> list[list[Key]]:
     pairs = set(zip(curves["method"], curves["view"], strict=True))
     keys = sorted(pairs, key=lambda key: order_of(*key))
-    lines = -(-len(keys) // _LINES_PER_ROW)
-    # As even as possible: 8 methods are 4 and 4, not 7 and 1.
-    return [list(part) for part in _split(keys, lines)]
-
-
-def _split(keys: list[Key], parts: int) -> Iterator[list[Key]]:
-    for part in range(parts):
-        yield keys[part * len(keys) // parts : (part + 1) * len(keys) // parts]
-
-
-def _canvas(width: float, height: float, rows: int, columns: int) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return in_rows(keys)
 
 
 def _draw_curves(ax: Axes, curves: pd.DataFrame, keys: Sequence[Key], over: Axis) -> None:
@@ -267,37 +261,14 @@ def _draw_curves(ax: Axes, curves: pd.DataFrame, keys: Sequence[Key], over: Axis
 
 
 def _name_axes(ax: Axes, left: bool, bottom: str) -> None:
-    _plain_axes(ax)
+    plain_axes(ax)
     ax.set(ylim=(-0.02, 1.02))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     if left:
-        ax.set_ylabel("allegiance", fontsize=9, color=_MUTED)
+        ax.set_ylabel("allegiance", fontsize=9, color=MUTED)
     if bottom:
-        ax.set_xlabel(bottom, fontsize=9, color=_MUTED)
-
-
-def _plain_axes(ax: Axes) -> None:
-    ax.grid(True, color=_GRID, lw=0.6)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color("#999999")
-    ax.tick_params(labelsize=8, colors=_MUTED, length=2.5)
-
-
-def _legend(last: Axes, row: Sequence[Axes]) -> None:
-    found: dict[str, Artist] = {}
-    for ax in row:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    last.legend(
-        list(found.values()),
-        list(found),
-        frameon=False,
-        fontsize=8,
-        loc="center left",
-        bbox_to_anchor=(1.02, 0.5),
-    )
+        ax.set_xlabel(bottom, fontsize=9, color=MUTED)
 
 
 def _draw_map(ax: Axes, values: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from saliency_lab.data.cache import usable_cores
-from saliency_lab.report.drawing.figures import figure_bytes, solve_layout
+from saliency_lab.report.drawing.figures import figure_bytes
 from saliency_lab.runs.files import atomic_path
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ def save_figure(draw: Callable[[], Figure], paths: Sequence[Path]) -> None:
         UserError: see `runs.files.atomic_path`.
     """
     figure = draw()
-    solve_layout(figure)
     for path in paths:
         with atomic_path(path) as temporary:
             temporary.write_bytes(figure_bytes(figure, path.suffix[1:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 
 from saliency_lab.evaluation.randomisation import sections
-from saliency_lab.report.drawing.palette import style_of
+from saliency_lab.report.drawing.figures import figure_bytes
+from saliency_lab.report.drawing.palette import Style, style_of
 from saliency_lab.report.drawing.pictures import map_png
 
 STEPS = ("head", "middle", "stem")
@@ -72,6 +74,23 @@ def test_charts_and_figures_show_every_order() -> None:
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles == names
     assert [len(ax.lines) for ax in figure.axes] == [3, 3]  # two maps and the zero
+
+
+def test_many_maps_are_spread_over_rows_with_a_legend_each() -> None:
+    points, styles = sections.layer_points(panel()), {}
+    many = []
+    for number in range(16):
+        key = f"map {number}"
+        styles[key] = Style("#0072b2", (), "o", f"a source of a long name {number}")
+        many.append(points[points["key"] == panel().maps[0].key].assign(key=key))
+    figure = sections.layers_figure(pd.concat(many), styles, "shapes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as that there is no room left for the axes
+        assert figure_bytes(figure)
+    rows = [figure.axes[place : place + 2] for place in (0, 2, 4)]
+    assert [len(ax.lines) - 1 for row in rows for ax in row] == [5, 5, 5, 5, 6, 6]
+    named = [len(row[-1].get_legend().get_texts()) for row in rows]
+    assert named == [5, 5, 6]
 
 
 def test_pictures_are_the_intact_map_and_the_steps_in_their_order() -> None:

@@ -17,7 +17,6 @@ from saliency_lab.report.drawing.figures import (
     curves_figure,
     example_grid,
     figure_bytes,
-    solve_layout,
     training_figure,
 )
 from saliency_lab.report.drawing.fonts import fallback_families
@@ -178,7 +177,6 @@ def test_no_warning_per_letter_that_no_font_has():
     figure = training_figure(metrics, "\U0002a6d6 and \U0002a6d5")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        solve_layout(figure)
         assert figure_bytes(figure)
     families = fallback_families(frozenset("\U0002a6d6"))
     assert not any(family.startswith("Last Resort") for family in families)
