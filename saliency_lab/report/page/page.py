@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 PAGE_BYTES = 4_700_000
 """What the page may weigh: below 5 MB, with room for what is not counted here."""
+EXAMPLE_BYTES = 1_000_000
+"""What examples may weigh at least, on pages that many panels' charts and tables have filled."""
 SHOWN = 50
 """Examples on the page; several panels share them, but none has fewer than a dozen
 unless the page would be too large."""
@@ -138,12 +140,13 @@ def _page_text(
         "axes": {axis: AXIS_NAMES[axis] for axis in AXES},
     }
     before, after = _rendered(content)
-    room = PAGE_BYTES - len(before) - len(after) - len(_json(_page_data(values, {})))
+    taken = len(before) + len(after) + len(_json(_page_data(values, {})))
+    room = max(PAGE_BYTES - taken, EXAMPLE_BYTES)
     shown_smallest = _example_data(examples, 1, known)
     pictures = len(_json(_page_data({}, shown_smallest)))
     least = pictures + _levels_bytes(examples, SIDES[-1], known)
     if least > room:
-        share = max(room, 0) / least
+        share = room / least
         log.info("the page shows only %.0f %% of the examples to limit its size", 100 * share)
         examples = [
             (panel, max(1, int(share * len(shown_smallest[panel.slug]["items"]))))
