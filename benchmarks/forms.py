@@ -9,6 +9,7 @@ learning rate falls is a point of its own, a diamond.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,12 @@ def drawn(table: pd.DataFrame) -> Figure:
     """A row of panels for each data set, a panel for each area."""
     sets = sorted(table["data"].unique())
     figure = Figure(figsize=(13, 2.6 * len(sets) + 0.4), layout="constrained")
+    forms = dict(zip(sorted(table["form"].unique()), _COLOURS, strict=False))
     grid = figure.subplots(len(sets), len(PAPER_CURVES), sharey="row", sharex="row", squeeze=False)
     for line, name in zip(grid, sets, strict=True):
         own = table[table["data"] == name]
         for axes, (fill, view) in zip(line, PAPER_CURVES, strict=True):
-            _panel(axes, own[(own["fill"] == fill) & (own["view"] == view)])
+            _panel(axes, own[(own["fill"] == fill) & (own["view"] == view)], forms)
             _paper(axes, name, fill, view)
             axes.set_title(f"{fill}, {view}", fontsize=9)
             axes.set_ylim(bottom=0)
@@ -103,13 +105,13 @@ def drawn(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, table: pd.DataFrame) -> None:
-    for colour, (form, whole) in zip(_COLOURS, table.groupby("form"), strict=False):
+def _panel(axes: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> None:
+    for place, (form, colour) in enumerate(colours.items()):
+        whole = table[table["form"] == form]
         own = whole[whole["schedule"] == "constant"]
         for schedule, falling in whole[whole["schedule"] != "constant"].groupby("schedule"):
-            _points(
-                axes, falling, colour, marker="D", linestyle="none", label=f"{form}, {schedule}"
-            )
+            beside = falling.assign(epochs=falling["epochs"] + 0.3 * place)  # not on one another
+            _points(axes, beside, colour, marker="D", linestyle="none", label=f"{form}, {schedule}")
         seeds = own.groupby("seed")
         if len(seeds) > 1:
             for _, one in seeds:
