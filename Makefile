@@ -37,13 +37,12 @@ docs: $(INSTALLED) ## the documentation site, in site/
 	$(OFFLINE) $(BIN)/python -m mkdocs build --strict
 
 # An environment of its own, with the lowest version that pyproject.toml allows of each dependency.
-minimum: ## a part of the tests with the lowest versions of all dependencies
+minimum: ## all tests with the lowest versions of all dependencies
 	$(PYTHON) -m venv --clear .venv-minimum
 	$(PYTHON) -m tests.packaging.lowest > .venv-minimum/lowest.txt
 	.venv-minimum/bin/python -m pip install --quiet --disable-pip-version-check \
 		-e ".[dev]" -c .venv-minimum/lowest.txt
-	OMP_NUM_THREADS=1 $(OFFLINE) .venv-minimum/bin/python -m pytest \
-		tests/attribution/core tests/config tests/evaluation/rows tests/report/reading tests/test_explain.py
+	OMP_NUM_THREADS=1 $(OFFLINE) .venv-minimum/bin/python -m pytest -n $(WORKERS) $(TESTS)
 
 format: $(INSTALLED) ## rewrite the sources in the one format
 	$(BIN)/ruff format .
