@@ -84,10 +84,12 @@ class Sweep:
 def _abandoned(folder: Path) -> list[Path]:
     """The directories of this machine's sweeps that were killed."""
     found = []
-    for path in folder.iterdir():
-        host, _, pid = path.name.rpartition("-")
-        if host == platform.node() and not psutil.pid_exists(int(pid)):
-            found.append(path)
+    # Another sweep that ends at this moment may have removed the folder.
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            host, _, pid = path.name.rpartition("-")
+            if host == platform.node() and not psutil.pid_exists(int(pid)):
+                found.append(path)
     return found
 
 
