@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import sys
@@ -18,7 +19,7 @@ from saliency_lab.cli.ranks import leave_outcome, processes_here, run_ranks
 from saliency_lab.cli.search import objective, require_searchable
 from saliency_lab.cli.sweep import is_own_sweep, leave_record
 from saliency_lab.errors import ProcessError, UserError
-from saliency_lab.runs.directory import is_finished, require_same_run
+from saliency_lab.runs.directory import is_finished, remove_empty, require_same_run
 from saliency_lab.runs.processes import process_rank, started_by_launcher, started_by_us
 from saliency_lab.training.origin import of_training, stored_settings
 
@@ -99,15 +100,14 @@ def _forget(directory: Path, output_root: Path) -> None:
     """Remove the directory of a job that was refused before it left anything but log lines."""
     if started_by_us() or started_by_launcher():
         return  # other processes of the job still write their logs there
-    if any(path.suffix != ".log" for path in directory.iterdir()):
-        return
-    close_logs()
-    for path in directory.iterdir():
-        path.unlink()
-    for folder in (directory, *directory.parents):
-        if not folder.is_relative_to(output_root) or any(folder.iterdir()):
+    # Another job of the sweep may have been refused in the same directory, and remove it now.
+    with contextlib.suppress(FileNotFoundError):
+        if any(path.suffix != ".log" for path in directory.iterdir()):
             return
-        folder.rmdir()
+        close_logs()
+        for path in directory.iterdir():
+            path.unlink(missing_ok=True)
+    remove_empty(directory, output_root.parent)
 
 
 def _own_command(task: str, hydra_config: DictConfig) -> list[str]:

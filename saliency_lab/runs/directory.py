@@ -147,10 +147,20 @@ def remove(directory: Path, output_root: Path) -> None:
         ) from error
     finally:
         lock.release()
-    for folder in directory.parents:
-        if not folder.is_relative_to(output_root) or folder == output_root or any(folder.iterdir()):
+    remove_empty(directory.parent, output_root)
+
+
+def remove_empty(folder: Path, top: Path) -> None:
+    """Remove a folder and those above it below `top`, up to the first that holds something."""
+    for one in (folder, *folder.parents):
+        if one == top or not one.is_relative_to(top):
             return
-        folder.rmdir()
+        try:
+            one.rmdir()
+        except FileNotFoundError:
+            continue  # another process was faster
+        except OSError:
+            return
 
 
 def _acquire(lock: filelock.FileLock, directory: Path) -> None:

@@ -19,6 +19,7 @@ from saliency_lab.runs.directory import (
     held,
     is_finished,
     read_summary,
+    remove_empty,
     require_same_run,
 )
 from saliency_lab.runs.processes import SWEEP
@@ -193,3 +194,17 @@ def test_how_and_where_a_run_happens_makes_no_other_run(change, tmp_path):
 
 def test_an_empty_directory_is_anybodys(tmp_path):
     require_same_run(tmp_path, CONFIG)
+
+
+def test_empty_folders_go_up_to_the_first_that_holds_something(tmp_path):
+    deep = tmp_path / "kept" / "a" / "b" / "c"
+    deep.mkdir(parents=True)
+    remove_empty(deep / "removed by another process", tmp_path)
+    assert not list(tmp_path.iterdir())
+    deep.mkdir(parents=True)
+    (tmp_path / "kept" / "file").touch()
+    remove_empty(deep, tmp_path)
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["file"]
+    remove_empty(tmp_path, tmp_path)
+    remove_empty(tmp_path.parent, tmp_path)
+    assert tmp_path.exists()
