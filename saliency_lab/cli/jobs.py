@@ -146,9 +146,10 @@ def _record(hydra_config: DictConfig, error: Exception | None) -> None:
         told = isinstance(error, UserError | ProcessError)
         text = str(error) if told else "".join(traceback.format_exception_only(error)).strip()
         outcome = {"status": "failed", "user_error": known, "error": text}
-        log.error("job failed: %s\n  %s", overrides, text, exc_info=None if told else error)
     directory = Path(hydra_config.sweep.dir)
     leave_record(directory, int(hydra_config.job.num), overrides, **outcome)
+    if error is not None:
+        log.error("job failed: %s\n  %s", overrides, text, exc_info=None if told else error)
 
 
 # The other tasks are the work of one process.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import warnings
@@ -12,6 +13,17 @@ from saliency_lab.runs.processes import process_rank
 # For `extra=`: a line that another process will say on the terminal.
 IN_FILE_ONLY = {"in_file_only": True}
 _FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class _FileOfRun(logging.FileHandler):
+    """A file that is there from its first line on, in a folder that another job may have removed.
+
+    Jobs of a sweep that were refused in the same directory clean up after one another.
+    """
+
+    def _open(self) -> io.TextIOWrapper:
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()
 
 
 def configure_logging(directory: Path, task: str) -> None:
@@ -39,7 +51,7 @@ def configure_logging(directory: Path, task: str) -> None:
         root.addHandler(terminal)
     directory.mkdir(parents=True, exist_ok=True)
     name = f"{task}.log" if rank == 0 else f"{task}.rank{rank}.log"
-    file = logging.FileHandler(directory / name, delay=True)
+    file = _FileOfRun(directory / name, delay=True)
     file.setFormatter(logging.Formatter(_FILE_FORMAT))
     file.addFilter(_is_for_the_user)
     root.addHandler(file)

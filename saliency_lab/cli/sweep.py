@@ -79,6 +79,7 @@ class Sweep:
                 path.unlink(missing_ok=True)
             _remove_empty(place)
         _remove_empty(directory.parent)
+        _remove_empty(directory.parent.parent)  # the output root, where all jobs were refused
 
 
 def _abandoned(folder: Path) -> list[Path]:

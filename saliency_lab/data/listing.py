@@ -26,9 +26,8 @@ def existing_root(root: str) -> Path:
     """
     path = Path(root).expanduser().absolute()
     if not path.is_dir():
-        raise UserError(
-            f"Expected `data.root` to be an existing folder, but got '{root}' ({path})."
-        )
+        meant = "" if root == str(path) else f" ({path})"
+        raise UserError(f"Expected `data.root` to be an existing folder, but got '{root}'{meant}.")
     return path
 
 

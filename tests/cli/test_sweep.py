@@ -1,13 +1,15 @@
-"""The end of a sweep, while another one ends."""
+"""Sweeps and jobs that end while others end in the same folders."""
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
 import pytest
 
 from saliency_lab.cli import sweep
+from saliency_lab.cli.logs import close_logs, configure_logging
 
 
 def test_another_sweep_may_remove_the_common_folder_first(
@@ -22,3 +24,16 @@ def test_another_sweep_may_remove_the_common_folder_first(
     monkeypatch.setattr(sweep.shutil, "rmtree", lambda path: rmtree(path.parent))
     ended.close()
     assert not directory.parent.exists()
+
+
+def test_a_line_reaches_the_runs_file_though_another_job_has_removed_the_folder(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "evaluate" / "run"
+    try:
+        configure_logging(folder, "evaluate")
+        folder.rmdir()
+        logging.getLogger("saliency_lab").error("refused")
+    finally:
+        close_logs()
+    assert "refused" in (folder / "evaluate.log").read_text()

@@ -73,6 +73,17 @@ def test_jobs_at_once_and_a_job_given_twice(
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["evaluate"]
 
 
+@pytest.mark.slow
+def test_jobs_refused_at_once_are_all_named_and_leave_nothing(tmp_path: Path, start) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    here = set(tmp_path.iterdir())
+    words = ("train", "-m", "hydra/launcher=joblib", "data=imagenette", "data.root=nowhere")
+    run = start(*words, "hydra.launcher.n_jobs=4", "seed=0,0,0,1")
+    assert run.end() == 2, run.read()
+    assert "4 of 4 jobs failed:" in run.read()
+    assert {path for path in tmp_path.iterdir() if path.suffix != ".txt"} == here
+
+
 def test_the_profiles_name_installed_launchers(evaluate, command) -> None:
     for profile, launcher in (("many_cores", "joblib"), ("slurm", "submitit_slurm")):
         pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
