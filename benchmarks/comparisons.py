@@ -20,6 +20,8 @@ from saliency_lab.inference.engine import Engine, PreparedModel
 from saliency_lab.measurement import measure
 
 _NAMES = {"off": "fp32", "int8": "int8 screen", "bf16": "bf16 screen"}
+DRAWS = 4
+"""Of the thirteen fractions of a curve, where the evaluator's `draws` is measured."""
 SCREENS: tuple[Literal["off", "int8", "bf16"], ...] = ("off", "int8", "bf16")
 
 
@@ -42,13 +44,14 @@ class Run:
     maps: dict[str, torch.Tensor]
     intact: torch.Tensor
 
-    def curves(self, images: torch.Tensor) -> torch.Tensor:
+    def curves(self, images: torch.Tensor, draws: int | None = None) -> torch.Tensor:
         """The six paper curves of the maps."""
-        return ours.all_curves(self.prepared, images, self.maps, self.intact)
+        return ours.all_curves(self.prepared, images, self.maps, self.intact, draws)
 
-    def both(self, images: torch.Tensor) -> torch.Tensor:
+    def both(self, images: torch.Tensor, draws: int | None = None) -> torch.Tensor:
         """Maps and their curves."""
-        return ours.all_curves(self.prepared, images, *ours.all_maps(self.prepared, images))
+        found, intact = ours.all_maps(self.prepared, images)
+        return ours.all_curves(self.prepared, images, found, intact, draws)
 
 
 def screened_runs(case: Case) -> dict[str, Run]:
@@ -82,6 +85,8 @@ def versus_plain(case: Case, runs: Mapping[str, Run]) -> list[Row]:
         if screen == "off" and agreement < 0.995:
             raise RuntimeError(f"fast and plain decisions agree on {agreement:.4f} only")
         sides[screen] = partial(run.curves, images)
+        sides[f"{screen} drawn"] = partial(run.curves, images, DRAWS)
+        notes[f"{screen} drawn"] = _drawn_note(run.curves(images, DRAWS), decisions, images)
     fast = runs["off"].prepared
     sides["notebook"] = lambda: measure(fast, images, plain.METHODS, "deletion", seed=0)
     taken = medians(sides, case.repeats, warm_up=False)
@@ -96,6 +101,9 @@ def versus_plain(case: Case, runs: Mapping[str, Run]) -> list[Row]:
         ratio = whole / (taken["maps"] + taken[screen])
         label = f"maps + curves, times the plain script, {name}"
         rows.append(Row(case.name, label, ratio, "x", target, notes[screen]))
+        drawn = f"{screen} drawn"
+        ratio = whole / (taken["maps"] + taken[drawn])
+        rows.append(Row(case.name, f"{label}, {DRAWS} draws", ratio, "x", "", notes[drawn]))
     return rows
 
 
@@ -116,9 +124,14 @@ def versus_captum(case: Case, runs: Mapping[str, Run]) -> list[Row]:
             runs[screen].prepared, _agreement(runs[screen].curves(images), decisions)
         )
         sides[screen] = partial(runs[screen].both, images)
+        sides[f"{screen} drawn"] = partial(runs[screen].both, images, DRAWS)
     taken = medians(sides, case.repeats, warm_up=False)
     label = "maps + curves, times Captum + masking loop"
-    return _screened_rows(case, label, taken, "captum", "≥ 4", notes)
+    rows = _screened_rows(case, label, taken, "captum", "≥ 4", notes)
+    for screen in SCREENS:
+        name = f"{label}, {_NAMES[screen]}, {DRAWS} draws"
+        rows.append(_ratio(case, name, taken, "captum", f"{screen} drawn", ""))
+    return rows
 
 
 def versus_quantus(case: Case) -> list[Row]:
@@ -243,6 +256,12 @@ def _wanting(model: torch.nn.Module) -> torch.nn.Module:
 
 def _agreement(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found == expected).float().mean())
+
+
+def _drawn_note(found: torch.Tensor, decisions: torch.Tensor, images: torch.Tensor) -> str:
+    steps = ours.drawn_steps(images, DRAWS).expand(len(decisions), -1, -1)
+    agreement = _agreement(found, decisions.gather(2, steps))
+    return f"decisions agree {100 * agreement:.2f} %"
 
 
 def _screen_note(prepared: PreparedModel, agreement: float) -> str:

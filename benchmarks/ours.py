@@ -8,6 +8,7 @@ from torch import Tensor
 from benchmarks.plain import METHODS, PAPER_CURVES
 from saliency_lab.attribution.maps import maps
 from saliency_lab.evaluation.deletion.curves import masked_scores
+from saliency_lab.evaluation.deletion.draws import drawn_fractions
 from saliency_lab.evaluation.deletion.masking import MaskingJob
 from saliency_lab.evaluation.deletion.removal import PAPER_FRACTIONS, deletion_levels
 from saliency_lab.imputation.fills import fill_images
@@ -44,10 +45,20 @@ def paper_jobs(images: Tensor, found: dict[str, Tensor]) -> list[MaskingJob]:
     return [MaskingJob(levels[method], fills[fill]) for fill, method in PAPER_CURVES]
 
 
+def drawn_steps(images: Tensor, draws: int) -> Tensor:
+    """The fractions that the evaluator's `draws` would ask for, (B, draws)."""
+    starts = torch.rand(len(images), generator=torch.Generator().manual_seed(0))
+    return drawn_fractions(PAPER_FRACTIONS, draws, starts).to(images.device)
+
+
 def all_curves(
-    prepared: PreparedModel, images: Tensor, found: dict[str, Tensor], intact: Tensor
+    prepared: PreparedModel,
+    images: Tensor,
+    found: dict[str, Tensor],
+    intact: Tensor,
+    draws: int | None = None,
 ) -> Tensor:
-    """Predictions (J, B, F) of the six paper curves."""
+    """Predictions (J, B, F) of the six paper curves, or (J, B, draws) at some of their fractions."""
     scores = masked_scores(
         prepared.scores,
         images,
@@ -55,5 +66,6 @@ def all_curves(
         len(PAPER_FRACTIONS),
         batch_size=prepared.scores_batch,
         intact=intact,
+        steps=None if draws is None else drawn_steps(images, draws),
     )
     return torch.stack([score.prediction for score in scores])

@@ -41,7 +41,8 @@ class Measured:
     Attributes:
         view: of the run's method.
         keys: a value for each of the evaluator's keys. At most one of them is a sequence of F
-            values; then `values` are (B, F), one row per image and value.
+            values, or an array (B, F) of other ones for each image; then `values` are (B, F), one
+            row per image and value.
         values: column to numbers, (B,) or (B, F): tensors on any device, or arrays.
     """
 
@@ -61,7 +62,8 @@ class Evaluator(ABC):
         keys: what tells several rows of one image and map apart, such as a fill.
         conditions: those keys under which an image has a score of its own; all of them, unless
             `image_scores` sums over some.
-        columns: what a row holds; the scores, unless `image_scores` computes them from others.
+        columns: what a row holds; the scores, unless `image_scores` computes them from others. An
+            instance may have more of them than its class.
         selects: settings that choose conditions and decide no number, such as a list of fills.
         needs: what the context must be able to give.
         role: in the verdict on a map. A `gate` gives `facts["gate"]`, a list of method, view and
@@ -76,7 +78,7 @@ class Evaluator(ABC):
     scores: ClassVar[tuple[Score, ...]]
     keys: ClassVar[tuple[str, ...]] = ()
     conditions: ClassVar[tuple[str, ...] | None] = None
-    columns: ClassVar[tuple[str, ...]] = ()
+    columns: tuple[str, ...] = ()
     selects: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[frozenset[Need]] = frozenset()
     role: ClassVar[Role] = "measure"
@@ -141,7 +143,7 @@ def measured_rows(
                 f"but measured {tuple(part.keys)} and {tuple(part.values)}"
             )
         axes = [key for key, value in part.keys.items() if _is_axis(value)]
-        steps = len(part.keys[axes[0]]) if axes else 1  # type: ignore[arg-type]
+        steps = np.asarray(part.keys[axes[0]]).shape[-1] if axes else 1
         images = len(batch.ids)
         frame: dict[str, Any] = {
             "sample_id": np.repeat(np.array(batch.ids, dtype=object), steps),
@@ -152,7 +154,9 @@ def measured_rows(
         }
         for key in evaluator.keys:
             value: Any = part.keys[key]
-            frame[key] = np.tile(np.asarray(value), images) if key in axes else value
+            if key in axes:
+                value = np.broadcast_to(np.asarray(value), (images, steps)).ravel()
+            frame[key] = value
         for name in columns:
             frame[name] = _flat(part.values[name], images * steps, name)
         frames.append(pd.DataFrame(frame))

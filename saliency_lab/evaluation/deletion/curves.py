@@ -30,7 +30,10 @@ Forward = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class CurveScores:
-    """What the model says along one curve; every tensor is (B, F) on the images' device."""
+    """What the model says along one curve; every tensor is (B, F) on the images' device.
+
+    F are all fractions, or those that were asked for.
+    """
 
     prediction: Tensor
     """Class with the highest logit, int64."""
@@ -54,6 +57,7 @@ def masked_scores(
     *,
     batch_size: int = 256,
     intact: Tensor | None = None,
+    steps: Tensor | None = None,
 ) -> list[CurveScores]:
     """Scores along several curves of the same images, from as few forwards as there are images.
 
@@ -72,9 +76,10 @@ def masked_scores(
             the intact image.
         batch_size: masked images per forward.
         intact: logits (B, K) of the intact images if they are known already.
+        steps: the fractions to ask for, int64 (B, D) of [0, F), ascending in each row; None: all.
 
     Returns:
-        One CurveScores per job, in order.
+        One CurveScores per job, in order; with `steps` its tensors are (B, D).
 
     Raises:
         UserError: levels that do not fit the images.
@@ -92,7 +97,7 @@ def masked_scores(
             )
         intact = intact.to(images.device)
         targets = intact.argmax(1) if targets is None else targets.to(images.device)
-        plan = MaskingPlan(images, jobs, n_fractions)
+        plan = MaskingPlan(images, jobs, n_fractions, steps)
         found = {-1: _scores(intact, targets)}
         for start, rows, masked in plan.batches(batch_size):
             logits = checked_logits(forward(masked), len(masked))

@@ -16,6 +16,7 @@ from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Better, Evaluator, Measured, Score
 from saliency_lab.evaluation.context import Context, Found
 from saliency_lab.evaluation.deletion.curves import masked_scores
+from saliency_lab.evaluation.deletion.draws import checked_draws, drawn_fractions
 from saliency_lab.evaluation.deletion.masking import MaskingJob, Mode
 from saliency_lab.evaluation.deletion.removal import Protocol, checked_fractions, deletion_levels
 from saliency_lab.evaluation.rows.statistics import bootstrap_interval
@@ -34,6 +35,8 @@ FILLS_BY_VIEW: dict[str, tuple[str, ...]] = {
 CURVE = ["method", "view", "mode", "fill"]
 # Maps of which less than this share can be deleted are warned of.
 _SPARSE = 0.1
+_IMAGE = ["sample_id", "index", "label"]
+_END = "deleted_at_end"
 _COLUMN = {"allegiance": "agrees", "probability": "probability", "logit": "logit"}
 
 
@@ -45,9 +48,13 @@ class Deletion(Evaluator):
         modes: `deletion`, `insertion` or both.
         fills: `by_view` gives black for original, positive and active, and white for original,
             negative and inactive; or a list of fills for every view.
+        draws: how many of an image's fractions are asked for, drawn for each image and the same
+            for all of its maps (`draws.drawn_fractions`). Its area then is the mean of the curve
+            at those times their range: right in expectation, and within the area's range. A mean
+            curve is over the images that were asked for a fraction. None: all fractions.
 
     Raises:
-        UserError: an unknown fill or unusable fractions.
+        UserError: an unknown fill, unusable fractions, or more draws than can be made of them.
 
     Source: Llorente, Boal, Sánchez-Úbeda, "A matter of attitude", evaluation protocol, whose word
     for prediction agreement is allegiance; Petsiuk, Das, Saenko, "RISE", 2018, section 4.3.
@@ -56,7 +63,7 @@ class Deletion(Evaluator):
     keys = ("mode", "fill", "fraction")
     conditions = ("mode", "fill")
     selects = ("modes", "fills")
-    columns = ("deleted", "prediction", "agrees", "probability", "logit")
+    columns: tuple[str, ...] = ("deleted", "prediction", "agrees", "probability", "logit")
     scores = (
         Score("allegiance", "lower", 0.0, 1.0),
         Score("probability", "lower", 0.0, 1.0),
@@ -73,6 +80,7 @@ class Deletion(Evaluator):
         modes: Sequence[Mode] = ("deletion",),
         fills: Literal["by_view"] | Sequence[str] = "by_view",
         fractions: Sequence[Annotated[float, Ge(0)]] | None = None,
+        draws: Annotated[int, Ge(1)] | None = None,
     ) -> None:
         self.protocol, self.modes = protocol, tuple(modes)
         self.fills: Literal["by_view"] | tuple[str, ...] = "by_view"
@@ -83,6 +91,9 @@ class Deletion(Evaluator):
                 "Expected `evaluator.deletion.fills` and `evaluator.deletion.modes` not to be empty"
             )
         self.fractions = checked_fractions(fractions, protocol)
+        self.draws = checked_draws(draws, self.fractions)
+        if self.draws is not None:
+            self.columns = (*self.columns, _END)
 
     def fills_of(self, view: str) -> tuple[str, ...]:
         """What deleted pixels of a view's map are replaced by."""
@@ -99,6 +110,10 @@ class Deletion(Evaluator):
                         generator = context.generator(batch.ids, "fill")
                         fills[fill] = replacement(batch.image, fill, generator)
                     jobs[view, mode, fill] = MaskingJob(levels, fills[fill], mode)
+        steps = None
+        if self.draws is not None:
+            starts = context.generator(batch.ids, "fractions").uniform()
+            steps = drawn_fractions(self.fractions, self.draws, starts)
         found = masked_scores(
             context.model.scores,
             batch.image,
@@ -106,20 +121,24 @@ class Deletion(Evaluator):
             len(self.fractions),
             batch_size=context.model.scores_batch,
             intact=maps.logits,
+            steps=steps,
         )
         intact = maps.logits.argmax(1)[:, None]
+        fractions: Any = self.fractions
+        if steps is not None:
+            fractions = np.asarray(self.fractions)[steps.numpy()]
         for (view, name, fill), scores in zip(jobs, found, strict=True):
-            yield Measured(
-                view,
-                {"mode": name, "fill": fill, "fraction": self.fractions},
-                {
-                    "deleted": scores.deleted,
-                    "prediction": scores.prediction,
-                    "agrees": scores.prediction == intact,
-                    "probability": scores.probability,
-                    "logit": scores.logit,
-                },
-            )
+            measured = {
+                "deleted": scores.deleted,
+                "prediction": scores.prediction,
+                "agrees": scores.prediction == intact,
+                "probability": scores.probability,
+                "logit": scores.logit,
+            }
+            if steps is not None:
+                end = self._end(jobs[view, name, fill])
+                measured[_END] = end[:, None].expand_as(scores.deleted)
+            yield Measured(view, {"mode": name, "fill": fill, "fraction": fractions}, measured)
 
     def better(self, score: str, condition: Mapping[str, object]) -> Better:
         if score == "deleted":
@@ -130,17 +149,16 @@ class Deletion(Evaluator):
         """The trapezoid area under each image's own curves, and the share deleted at their end."""
         frames = []
         for names, curve in rows.groupby(CURVE, observed=True, sort=False):
-            frame, fractions = _grid(curve)
+            frame = self._drawn_areas(curve) if self.draws else _areas(curve)
             for name, value in zip(CURVE, names, strict=True):
                 frame[name] = value
-            for score, column in _COLUMN.items():
-                frame[score] = np.trapezoid(_matrix(curve, column, len(fractions)), fractions)
-            frame["deleted"] = _matrix(curve, "deleted", len(fractions))[:, -1]
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
 
     def facts(self, rows: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any]:
-        known = {"protocol": self.protocol, "fractions": list(self.fractions)}
+        known: dict[str, Any] = {"protocol": self.protocol, "fractions": list(self.fractions)}
+        if self.draws is not None:
+            known["draws"] = self.draws
         sparse = self._sparse(scores)
         return {**known, "warnings": sparse} if sparse else known
 
@@ -158,7 +176,7 @@ class Deletion(Evaluator):
         ]
 
     def tables(self, rows: pd.DataFrame, resamples: int) -> dict[str, pd.DataFrame]:
-        return {"curves": mean_curves(rows, resamples)}
+        return {"curves": (drawn_curves if self.draws else mean_curves)(rows, resamples)}
 
     def example_arrays(
         self, context: Context, batch: Batch, maps: Found, chosen: Sequence[int]
@@ -168,6 +186,20 @@ class Deletion(Evaluator):
             f"levels:{view}": self._levels(values[list(chosen)]).cpu().numpy()
             for view, values in maps.maps.items()
         }
+
+    def _drawn_areas(self, curve: pd.DataFrame) -> pd.DataFrame:
+        """Each image's areas from the fractions that were drawn, and the share at the end."""
+        draws = self.draws or len(self.fractions)
+        frame = curve.iloc[::draws][_IMAGE].reset_index(drop=True)
+        for score, column in _COLUMN.items():
+            frame[score] = _matrix(curve, column, draws).mean(1) * np.ptp(self.fractions)
+        frame["deleted"] = _matrix(curve, _END, draws)[:, -1]
+        return frame
+
+    def _end(self, job: MaskingJob) -> Tensor:
+        """The share of the pixels that is replaced at the last fraction, (B,) float32."""
+        reached = (job.levels < len(self.fractions)).flatten(1).float().mean(1)
+        return 1 - reached if job.mode == "insertion" else reached
 
     def _levels(self, values: Tensor) -> Tensor:
         return deletion_levels(values, self.fractions, self.protocol)
@@ -194,10 +226,38 @@ def mean_curves(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def drawn_curves(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
+    """The same where images were asked for a few fractions: each mean is over those asked."""
+    points = []
+    for names, curve in rows.groupby(CURVE, observed=True, sort=False):
+        for fraction, part in curve.groupby("fraction"):
+            found = bootstrap_interval(part["agrees"].to_numpy(np.float64), resamples=resamples)
+            points.append(
+                {
+                    **dict(zip(CURVE, names, strict=True)),
+                    "fraction": fraction,
+                    "allegiance": found.value,
+                    "low": found.low,
+                    "high": found.high,
+                    **part[["probability", "logit", "deleted"]].mean(),
+                }
+            )
+    return pd.DataFrame(points)
+
+
+def _areas(curve: pd.DataFrame) -> pd.DataFrame:
+    """The areas under each image's curve of all fractions, and the share deleted at its end."""
+    frame, fractions = _grid(curve)
+    for score, column in _COLUMN.items():
+        frame[score] = np.trapezoid(_matrix(curve, column, len(fractions)), fractions)
+    frame["deleted"] = _matrix(curve, "deleted", len(fractions))[:, -1]
+    return frame
+
+
 def _grid(curve: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.float64]]:
     """The images and fractions of a curve, whose rows lie image by image, fraction by fraction."""
     fractions = curve["fraction"].unique()
-    ids = curve.loc[curve["fraction"] == fractions[0], ["sample_id", "index", "label"]]
+    ids = curve.loc[curve["fraction"] == fractions[0], _IMAGE]
     return ids.reset_index(drop=True), fractions.astype(np.float64)
 
 

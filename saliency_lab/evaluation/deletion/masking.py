@@ -45,9 +45,17 @@ class MaskingJob:
 class MaskingPlan:
     """The distinct masked images of several jobs, and where each (job, image, fraction) finds its
     answer: in the intact images' B answers, followed by those of the distinct masked images.
+
+    With `steps`, (B, D), only D of each image's fractions are asked for, and D answers are found.
     """
 
-    def __init__(self, images: Tensor, jobs: Sequence[MaskingJob], n_fractions: int) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        jobs: Sequence[MaskingJob],
+        n_fractions: int,
+        steps: Tensor | None = None,
+    ) -> None:
         self.jobs = jobs
         self._shape, self._dtype = (*images.shape[2:], images.shape[1]), images.dtype
         self._pixels = _bits(images)
@@ -62,6 +70,9 @@ class MaskingPlan:
         # Insertion begins with the bare fill, whether or not a pixel is shown already.
         distinct[:, :, 0] |= insertion[:, None]
         distinct &= replaced > 0
+        if steps is not None:
+            steps = steps.to(levels.device).expand(len(jobs), -1, -1)
+            distinct &= _needed(distinct, replaced, steps)
         # The only point at which the host waits for the device.
         where = distinct.cpu().nonzero()
         self._bounds = torch.searchsorted(where[:, 0], torch.arange(len(jobs) + 1)).tolist()
@@ -72,6 +83,9 @@ class MaskingPlan:
         answers = distinct.flatten().cumsum(0).view_as(distinct) + (batch - 1)
         own = torch.arange(batch, device=levels.device)[:, None]
         self.answers = torch.where(replaced > 0, answers, own)
+        if steps is not None:
+            self.answers = self.answers.gather(2, steps)
+            self.deleted = self.deleted.gather(2, steps)
 
     def batches(self, batch_size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Batch by batch: where it starts, the images' rows (n,), the masked images (n, C, H, W).
@@ -124,6 +138,14 @@ def _histograms(levels: Tensor, n_fractions: int) -> Tensor:
     ones = torch.ones((), dtype=torch.int64, device=levels.device).expand_as(levels)
     counts = levels.new_zeros((*levels.shape[:2], n_fractions + 1), dtype=torch.int64)
     return counts.scatter_add_(2, levels.long(), ones)[:, :, :n_fractions]
+
+
+def _needed(distinct: Tensor, replaced: Tensor, steps: Tensor) -> Tensor:
+    """Where a masked image begins, (J, B, F), that some of the steps (J, B, D) show."""
+    image = torch.where(replaced > 0, distinct.cumsum(2), 0)
+    asked = distinct.new_zeros((*image.shape[:2], image.shape[2] + 1))
+    asked.scatter_(2, image.gather(2, steps), torch.ones_like(steps, dtype=torch.bool))
+    return asked.gather(2, image)
 
 
 def _bits(images: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -52,20 +52,28 @@ def charts(panel: Any) -> list[dict[str, Any]]:
 
 def read_out(panel: Any) -> dict[str, Any]:
     """What the page's read-out needs: value, low, high, deleted per map, condition, fraction."""
-    values: dict[str, list[list[list[float]] | None]] = {}
-    shown = ["allegiance", "low", "high", "deleted"]
+    values: dict[str, list[list[list[float] | None] | None]] = {}
+    fractions = list(panel.found.facts["fractions"])
+    shown = ["fraction", "allegiance", "low", "high", "deleted"]
     grouped = points_of(panel).sort_values("fraction").groupby(["key", "mode", "fill"])
     parts = {place: part[shown] for place, part in grouped}
     for one in panel.maps:
         values[one.key] = []
         for mode, fill in panel.conditions:
             part = parts.get((one.key, mode, fill))
-            values[one.key].append(None if part is None else part.round(4).to_numpy().tolist())
+            values[one.key].append(None if part is None else _at(part, fractions))
     return {
-        "fractions": list(panel.found.facts["fractions"]),
+        "fractions": fractions,
         "values": values,
         "inserts": [mode == "insertion" for mode, _ in panel.conditions],
     }
+
+
+def _at(part: pd.DataFrame, fractions: Sequence[float]) -> list[list[float] | None]:
+    """A curve's numbers at each fraction; None at one that was drawn for none of the images."""
+    numbers = part.drop(columns="fraction").round(4).to_numpy().tolist()
+    known = dict(zip(part["fraction"].tolist(), numbers, strict=True))
+    return [known.get(fraction) for fraction in fractions]
 
 
 def points_of(panel: Any) -> pd.DataFrame:

@@ -62,7 +62,7 @@ class Hull(Evaluator):
         Score("relative_sensitivity", "higher", 0.0),
     )
     keys: ClassVar[tuple[str, ...]] = ("mask",)
-    columns: ClassVar[tuple[str, ...]] = (
+    columns: tuple[str, ...] = (
         "relative_complexity",
         "relative_sensitivity",
         "pixels",

@@ -71,7 +71,7 @@ class Retraining(Evaluator):
     )
     keys: ClassVar[tuple[str, ...]] = ("order", "fill", "fraction", "seed")
     conditions: ClassVar[tuple[str, ...] | None] = ("order", "fill", "fraction")
-    columns: ClassVar[tuple[str, ...]] = ("correct", "probability")
+    columns: tuple[str, ...] = ("correct", "probability")
     selects: ClassVar[tuple[str, ...]] = ("fractions", "orders", "fills")
     needs: ClassVar[frozenset[Need]] = frozenset({"source", "retrained"})
 

@@ -93,7 +93,8 @@
       }
       for (const row of all(".readout tbody tr", panel)) {
         all("[data-value]", row).forEach((cell, condition) => {
-          const points = values[row.dataset.key][condition];
+          const curve = values[row.dataset.key][condition];
+          const points = byShare ? curve?.filter(Boolean) : curve; // a fraction may be of no image
           const places = byShare && points?.map((point) => (inserts[condition] ? 1 - point[3] : point[3]));
           const found = byShare ? points && between(points, places, fractions[step]) : points?.[step];
           cell.textContent = found ? percent(found[0], 1) : "–";
@@ -327,7 +328,7 @@
     const caption = byId("caption");
     caption.replaceChildren(`${share} of the pixels ${verb} (${fill}), most salient by ${names.get(key)} first: `);
     if (!found) {
-      caption.append("not measured for this method.");
+      caption.append("not measured.");
     } else if (found.keeps) {
       caption.append(element("span", { className: "keeps" }, `still ${intact}`), `, with probability ${percent(found.probability)}.`);
     } else {
