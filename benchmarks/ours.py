@@ -58,7 +58,7 @@ def all_curves(
     intact: Tensor,
     draws: int | None = None,
 ) -> Tensor:
-    """Predictions (J, B, F) of the six paper curves, or (J, B, draws) at some of their fractions."""
+    """Predictions (J, B, F) of the six paper curves, or (J, B, draws) at some fractions only."""
     scores = masked_scores(
         prepared.scores,
         images,

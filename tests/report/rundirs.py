@@ -19,9 +19,11 @@ from zlib import crc32
 
 import numpy as np
 import pandas as pd
+import torch
 import yaml
 from scipy import stats
 
+from saliency_lab.evaluation.deletion.draws import drawn_fractions
 from saliency_lab.evaluation.rows.format import (
     EXAMPLES,
     FORMAT,
@@ -128,13 +130,15 @@ def write_evaluation(
     checkpoint: int | None = None,
     started: str | None = None,
     deletion: bool = True,
+    draws: int | None = None,
     made_up: Mapping[str, MadeUp] = MappingProxyType({}),
     warnings: Sequence[str] = (),
 ) -> Path:
     """Write one finished evaluation; returns its directory under outputs/evaluate.
 
     `config` is added to the run's config.yaml, whose method and view are given; `settings` to
-    those of deletion; `checkpoint` tells classifiers apart (default: the seed); `made_up` are
+    those of deletion, of whose fractions each image is asked for `draws`; `checkpoint`
+    tells classifiers apart (default: the seed); `made_up` are
     further evaluators by label; `started` is when the run began (default: a time of its own).
     """
     path = outputs / "evaluate" / data / model / name
@@ -168,7 +172,7 @@ def write_evaluation(
     if deletion:
         levels = {view: _levels(maps[view]) for view in views}
         kept |= {f"deletion|levels:{view}": levels[view][:shown] for view in views}
-        evaluators["deletion"] = _write_deletion(path, run, levels, fills, settings, rng)
+        evaluators["deletion"] = _write_deletion(path, run, levels, fills, settings, rng, draws)
     for label, one in made_up.items():
         evaluators[label] = _write_made_up(path, run, views, label, one)
     np.savez_compressed(path / EXAMPLES, **kept)
@@ -340,10 +344,17 @@ def _write_deletion(
     fills: Sequence[str],
     settings: Mapping[str, object],
     rng: np.random.Generator,
+    draws: int | None,
 ) -> EvaluatorSummary:
     parts = [_rows(run, view, levels[view], fill) for view in levels for fill in fills]
     rows = pd.concat(parts, ignore_index=True)
     scores = pd.concat([_image_scores(part) for part in parts], ignore_index=True)
+    if draws is not None:
+        starts = torch.from_numpy(rng.random(len(run.ids)))
+        chosen = np.asarray(FRACTIONS)[drawn_fractions(FRACTIONS, draws, starts).numpy()]
+        asked = set(zip(np.repeat(run.ids, draws), chosen.ravel(), strict=True))
+        places = zip(rows["sample_id"], rows["fraction"], strict=True)
+        rows = rows[[place in asked for place in places]]
     scores_path(path, "deletion").parent.mkdir()
     _categories(rows, CURVE).to_parquet(rows_path(path, "deletion"), index=False)
     _categories(scores, CURVE).to_parquet(scores_path(path, "deletion"), index=False)
@@ -351,7 +362,7 @@ def _write_deletion(
     known = {"protocol": "threshold", "modes": ["deletion"], "fills": list(fills)}
     return EvaluatorSummary(
         name="deletion",
-        settings=known | {"fractions": None} | dict(settings),
+        settings=known | {"fractions": None, "draws": draws} | dict(settings),
         selects=["modes", "fills"],
         conditions=CONDITIONS,
         scores=[
@@ -363,7 +374,8 @@ def _write_deletion(
         sections="saliency_lab.evaluation.deletion.sections",
         means=_means(scores, CONDITIONS, dict.fromkeys(SCORES, "lower") | {"deleted": None}, rng),
         comparisons=_comparisons(scores, CONDITIONS, "allegiance", "lower", rng),
-        facts={"protocol": "threshold", "fractions": list(FRACTIONS)},
+        facts={"protocol": "threshold", "fractions": list(FRACTIONS)}
+        | ({} if draws is None else {"draws": draws}),
         cost=COST,
     )
 

@@ -65,6 +65,7 @@ def panel_section(panel: Panel) -> dict[str, Any]:
         "better": _better(panel),
         "warnings": list(dict.fromkeys(w for run in panel.runs for w in _warnings(run))),
         "sparse": _sparse(panel),
+        "drawn": _drawn(panel),
     }
 
 
@@ -209,6 +210,18 @@ def _within(source: str, label: str) -> str:
 
 
 _APART = 0.1
+
+
+def _drawn(panel: Panel) -> str:
+    """A sentence where images were asked for some of the fractions only."""
+    facts = panel.found.facts
+    if "draws" not in facts:
+        return ""
+    return (
+        f"Each image was asked for {facts['draws']} of the {len(facts['fractions'])} fractions, "
+        "drawn at random: mean areas and their intervals are right, a point of a curve is over "
+        "the images that were asked for it, and a single image's area is rough."
+    )
 
 
 def _sparse(panel: Panel) -> str:

@@ -305,6 +305,30 @@ def test_disputes_rank_the_images_by_the_two_methods_chosen(visit: Visit) -> Non
     assert "do not differ" in page.inner_text("#disputes")
 
 
+def test_a_page_of_drawn_fractions_shows_what_was_asked_for(browser: Any, tmp_path: Path) -> None:
+    # With two images some fraction is drawn for none of them.
+    write_evaluation(tmp_path / "runs", draws=3, count=2, shown=2)
+    visit = _visit(browser, write_report(tmp_path / "runs", None, tmp_path / "report").page)
+    assert "asked for 3 of the 13 fractions" in visit.page.inner_text("[data-panel]")
+    visit.settle()
+    rows = visit.page.locator("#steps tbody tr")
+    predicted = [rows.nth(at).locator("td").first.inner_text() for at in range(rows.count())]
+    assert sum(text != "–" for text in predicted) == 3
+    read = visit.page.locator("input[data-read]").first
+    for over in ("deleted_share", "fraction"):
+        visit.page.click(f"button[data-over={over}]")
+        for step in range(13):
+            read.fill(str(step))
+    values = visit.page.locator("[data-value]").first
+    read.fill("0")
+    shown = [values.inner_text()]
+    for step in range(1, 13):
+        read.fill(str(step))
+        shown.append(values.inner_text())
+    assert 3 <= sum(text != "–" for text in shown) < 13
+    assert visit.errors == []
+
+
 def test_noise_is_said_to_be_drawn_anew(browser: Any, tmp_path: Path) -> None:
     write_evaluation(tmp_path, count=6, size=8, shown=2, fills=["black", "noise"])
     visit = _visit(browser, write_report(tmp_path, None, tmp_path / "report").page)

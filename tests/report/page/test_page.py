@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from saliency_lab.errors import UserError
+from saliency_lab.evaluation.rows.format import table_path
 from saliency_lab.evaluation.rows.statistics import holm, paired_difference
 from saliency_lab.report.comparing.panels import Panel, build_panels
 from saliency_lab.report.page.examples import chosen_examples, packed_examples
@@ -217,6 +218,20 @@ def test_what_was_not_measured_is_marked(tmp_path: Path) -> None:
     predictions = np.frombuffer(b64decode(packed["predictions"]), "<u2").reshape(3, 2, -1)
     missing = (predictions == 65535).all(axis=2)
     assert missing.tolist() == [[False, False], [False, True], [True, False]]
+
+
+def test_a_fraction_that_was_drawn_for_no_image_has_no_value(tmp_path: Path) -> None:
+    run = write_evaluation(tmp_path / "runs", draws=3, count=2, size=8, shown=2, views=["original"])
+    curves = pd.read_csv(table_path(run, "deletion", "curves"))
+    files = write_report(tmp_path / "runs", None, tmp_path / "report")
+    assert "asked for 3 of the 13 fractions" in files.page.read_text(encoding="utf-8")
+    (panel,) = _data(files.page)["panels"].values()
+    ((black, white),) = panel["values"].values()
+    for fill, found in (("black", black), ("white", white)):
+        part = curves[curves["fill"] == fill].set_index("fraction")["allegiance"]
+        assert 3 <= len(part) < len(FRACTIONS)
+        values = {at: point[0] for at, point in zip(FRACTIONS, found, strict=True) if point}
+        assert values == pytest.approx(part.to_dict(), abs=1e-4)
 
 
 def test_images_that_methods_dispute_are_always_shown(panels: list[Panel]) -> None:

@@ -263,7 +263,11 @@
   const theSet = () => data.examples[view.slug];
   const condition = () => +byId("pick-condition").value;
   // The paper's protocol measures some views under black and others under white only.
-  const measuredKeys = () => theSet().curves.filter((key) => stepOf(theSet(), theSet().items[0], key, condition(), 0));
+  const measuredKeys = () => {
+    const set = theSet();
+    const measured = (key, step) => stepOf(set, set.items[0], key, condition(), step);
+    return set.curves.filter((key) => set.fractions.some((_, step) => measured(key, step)));
+  };
   const chosenKeys = () => measuredKeys().filter((key) => shown.has(key));
   const steps = () => [0.1, 0.3, 0.5].map((wanted) => {
     const gaps = theSet().fractions.map((fraction) => Math.abs(fraction - wanted));
