@@ -106,7 +106,7 @@ def measure_table(panels: Sequence[Panel]) -> pd.DataFrame:
                 if (mean := panel.main_mean(one.key, condition))
             }
             name = f"{panel.found.name} {panel.condition_text(condition)}".strip()
-            if protocol := panel.found.facts.get("protocol"):
+            if protocol := panel.protocol_text():
                 name = f"{name} ({protocol})"
             groups[place][name] = pd.Series(means)
     rows = []

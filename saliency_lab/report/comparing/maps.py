@@ -143,6 +143,14 @@ class Panel:
         hits = [one for one in self.maps if (one.method, one.view) == REFERENCE]
         return (hits or self.maps)[0]
 
+    def protocol_text(self, word: str = "") -> str:
+        """ "threshold", "standard protocol, 4 draws": how pixels go; empty where none go."""
+        facts = self.found.facts
+        if "protocol" not in facts:
+            return ""
+        draws = f", {facts['draws']} draws" if "draws" in facts else ""
+        return f"{facts['protocol']}{word}{draws}"
+
     @property
     def published(self) -> Published | None:
         """The published numbers, where this panel follows their protocol on test images."""

@@ -227,8 +227,8 @@ def _agreement(panel: Panel, condition: Condition, known: pd.Series) -> Agreemen
         if version != "map" or measure in _known_evidence(panel):
             return None
         name, text = "panel", measure
-    elif protocol := panel.found.facts.get("protocol"):
-        text = f"{text}, {protocol} protocol"
+    elif protocol := panel.protocol_text(" protocol"):
+        text = f"{text}, {protocol}"
     return _ranked(name, text, better, _means(panel, condition), known) if better else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from scipy import stats
 
 from saliency_lab.report.comparing.agreement import fill_table, image_table, measure_table
 from saliency_lab.report.comparing.panels import build_panels
+from saliency_lab.report.reading.records import read_records
 from tests.report.comparing.test_verdict import evaluation, values_run
+from tests.report.rundirs import write_evaluation
 
 METHODS = tuple("abcdefgh")
 FILLS = ("black", "white", "mean")
@@ -96,3 +99,14 @@ def test_fewer_than_five_maps_are_not_ranked() -> None:
     assert fill_table(panels).empty
     assert image_table(panels).empty
     assert measure_table(panels).empty
+
+
+def test_drawn_fractions_are_a_measure_of_their_own(tmp_path: Path) -> None:
+    for name, draws in (("whole/seed=42", None), ("drawn/seed=42", 4)):
+        write_evaluation(tmp_path, name=name, draws=draws, count=6, size=8, shown=1)
+    panels = build_panels(read_records(tmp_path).evaluations)
+    assert len(panels) == 2
+    table = measure_table(panels)
+    names = {name for name in {*table["a"], *table["b"]} if "black" in name}
+    assert len(names) == 2
+    assert sorted(name.partition("(")[2] for name in names) == ["threshold)", "threshold, 4 draws)"]
