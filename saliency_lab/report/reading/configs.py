@@ -26,8 +26,13 @@ def recipe_of(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def evaluator_settings(settings: Mapping[str, Any], selects: Sequence[str]) -> dict[str, str]:
-    """What decides an evaluator's numbers: its settings but for those that choose conditions."""
-    return {name: value for name, value in _flat(settings).items() if name not in selects}
+    """What decides an evaluator's numbers: its settings but for those that choose conditions.
+
+    One that is null is left out: an evaluator that has got a new setting since a run was made is
+    the same with it off.
+    """
+    flat = _flat({name: value for name, value in settings.items() if value is not None})
+    return {name: value for name, value in flat.items() if name not in selects}
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, str]:

@@ -200,3 +200,22 @@ def test_beating_is_smaller_under_deletion_and_larger_under_insertion(
     )
     assert beats(comparison.model_copy(update={"p_holm": p})) is expected
     assert beats(comparison) is False
+
+
+def test_a_run_from_before_a_setting_was_there_shares_a_panel_with_those_that_have_it_off(
+    tmp_path: Path,
+) -> None:
+    before = write_evaluation(tmp_path, views=["original"], count=6, size=8, shown=1)
+    summary = json.loads((before / "summary.json").read_text())
+    del summary["evaluators"]["deletion"]["settings"]["draws"]
+    (before / "summary.json").write_text(json.dumps(summary))
+    for name, draws in (("smooth/seed=42", None), ("drawn/seed=42", 4)):
+        write_evaluation(
+            tmp_path, name=name, method="smoothgrad", draws=draws, count=6, size=8, shown=1
+        )
+    panels = build_panels(read_records(tmp_path).evaluations)
+    drawn, whole = sorted(panels, key=lambda panel: "draws" not in panel.found.facts)
+    assert {one.method for one in whole.maps} == {"gradient", "smoothgrad"}
+    assert {one.method for one in drawn.maps} == {"smoothgrad"}
+    assert "draws=4" in drawn.title
+    assert "draws=default" in whole.title
