@@ -200,6 +200,21 @@ def test_columns_published_before_stay_on_the_page_in_the_papers_order(tmp_path:
     assert "`cifar10_resnet18`" in text.split("Not run yet: ")[1].splitlines()[0]
 
 
+def test_curves_of_an_earlier_training_do_not_outlive_it(tmp_path: Path) -> None:
+    areas = {"original": [0.25, 0.21, 0.2], "active": [0.1, 0.1, 0.1]}
+    runs = {("test", 1): write_run(tmp_path / "1", 1, areas)}
+    both = runs | {("train-split", 1): write_run(tmp_path / "2", 1, areas)}
+    results = tmp_path / "docs" / "results"
+    for given, kinds in ((both, {"test", "train-split"}), (runs, {"test"})):
+        write_reproduction([Column("cifar10_basic_cnn", given, ())], tmp_path / "docs")
+        found = {path.name for path in results.glob("*-curves.*")}
+        assert found == {
+            f"cifar10_basic_cnn-{kind}-curves.{ending}"
+            for kind in kinds
+            for ending in ("csv", "png")
+        }
+
+
 def test_results_of_another_version_are_left_out_by_name(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

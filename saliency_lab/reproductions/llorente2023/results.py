@@ -153,6 +153,9 @@ def write_reproduction(columns: Sequence[Column], place: Path) -> Path:
         for kind in ("test", "train-split"):
             if column.seeds(kind):
                 _write_curves(column, kind, results)
+            else:  # what lies there is of an earlier training
+                for old in results.glob(f"{_curves_name(column, kind)}.*"):
+                    old.unlink()
     known = (results / f"{name}.json" for name in WORKLOADS)
     records = [record for path in known if path.is_file() and (record := _published(path))]
     remarks = {
@@ -278,9 +281,13 @@ def _environment(directory: Path) -> dict[str, Any]:
     return {**{name: found[name] for name in kept}, "versions": versions}
 
 
+def _curves_name(column: Column, kind: str) -> str:
+    return f"{column.name}-{kind}-curves"
+
+
 def _write_curves(column: Column, kind: str, results: Path) -> None:
     curves = column.curves(kind)
-    name = f"{column.name}-{kind}-curves"
+    name = _curves_name(column, kind)
     with atomic_path(results / f"{name}.csv") as path:
         curves.round(5).to_csv(path, index=False)
     figure = curves_figure(curves, f"{column.title} · {kind}")
