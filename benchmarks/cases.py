@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 from torch import Tensor, nn
 
-from saliency_lab.models.network import network
+from saliency_lab.models.construction import built_network
 from saliency_lab.models.weights import read_file
 from saliency_lab.runs.directory import is_finished, read_summary
 
@@ -41,10 +41,6 @@ _FURTHER = (
     ("vit_tiny 32x32", _VIT, ("cifar10",), "cifar10/test", 128, 3, 2048),
     ("vit_tiny 128x128", _VIT, ("imagenette",), "imagenette2/val", 16, 3, 200),
 )
-_SETTINGS: dict[str, dict[str, Any]] = {
-    "vit_tiny 32x32": {"image_size": (32, 32), "arguments": {"patch_size": 4}},
-    "vit_tiny 128x128": {"image_size": (128, 128)},
-}
 
 
 def cases(outputs: Path, data: Path, device: torch.device, only: str | None) -> list[Case]:
@@ -59,14 +55,16 @@ def cases(outputs: Path, data: Path, device: torch.device, only: str | None) -> 
         if only is not None and not name.startswith(only):
             continue
         checkpoint = _checkpoint(outputs, architecture, datasets)
-        model = network(architecture, 10, **_SETTINGS.get(name, {}))
+        side = int(name.rpartition("x")[2])
+        text = (checkpoint.parent.parent / "config.yaml").read_text(encoding="utf-8")
+        form = yaml.safe_load(text)["model"]
+        model = built_network(form, 10, (3, side, side), load_weights=False)
         state = read_file(checkpoint, "checkpoint")["state_dict"]
         prefix = "network."
         model.load_state_dict(
             {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
         )
         many = count * (16 if device.type == "cuda" else 1)
-        side = int(name.rpartition("x")[2])
         images = photographs(data / folder, many, side).to(device)
         label = str(checkpoint.relative_to(outputs).parent.parent)
         found.append(Case(name, model.eval().to(device), images, repeats, calibration, label))
