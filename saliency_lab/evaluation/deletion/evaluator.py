@@ -150,8 +150,8 @@ class Deletion(Evaluator):
         frames = []
         for names, curve in rows.groupby(CURVE, observed=True, sort=False):
             frame = self._drawn_areas(curve) if self.draws else _areas(curve)
-            for name, value in zip(CURVE, names, strict=True):
-                frame[name] = value
+            for place, (name, value) in enumerate(zip(CURVE, names, strict=True), len(_IMAGE)):
+                frame.insert(place, name, value)
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
 
