@@ -23,7 +23,7 @@ from saliency_lab.report.comparing.variants import (
     map_names,
     signature_of,
 )
-from saliency_lab.report.drawing.palette import order_of, style_of, varied
+from saliency_lab.report.drawing.palette import order_of, style_of, told_apart, varied
 from saliency_lab.report.reading.records import EvaluationRun
 
 Names = Mapping[tuple[str, str, Signature], Name]
@@ -92,6 +92,8 @@ def _panel(title: str, runs: list[EvaluationRun], names: Names) -> Panel:
                 if (mean.method, mean.view) == (method, view) and place in new:
                     panel.mean_of[name.key, place, mean.score] = mean
     panel.maps.sort(key=lambda one: (order_of(one.method, one.view), one.key))
+    styles = told_apart([one.style for one in panel.maps])
+    panel.maps = [replace(one, style=style) for one, style in zip(panel.maps, styles, strict=True)]
     return panel
 
 

@@ -8,6 +8,7 @@ and Ito (two of them darkened for that contrast); markers and dashes repeat what
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 MAP_COLOURS = "magma"
@@ -74,6 +75,16 @@ _SOURCES = (
     "centre_bias",
     "smoothgrad_squared",
     "inverted",
+    "attn_lrp",
+    "libragrad",
+    "gradient_attention",
+    "legrad",
+    "attention_rollout",
+    "gad",
+    "adaptive",
+    "adaptive_map",
+    "file",
+    "degraded",
 )
 _NO_VIEW = frozenset({"", "none", "map", "null", "original"})
 
@@ -106,6 +117,23 @@ def varied(style: Style, variant: int) -> Style:
     """The style with another dash for each further setting of the same method and view."""
     at = _DASHES.index(style.dash) + variant
     return replace(style, dash=_DASHES[at % len(_DASHES)])
+
+
+def told_apart(styles: Sequence[Style]) -> list[Style]:
+    """The styles, with a free dash for each that looks like an earlier one.
+
+    A view has one hue and one marker, and there are fewer dashes than sources: in one chart two of
+    them could be the same line. The seventh of one view looks like another one all the same.
+    """
+    taken: set[tuple[str, tuple[float, ...], str]] = set()
+    apart = []
+    for style in styles:
+        variants = [varied(style, n) for n in range(len(_DASHES))]
+        free = [one for one in variants if (one.colour, one.dash, one.marker) not in taken]
+        chosen = free[0] if free else style
+        taken.add((chosen.colour, chosen.dash, chosen.marker))
+        apart.append(chosen)
+    return apart
 
 
 def label_of(method: str, view: str) -> str:

@@ -14,6 +14,7 @@ from saliency_lab.evaluation.rows.format import Comparison, Side
 from saliency_lab.evaluation.rows.statistics import holm, paired_difference
 from saliency_lab.report.comparing.contrasts import beats
 from saliency_lab.report.comparing.panels import Panel, build_panels
+from saliency_lab.report.drawing.palette import style_of
 from saliency_lab.report.page.page import write_report
 from saliency_lab.report.page.tables import run_table
 from saliency_lab.report.reading.records import read_records
@@ -219,3 +220,14 @@ def test_a_run_from_before_a_setting_was_there_shares_a_panel_with_those_that_ha
     assert {one.method for one in drawn.maps} == {"smoothgrad"}
     assert "draws=4" in drawn.title
     assert "draws=default" in whole.title
+
+
+def test_no_two_maps_of_a_panel_are_drawn_alike(tmp_path: Path) -> None:
+    for method in ("smoothgrad", "gradient_x_input"):
+        write_evaluation(
+            tmp_path, **SMALL, method=method, views=["positive"], name=f"{method}/seed-42"
+        )
+    (panel,) = _panels(tmp_path)
+    assert panel.maps[0].style == style_of("smoothgrad", "positive")
+    looks = {(one.style.colour, one.style.dash, one.style.marker) for one in panel.maps}
+    assert len(looks) == len(panel.maps) == 2

@@ -20,7 +20,7 @@ from saliency_lab.report.drawing.figures import (
     training_figure,
 )
 from saliency_lab.report.drawing.fonts import fallback_families
-from saliency_lab.report.drawing.palette import VIEWS, label_of, order_of, style_of
+from saliency_lab.report.drawing.palette import VIEWS, label_of, order_of, style_of, told_apart
 
 FRACTIONS = np.array([0.0, 0.1, 0.5, 0.9])
 
@@ -180,3 +180,17 @@ def test_no_warning_per_letter_that_no_font_has():
         assert figure_bytes(figure)
     families = fallback_families(frozenset("\U0002a6d6"))
     assert not any(family.startswith("Last Resort") for family in families)
+
+
+def test_lines_of_one_chart_are_told_apart() -> None:
+    sources = ("gradient", "smoothgrad", "gradient_x_input", "attn_lrp", "lrp", "libragrad")
+    plain = [style_of(method, "positive") for method in sources]
+    apart = told_apart(plain)
+    assert len({one.dash for one in plain}) < len(plain)
+    assert len({one.dash for one in apart}) == len(apart)
+    # The first keep what they have everywhere else; names, hues and markers stay.
+    assert apart[:2] == plain[:2]
+    assert [one.label for one in apart] == [one.label for one in plain]
+    assert {(one.colour, one.marker) for one in apart} == {(plain[0].colour, plain[0].marker)}
+    # There are six dashes: a seventh is like one of the others.
+    assert told_apart([*plain, style_of("lime", "positive")])[-1].dash in {o.dash for o in apart}
