@@ -127,8 +127,7 @@ def _sources(methods: Sequence[str]) -> dict[str, list[View]]:
 def _found(context: Context, batch: Batch) -> Found:
     maps = context.maps_of(batch.image, batch.ids)
     require_finite(maps.finite, batch.ids)
-    logits = context.model.logits(batch.image) if maps.logits is None else maps.logits
-    return found_maps(maps, logits)
+    return found_maps(maps)
 
 
 class GivenImages(ImageData):

@@ -65,8 +65,8 @@ class BatchMaps:
     targets: Tensor
     """The explained class of each image, int64 (B,)."""
 
-    logits: Tensor | None
-    """Logits (B, K) of the intact images; None where the source neither gave nor needed them."""
+    logits: Tensor
+    """Logits (B, K) of the intact images."""
 
     finite: Tensor
     """Whether everything that went into an image's maps was finite, bool (B,)."""
@@ -82,11 +82,10 @@ class BatchMaps:
         """The maps of consecutive parts of a batch as those of the whole."""
         if len(parts) == 1:
             return parts[0]
-        logits = [part.logits for part in parts if part.logits is not None]
         return cls(
             {view: torch.cat([part.maps[view] for part in parts]) for view in parts[0].maps},
             torch.cat([part.targets for part in parts]),
-            torch.cat(logits) if logits else None,
+            torch.cat([part.logits for part in parts]),
             torch.cat([part.finite for part in parts]),
             Completeness.joined([part.completeness for part in parts]),
             Estimate.joined([part.estimate for part in parts]),
@@ -124,7 +123,7 @@ class _WatchedField:
     def __init__(self, field: ClassField, targets: Tensor | None) -> None:
         self._field = field
         self.logits = field.logits
-        self.targets = chosen_targets(field.logits, targets, len(field.logits))
+        self.targets = chosen_targets(field.logits, targets)
         self.finite = field.logits.isfinite().all(1)
         self._change = explained_change(field, self.targets)
         self.completeness: Completeness | None = None
@@ -157,7 +156,7 @@ def maps(
 
     Args:
         model: from images (B, C, H, W) to logits (B, K); left unchanged.
-        images: floating (B, C, H, W), pixels in [0, 1].
+        images: floating (B, C, H, W), pixels in [0, 1]; float16 and bfloat16 are taken as float32.
         source: a class-field source (model, images, *, generator) or a map source
             (model, images, targets, *, generator), its settings already bound; one that draws no
             numbers may do without `generator`. A map source may return `EstimatedMaps`, a field
@@ -172,17 +171,17 @@ def maps(
             of a wrong shape.
     """
     chosen = view_names(source, names)
+    # Sums over many copies are of the images' dtype.
+    images = images.to(torch.promote_types(images.dtype, _WIDE))
     if takes_targets(source):
-        logits = intact_logits(model, images).to(images.device) if targets is None else None
-        targets = chosen_targets(logits, targets, len(images)).to(images.device)
+        logits = intact_logits(model, images).to(images.device)
+        targets = chosen_targets(logits, targets)
         output = source_output(source, model, images, targets, generator=generator)
         estimate = None
         if isinstance(output, EstimatedMaps):
             output, estimate = output
         single = _checked_map(output, source, images)
-        finite = single.flatten(1).isfinite().all(1)
-        if logits is not None:
-            finite &= logits.isfinite().all(1)
+        finite = single.flatten(1).isfinite().all(1) & logits.isfinite().all(1)
         found: dict[str, Tensor] = dict.fromkeys(chosen, single)
         return BatchMaps(found, targets, logits, finite, None, estimate)
     output = source_output(source, model, images, generator=generator)
@@ -219,29 +218,24 @@ def _checked_field(output: Any, source: Source) -> ClassField:
     )
 
 
-def chosen_targets(logits: Tensor | None, targets: Tensor | None, batch: int) -> Tensor:
-    """The classes to explain, int64 (B,): those asked for, or the predicted ones.
+def chosen_targets(logits: Tensor, targets: Tensor | None) -> Tensor:
+    """The classes to explain, int64 (B,) beside the logits (B, K): those asked for, or the
+    predicted ones.
 
     Raises:
         UserError: targets of a wrong shape or dtype, or outside [0, K).
     """
     if targets is None:
-        if logits is None:
-            raise TypeError("either logits or targets are needed")
         return logits.argmax(1)
-    targets = torch.as_tensor(targets)
+    targets, (batch, classes) = torch.as_tensor(targets), logits.shape
     if targets.shape != (batch,) or targets.is_floating_point() or targets.dtype == torch.bool:
         raise UserError(
             f"Expected `targets` to be {batch} whole numbers, one class per image, "
             f"but got {tuple(targets.shape)} of {targets.dtype}."
         )
-    if logits is not None:
-        targets = targets.to(logits.device)
-        classes = logits.shape[1]
-        if bool(((targets < 0) | (targets >= classes)).any()):
-            raise UserError(
-                f"Expected `targets` to be in [0, {classes}), but got {targets.tolist()}."
-            )
+    targets = targets.to(logits.device)
+    if bool(((targets < 0) | (targets >= classes)).any()):
+        raise UserError(f"Expected `targets` to be in [0, {classes}), but got {targets.tolist()}.")
     return targets.long()
 
 

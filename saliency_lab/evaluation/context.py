@@ -188,10 +188,11 @@ class Context:
             )
 
 
-def found_maps(batch_maps: BatchMaps, logits: Tensor) -> Found:
+def found_maps(batch_maps: BatchMaps) -> Found:
     """Maps that an evaluator can sort and sum: those of images to be dropped are zero."""
     clean = batch_maps.maps
     if not bool(batch_maps.finite.all()):
         keep = batch_maps.finite[:, None, None]
         clean = {view: torch.where(keep, values, 0) for view, values in clean.items()}
-    return Found(clean, chosen_targets(logits, batch_maps.targets, len(logits)), logits)
+    logits = batch_maps.logits
+    return Found(clean, chosen_targets(logits, batch_maps.targets), logits)

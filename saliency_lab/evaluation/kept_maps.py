@@ -45,7 +45,7 @@ class KeptMaps:
             return False
         return table["sample_id"].to_pylist() == list(ids)
 
-    def write(self, start: int, ids: Sequence[str], found: BatchMaps, logits: Tensor) -> None:
+    def write(self, start: int, ids: Sequence[str], found: BatchMaps) -> None:
         """Keep a block's maps, what was explained, and the logits of its intact images."""
         columns = {"sample_id": pa.array(list(ids))}
         for view in self.views:
@@ -53,7 +53,7 @@ class KeptMaps:
             shape = values.shape[1:]
             flat = pa.array(values.reshape(-1))
             columns[view] = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(shape)))
-        for name, array in _block_arrays(found, logits).items():
+        for name, array in _block_arrays(found).items():
             columns[name] = pa.FixedSizeListArray.from_arrays(
                 pa.array(array.reshape(-1)), array.shape[1]
             )
@@ -65,7 +65,7 @@ class KeptMaps:
                 use_byte_stream_split=[f"{view}.list.element" for view in self.views],
             )  # fmt: skip
 
-    def read(self, start: int, count: int, device: torch.device) -> tuple[BatchMaps, Tensor]:
+    def read(self, start: int, count: int, device: torch.device) -> BatchMaps:
         """The maps and intact logits of a block that `has` them, on a device."""
         table = pq.read_table(self._path(start, count))
         size = [int(table.schema.metadata[name]) for name in (b"height", b"width")]
@@ -77,24 +77,23 @@ class KeptMaps:
         maps = {view: column(view).view(-1, *size) for view in self.views}
         sums = column("completeness") if "completeness" in table.column_names else None
         errors = column("estimate") if "estimate" in table.column_names else None
-        logits = column("logits")
         return BatchMaps(
             maps,
             column("targets")[:, 0],
-            logits,
+            column("logits"),
             column("finite")[:, 0].bool(),
             None if sums is None else Completeness(sums[:, 0], sums[:, 1]),
             None if errors is None else Estimate(errors[:, 0].cpu(), errors[:, 1].long().cpu()),
-        ), logits
+        )
 
     def _path(self, start: int, count: int) -> Path:
         return self.folder / f"{start:08d}-{start + count:08d}.parquet"
 
 
-def _block_arrays(found: BatchMaps, logits: Tensor) -> dict[str, np.ndarray]:
+def _block_arrays(found: BatchMaps) -> dict[str, np.ndarray]:
     arrays = {
         "targets": found.targets[:, None],
-        "logits": logits.float(),
+        "logits": found.logits.float(),
         "finite": found.finite[:, None].to(torch.uint8),
     }
     if found.completeness is not None:

@@ -162,10 +162,10 @@ def measure_block(plan: Plan, context: Context, batch: Batch) -> None:
     number = int(batch.index[0]) // own.block
     model = context.model
     with CostMeter(model.original, model.model) as cost:
-        batch_maps, logits = _block_maps(plan, context, batch, number)
+        batch_maps = _block_maps(plan, context, batch, number)
         cost.mark(MAPS)
         skipped = _skipped(plan, batch_maps, batch)
-        found = found_maps(batch_maps, logits)
+        found = found_maps(batch_maps)
         for label, evaluator in plan.evaluators.items():
             if not plan.shards[label].has(number):
                 measured = evaluator.measure(context, batch, found)
@@ -187,20 +187,19 @@ def measure_block(plan: Plan, context: Context, batch: Batch) -> None:
         "estimate": _per_image(batch_maps.estimate, batch, skipped),
     }
     # Last, so that a block with these rows is whole.
-    own.write(number, _intact_rows(batch, logits, skipped), meta, _examples(plan, batch, found))
+    own.write(
+        number, _intact_rows(batch, batch_maps.logits, skipped), meta, _examples(plan, batch, found)
+    )
 
 
-def _block_maps(
-    plan: Plan, context: Context, batch: Batch, number: int
-) -> tuple[BatchMaps, Tensor]:
+def _block_maps(plan: Plan, context: Context, batch: Batch, number: int) -> BatchMaps:
     start, kept = number * plan.shards[MAPS].block, plan.kept_maps
     if kept is not None and kept.has(start, batch.ids):
         return kept.read(start, len(batch.ids), batch.image.device)
     found = context.maps_of(batch.image, batch.ids)
-    logits = context.model.logits(batch.image) if found.logits is None else found.logits
     if kept is not None:
-        kept.write(start, batch.ids, found, logits)
-    return found, logits
+        kept.write(start, batch.ids, found)
+    return found
 
 
 def _skipped(plan: Plan, found: BatchMaps, batch: Batch) -> list[str]:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.frozen import checked_logits, frozen, intact_logits, placed_images
-from saliency_lab.inference.bfloat16 import bf16_model, sign_agreement
+from saliency_lab.inference.agreement import gradient_distance, sign_agreement
+from saliency_lab.inference.bfloat16 import bf16_model
 from saliency_lab.inference.folding import folded_copy, packed_copy
 from saliency_lab.inference.memory import PartSize, fitting_batch, free_bytes, image_bytes
 from saliency_lab.inference.screening import Screen, cheap_copy
@@ -24,6 +25,10 @@ Result = TypeVar("Result")
 
 # How far the logits of a copy may be from the model's, relative to the largest logit above 1.
 _AGREEMENT = 1e-4
+# How far its gradients may be, relative to their norm. Rounding gives about 1e-6, and up to 1e-2
+# where it decides for a ReLU or a max-pool. What tracing does not see (a backward of one's own,
+# no_grad in the model, hooks of the backward) changes most of a gradient.
+_GRADIENTS = 0.1
 # What tracing, folding and packing raise on models that they cannot follow.
 _UNABLE = (
     RuntimeError,
@@ -117,10 +122,10 @@ class PreparedModel:
         self.original = model
         self.reason: str | None = None if engine.frozen_copy else "engine.frozen_copy=false"
         self.signs: float | None = None
-        sample = placed_images(model, images)
-        with self.numerics():
+        with torch.inference_mode(False), self.numerics():
+            sample = placed_images(model, images).clone()
             expected = intact_logits(model, sample)
-            self.model, self._forward = self._copies(sample, expected)
+            self.model, self._forward = self._copies(sample)
             found = intact_logits(self.model, sample)
             self.agreement = float((found.argmax(1) == expected.argmax(1)).float().mean())
             self._screen = self._screening(sample)
@@ -131,6 +136,7 @@ class PreparedModel:
 
     def __exit__(self, *exception: object) -> None:
         """Let go of the copies; the model itself goes on being there."""
+        self.reason = "the copies were let go of"
         self.model = self._forward = self.original
         self._screen = None
 
@@ -160,10 +166,8 @@ class PreparedModel:
         """
         if self.reason is not None:
             return other
-        sample = placed_images(other, images)
-        with self.numerics():
-            expected = intact_logits(other, sample)
-            return self._folded_and_fast(other, sample, expected)[1]
+        with torch.inference_mode(False), self.numerics():
+            return self._folded_and_fast(other, placed_images(other, images).clone())[1]
 
     def maps(self, compute: Callable[[slice], Result], count: int) -> list[Result]:
         """`compute` of consecutive slices of `count` images, each as large as memory allows."""
@@ -205,16 +209,8 @@ class PreparedModel:
     @contextlib.contextmanager
     def numerics(self) -> Iterator[None]:
         """TF32 on or off on GPUs as the precision says, and as it was afterwards."""
-        switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-        before = [switch.fp32_precision for switch in switches]
-        wanted = "tf32" if self._engine.precision == "tf32" else "ieee"
-        try:
-            for switch in switches:
-                switch.fp32_precision = wanted
+        with _float32("tf32" if self._engine.precision == "tf32" else "ieee"):
             yield
-        finally:
-            for switch, precision in zip(switches, before, strict=True):
-                switch.fp32_precision = precision
 
     def _run(self, forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         with torch.no_grad(), self.numerics():
@@ -236,14 +232,14 @@ class PreparedModel:
         if count < size:
             images = torch.cat([images, images.new_zeros(size - count, *images.shape[1:])])
             images = images.contiguous(memory_format=torch.channels_last)
-        return self._forward(images)[:count]
+        return checked_logits(self._forward(images), len(images))[:count]
 
-    def _copies(self, sample: Tensor, expected: Tensor) -> tuple[nn.Module, nn.Module]:
+    def _copies(self, sample: Tensor) -> tuple[nn.Module, nn.Module]:
         """The model for maps and the one for scores."""
         model, forward = self.original, self.original
         if self.reason is None:
             try:
-                folded, model = self._folded_and_fast(self.original, sample, expected)
+                folded, model = self._folded_and_fast(self.original, sample)
                 forward = model
                 if self._engine.precision == "bf16":
                     self.signs = sign_agreement(model, self.original, sample)
@@ -260,21 +256,14 @@ class PreparedModel:
             forward = cast(nn.Module, torch.compile(plain, dynamic=False))
         return model, forward
 
-    def _folded_and_fast(
-        self, model: nn.Module, sample: Tensor, expected: Tensor
-    ) -> tuple[nn.Module, nn.Module]:
+    def _folded_and_fast(self, model: nn.Module, sample: Tensor) -> tuple[nn.Module, nn.Module]:
         """The folded copy and the one to run, once they have been seen to agree."""
-        folded = folded_copy(model)
-        packed = packed_copy(folded, sample) if sample.device.type == "cpu" else folded
-        self._check(packed, sample, expected)
+        with _float32("ieee"):
+            expected = intact_logits(model, sample)
+            folded = folded_copy(model)
+            packed = packed_copy(folded, sample) if sample.device.type == "cpu" else folded
+            _check(packed, model, sample, expected)
         return folded, bf16_model(folded, sample) if self._engine.precision == "bf16" else packed
-
-    def _check(self, copy: nn.Module, sample: Tensor, expected: Tensor) -> None:
-        found = intact_logits(copy, sample)
-        scale = max(1.0, float(expected.abs().max()))
-        difference = float((found - expected).abs().max()) / scale
-        if not difference <= _AGREEMENT:
-            raise ValueError(f"its logits differ by {difference:.1e} from the model's")
 
     def _screening(self, sample: Tensor) -> Screen | None:
         kind = self._engine.screen
@@ -306,6 +295,36 @@ class PreparedModel:
         }
         log.info("%d images at once for maps, %d for scores", sizes["maps"], sizes["scores"])
         return PartSize("maps", sizes["maps"]), PartSize("scores", sizes["scores"])
+
+
+@contextlib.contextmanager
+def _float32(precision: Literal["tf32", "ieee"]) -> Iterator[None]:
+    """How GPUs multiply in float32, for a while."""
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches:
+            switch.fp32_precision = precision
+        yield
+    finally:
+        for switch, own in zip(switches, before, strict=True):
+            switch.fp32_precision = own
+
+
+def _check(copy: nn.Module, model: nn.Module, sample: Tensor, expected: Tensor) -> None:
+    """Refuse a copy whose logits or input gradients are not the model's.
+
+    Args:
+        expected: the model's logits from before it was copied; one that counts its calls differs.
+    """
+    found = intact_logits(copy, sample)
+    scale = max(1.0, float(expected.abs().max()))
+    difference = float((found - expected).abs().max()) / scale
+    if not difference <= _AGREEMENT:
+        raise ValueError(f"its logits differ by {difference:.1e} from the model's")
+    distance = gradient_distance(copy, model, sample)
+    if not distance <= _GRADIENTS:
+        raise ValueError(f"its gradients differ by {distance:.0%} from the model's")
 
 
 def masked_sample(images: Tensor, limit: int = 256) -> Tensor:

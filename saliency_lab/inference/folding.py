@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 from torch.fx.passes.shape_prop import ShapeProp
 
+from saliency_lab.frozen import bare_copy
 from saliency_lab.inference.convolution import FrozenConv
 from saliency_lab.inference.plain_layers import with_plain_layers
 from saliency_lab.inference.pooled import PooledConv
@@ -44,12 +45,21 @@ def traced_copy(model: nn.Module) -> fx.GraphModule:
     Raises:
         Whatever symbolic tracing raises for a model whose path depends on its input.
     """
-    frozen = with_plain_layers(copy.deepcopy(model).eval().requires_grad_(False))
+    frozen = with_plain_layers(bare_copy(model).eval().requires_grad_(False))
     tracer = _Tracer()
     traced = fx.GraphModule(frozen, tracer.trace(frozen))
+    _answer_with_logits(traced.graph)
     traced.graph.eliminate_dead_code()  # what a layer recorded before it turned out opaque
     traced.recompile()
     return traced
+
+
+def _answer_with_logits(graph: fx.Graph) -> None:
+    """Of a model that returns a mapping, the logits alone."""
+    end = next(node for node in graph.nodes if node.op == "output")
+    answer = end.args[0]
+    if isinstance(answer, Mapping) and "logits" in answer:
+        end.args = (answer["logits"],)
 
 
 def folded_copy(model: nn.Module) -> fx.GraphModule:

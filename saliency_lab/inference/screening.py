@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lab.errors import UserError
+from saliency_lab.frozen import model_place
 from saliency_lab.inference.bfloat16 import bf16_model
 from saliency_lab.inference.folding import folded_copy
 
@@ -85,8 +86,9 @@ class _Bf16(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        images = images.to(torch.bfloat16, memory_format=torch.channels_last)
-        return self.model(images).float()
+        placed = images.to(model_place(self.model, images)[0], torch.bfloat16)
+        placed = placed.contiguous(memory_format=torch.channels_last)
+        return self.model(placed).float().to(images.device)
 
 
 def cheap_copy(model: nn.Module, kind: Literal["int8", "bf16"], sample: Tensor) -> nn.Module:

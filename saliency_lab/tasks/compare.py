@@ -203,9 +203,7 @@ def _measured(
     for key, context in contexts.items():
         batch_maps = context.maps_of(batch.image, batch.ids)
         require_finite(batch_maps.finite, batch.ids)
-        logits = batch_maps.logits
-        logits = context.model.logits(batch.image) if logits is None else logits
-        found = found_maps(batch_maps, logits)
+        found = found_maps(batch_maps)
         measured = evaluator.measure(context, batch, found)
         rows = measured_rows(evaluator, batch, context.method.name, measured)
         # Each image's scores come from its own rows, so a block gives what a whole run would.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import time
@@ -81,8 +82,9 @@ class Checkpoints(Checkpoint):
         newest = self.history[-1]
         monitor = "val/accuracy" if "val/accuracy" in newest else "train/loss"
         value = newest[monitor]
-        before = self.best.get("value")
-        better = before is None or (value > before if "accuracy" in monitor else value < before)
+        before = self.best.get("value", math.nan)
+        # Also after an epoch whose loss was NaN: nothing is better than that.
+        better = math.isnan(before) or (value > before if "accuracy" in monitor else value < before)
         if better:
             self.best = {"epoch": newest["epoch"], "monitor": monitor, "value": value}
         return better

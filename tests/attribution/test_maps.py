@@ -13,7 +13,11 @@ from saliency_lab.attribution.core.views import VIEWS, views
 from saliency_lab.attribution.maps import NonFiniteError, maps, require_finite, view_names
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.attribution.methods.integrated_gradients import integrated_gradients
-from saliency_lab.attribution.methods.smoothgrad import smoothgrad
+from saliency_lab.attribution.methods.kernel_shap import kernel_shap
+from saliency_lab.attribution.methods.lime import lime
+from saliency_lab.attribution.methods.occlusion import occlusion
+from saliency_lab.attribution.methods.rise import rise
+from saliency_lab.attribution.methods.smoothgrad import smoothgrad, smoothgrad_squared
 from saliency_lab.errors import UserError
 
 
@@ -143,5 +147,33 @@ def test_a_rival_without_finite_gradient_is_found_out() -> None:
     ],
 )
 def test_targets_are_checked(targets: Tensor, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        maps(Scaled(), torch.rand(3, 3, 4, 4), gradient, targets=targets)
+    for source in (gradient, single):
+        with pytest.raises(UserError, match=message):
+            maps(Scaled(), torch.rand(3, 3, 4, 4), source, targets=targets)
+
+
+def test_sums_over_copies_are_not_made_in_low_precision() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 3))
+    low = torch.rand(2, 3, 8, 8).bfloat16()
+    for source in (integrated_gradients, occlusion, smoothgrad_squared, rise):
+        found, expected = (maps(model, images, source).maps["original"] for images in
+                           (low, low.float()))  # fmt: skip
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("source", [lime, kernel_shap])
+@pytest.mark.parametrize("bad", ["pixel", "logits"])
+def test_sources_that_fit_a_model_name_the_bad_image_too(source: object, bad: str) -> None:
+    images = torch.rand(2, 3, 12, 12)
+
+    class Sometimes(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            logits = images.mean((2, 3))
+            return torch.where(logits[:, :1] > 0.9, torch.nan, logits)
+
+    images[1] = 0.99
+    if bad == "pixel":
+        images[1], images[1, 0, 3, 4] = 0.2, torch.nan
+    found = maps(Sometimes(), images, functools.partial(source, samples=40, segments=6))
+    assert found.finite.tolist() == [True, False]

@@ -17,7 +17,7 @@ IDS = ["test/a", "test/b", "test/c"]
 CPU = torch.device("cpu")
 
 
-def block(complete: bool) -> tuple[BatchMaps, torch.Tensor]:
+def block(complete: bool) -> BatchMaps:
     draw = torch.Generator().manual_seed(0)
     maps = {view: torch.rand(3, 5, 7, generator=draw) for view in ("original", "active")}
     logits = torch.rand(3, 4, generator=draw)
@@ -26,20 +26,20 @@ def block(complete: bool) -> tuple[BatchMaps, torch.Tensor]:
     return BatchMaps(
         maps, torch.tensor([2, 0, 3]), logits, torch.tensor([True, False, True]),
         sums if complete else None, known if complete else None,
-    ), logits  # fmt: skip
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_block_comes_back_as_it_was(tmp_path: Path, complete: bool) -> None:
     kept = KeptMaps(tmp_path / "maps", ("original", "active"))
-    found, logits = block(complete)
-    kept.write(6, IDS, found, logits)
-    again, its_logits = kept.read(6, 3, CPU)
+    found = block(complete)
+    kept.write(6, IDS, found)
+    again = kept.read(6, 3, CPU)
     assert list(again.maps) == ["original", "active"]
     for view, values in found.maps.items():
         assert again.maps[view].shape == (3, 5, 7)
         assert torch.equal(again.maps[view], values)
-    assert torch.equal(its_logits, logits)
+    assert torch.equal(again.logits, found.logits)
     assert again.targets.tolist() == [2, 0, 3]
     assert again.targets.dtype == torch.int64
     assert again.finite.tolist() == [True, False, True]
@@ -59,7 +59,7 @@ def test_they_are_of_these_samples_or_not_used(
 ) -> None:
     kept = KeptMaps(tmp_path / "maps", ("original", "active"))
     assert not kept.has(6, IDS)
-    kept.write(6, IDS, *block(False))
+    kept.write(6, IDS, block(False))
     assert kept.has(6, IDS)
     assert not kept.has(0, IDS)
     assert not kept.has(6, IDS[:2])

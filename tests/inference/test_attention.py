@@ -55,17 +55,18 @@ def test_the_gradient_has_a_gradient() -> None:
 
 
 def test_in_bfloat16_it_is_as_near_to_the_truth_as_pytorchs_own() -> None:
-    weight = torch.randn(SHAPE, dtype=torch.float64)
+    stream = torch.Generator().manual_seed(2)
+    weight = torch.randn(SHAPE, dtype=torch.float64, generator=stream)
     exact = torch.autograd.grad(attention_in_the_open(*(true := _inputs())), true, weight)
 
     def error(outcome: Tensor, inputs: list[Tensor]) -> float:
         found = torch.autograd.grad(outcome, inputs, weight.bfloat16())
-        return max(float((a - b).abs().max()) for a, b in zip(found, exact, strict=True))
+        return max(float((a - b).square().mean().sqrt()) for a, b in zip(found, exact, strict=True))
 
     low = _inputs(torch.bfloat16)
     ours = error(attention(*low, None, None), low)
     assert ours < 2 * error(F.scaled_dot_product_attention(*low), low)
-    assert ours < 0.05
+    assert ours < 0.02
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from saliency_lab.evaluation.deletion.masking import MaskingJob
 from saliency_lab.evaluation.deletion.removal import deletion_levels
 from saliency_lab.imputation.fills import fill_images
 from saliency_lab.inference import engine
-from saliency_lab.inference.bfloat16 import sign_agreement
+from saliency_lab.inference.agreement import sign_agreement
 from saliency_lab.inference.engine import Engine, PreparedModel, masked_sample
 
 
@@ -303,3 +303,112 @@ def test_every_batch_is_scored_in_the_right_order() -> None:
     prepared = Engine(scores_batch=4).prepare(model, images)
     torch.testing.assert_close(prepared.logits(images), model(images).detach())
     torch.testing.assert_close(prepared.scores(images), model(images).detach())
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values):
+        return values.sign()
+
+    @staticmethod
+    def backward(ctx, arriving):
+        return arriving
+
+
+class HiddenBackward(nn.Module):
+    """Its gradient is not that of the operations that a tracer sees."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.features, self.beside = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
+        self.relu, self.head = nn.ReLU(), nn.Linear(8, 4)
+        if kind == "hook":
+            self.relu.register_full_backward_hook(lambda module, inward, out: (out[0].clamp(0),))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.kind == "no_grad":
+            with torch.no_grad():
+                found = self.features(images)
+            found = found + self.beside(images)
+        elif self.kind == "function":
+            found = _StraightThrough.apply(self.features(images))
+        else:
+            found = self.features(images)
+        return self.head(self.relu(found).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", ["function", "no_grad", "hook"])
+def test_a_copy_with_other_gradients_is_not_used(kind: str) -> None:
+    torch.manual_seed(0)
+    model, images = HiddenBackward(kind).eval(), torch.rand(3, 3, 12, 14)
+    prepared = Engine().prepare(model, images)
+    assert "gradients differ by" in str(prepared.reason)
+    plain, fast = (maps(m, images).maps["original"] for m in (model, prepared.model))
+    assert torch.equal(plain, fast)
+    assert plain.abs().max() > 0
+    assert Engine().prepare(HiddenBackward("none").eval(), images).reason is None
+
+
+def test_a_copy_whose_backward_fails_is_not_used() -> None:
+    # The ReLU and the pool change places, and what comes next overwrites what the ReLU saved.
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.ReLU6(inplace=True),
+        nn.Flatten(), nn.Linear(8 * 5 * 6, 4),
+    ).eval()  # fmt: skip
+    images = torch.rand(2, 3, 12, 14)
+    prepared = Engine().prepare(model, images)
+    found = maps(prepared.model, images).maps["original"]
+    torch.testing.assert_close(found, maps(model, images).maps["original"])
+
+
+def test_hooks_of_the_model_see_the_model_alone() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3)), nn.Flatten(), nn.Linear(4 * 36, 3))
+    seen = []
+    model[0].register_forward_hook(lambda module, given, output: seen.append(type(output)))
+    prepared = Engine().prepare(model.eval(), torch.rand(2, 3, 8, 8))
+    assert prepared.reason is None
+    assert set(seen) == {Tensor}
+
+
+def test_once_let_go_it_still_leaves_the_model_alone() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3))
+    images = torch.rand(2, 3, 8, 8)
+    with Engine().prepare(model.train(), images) as prepared:
+        inside = prepared.logits(images)
+    torch.testing.assert_close(prepared.logits(images), inside)
+    assert model[1].num_batches_tracked == 0
+    assert model.training
+
+
+class Answering(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+        )
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"features": images, "logits": self.layers(images)}
+
+
+@pytest.mark.parametrize("settings", [{}, {"precision": "bf16"}, {"screen": "bf16"},
+                                      {"screen": "int8", "calibration": 4}])  # fmt: skip
+def test_a_model_that_returns_a_mapping_is_prepared_like_its_logits(settings: dict) -> None:
+    torch.manual_seed(0)
+    model, images = Answering().eval(), torch.rand(6, 3, 16, 16)
+    prepared = Engine(**settings).prepare(model, images)
+    assert prepared.reason is None
+    wanted = Engine(**settings).prepare(model.layers, images)
+    torch.testing.assert_close(prepared.scores(images), wanted.scores(images))
+    assert prepared.report().keys() == wanted.report().keys()
+
+
+def test_it_can_be_made_and_used_in_inference_mode() -> None:
+    model = Answering().eval()
+    with torch.inference_mode():
+        images = torch.rand(2, 3, 16, 16)
+        prepared = Engine().prepare(model, images)
+        found = maps(prepared.model, images).maps["original"]
+    assert prepared.reason is None
+    assert found.abs().max() > 0

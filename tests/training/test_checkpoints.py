@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 
 import pandas as pd
@@ -14,7 +15,7 @@ import torch
 from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.runs.progress import clock_text, rate_text
 from saliency_lab.training import progress
-from saliency_lab.training.checkpoints import newest_checkpoint
+from saliency_lab.training.checkpoints import Checkpoints, newest_checkpoint
 
 WORDS = (
     "train",
@@ -168,3 +169,11 @@ def test_time_left_is_of_the_whole_run(monkeypatch, caplog):
 )
 def test_slow_rates_are_not_told_as_zero(images, text):
     assert rate_text(images) == text
+
+
+def test_an_epoch_without_a_loss_is_not_the_best_for_ever(tmp_path):
+    kept = Checkpoints(tmp_path)
+    for epoch, loss in enumerate((math.nan, 0.9, math.nan, 0.5, 0.7), 1):
+        kept.history.append({"epoch": epoch, "train/loss": loss})
+        kept._improved()
+        assert kept.best["epoch"] == {1: 1, 2: 2, 3: 2, 4: 4, 5: 4}[epoch]

@@ -13,6 +13,8 @@ from saliency_lab.attribution.core.tokens import prefix_tokens, token_grid
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.frozen import frozen, placed_images
 
+_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+
 
 def chosen_layer(model: nn.Module, images: Tensor, layer: str | None) -> str:
     """The name of the layer to look at.
@@ -20,7 +22,8 @@ def chosen_layer(model: nn.Module, images: Tensor, layer: str | None) -> str:
     Without a name: the last one whose output has spatial extent before global pooling, found in a
     forward pass of the first image. Of modules that give the same tensor (a stage, its last block,
     that block's activation) it is the outermost. An output of 1×1 has no extent, so a network that
-    shrinks a small image to one position is looked at one layer earlier. Where the last spatial
+    shrinks a small image to one position is looked at one layer earlier, also where an adaptive
+    pool repeats that position (torchvision's VGG). Where the last spatial
     output is a transformer's tokens it is `norm1` of the last block: what comes later may be read
     at the class token alone, so that the patches have no gradient.
 
@@ -81,13 +84,15 @@ def feature_map(model: nn.Module, layer: str, output: Tensor, size: torch.Size) 
 def output_shapes(model: nn.Module, images: Tensor) -> list[tuple[str, tuple[int, ...]]]:
     """Names and output shapes of the modules in the order in which they finish, the root left out.
 
-    A module that runs several times appears with its last output, at its last place.
+    A module that runs several times appears with its last output, at its last place. Pools that
+    only repeat what they get, to reach a larger size, are left out.
     """
     shapes: dict[str, tuple[int, ...]] = {}
 
     def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
+            repeats = isinstance(module, _POOLS) and output.numel() > inputs[0].numel()
+            if isinstance(output, Tensor) and not repeats:
                 shapes.pop(name, None)
                 shapes[name] = tuple(output.shape)
 

@@ -80,6 +80,21 @@ def proportional(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
     return Weighted.apply(args[0], value, slope)
 
 
+def remember(tensor: Tensor, layer: Any) -> None:
+    """Note what layer a tensor is the output of, for a batch norm that comes next."""
+    noted: Any = tensor
+    noted.from_layer = layer, tensor._version
+
+
+def remembered(tensor: Any) -> Any:
+    """What was noted, or None; also where the tensor was overwritten since, as by a ReLU in place.
+
+    It is then the same tensor to Python, and no longer what the layer has computed.
+    """
+    layer, version = getattr(tensor, "from_layer", (None, None))
+    return layer if version == tensor._version else None
+
+
 class PropagationRules(TorchFunctionMode):
     """Rules by operation, for a forward pass inside a `with` block.
 

@@ -15,6 +15,8 @@ from saliency_lab.attribution.core.propagation import (
     Rule,
     no_rule,
     plain,
+    remember,
+    remembered,
 )
 from saliency_lab.attribution.core.relevance import (
     Affine,
@@ -60,7 +62,9 @@ def relevance_rules(method: str, layer_rule: LayerRule) -> PropagationRules:
         affine = _affine(method, func, args, kwargs)
         rule = layer_rule(not seen, func.__name__ in CONVOLUTIONS)
         seen.append(func.__name__)
-        return _ruled(func(*args, **kwargs), affine, rule)
+        with torch.no_grad():
+            value = func(*args, **kwargs)
+        return _ruled(value, affine, rule)
 
     def one_to_one(
         func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -90,7 +94,7 @@ def input_bounds(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     ]
     with torch.inference_mode(False), torch.no_grad(), frozen(model):
         found = [_first_layer_input(model, end) for end in ends]
-    return torch.minimum(*found), torch.maximum(*found)
+        return torch.minimum(*found), torch.maximum(*found)
 
 
 class _FoundError(Exception):
@@ -138,19 +142,19 @@ def _affine(
 
 
 def _ruled(value: Tensor, affine: Affine, rule: RelevanceRule) -> Tensor:
-    known = affine._replace(x=affine.x.detach())
-    ruled: Any = Redistributed.apply(value, lambda arriving: (rule(known, arriving),), affine.x)
+    # A copy, because the input may be overwritten in place later on.
+    known = affine._replace(x=affine.x.detach().clone())
+    ruled: Tensor = Redistributed.apply(value, lambda arriving: (rule(known, arriving),), affine.x)
     # A batch norm that comes next is merged into the layer.
-    ruled.before_norm = affine, rule
-    output: Tensor = ruled
-    return output
+    remember(ruled, (affine, rule))
+    return ruled
 
 
 def _merged(
     alone: Rule, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Tensor:
     """A batch norm in eval mode, as part of the layer whose output it is given."""
-    layer = getattr(args[0], "before_norm", None)
+    layer = remembered(args[0])
     if layer is None:
         return alone(func, args, kwargs)
     named = ("input", "mean", "variance", "weight", "bias", "training", "momentum", "eps")

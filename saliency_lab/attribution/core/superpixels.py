@@ -27,10 +27,20 @@ def superpixel_labels(image: Tensor, superpixels: Superpixels, segments: int) ->
     """
     channels, height, width = image.shape
     if superpixels == "slic":
-        pixels = image.detach().permute(1, 2, 0).double().cpu().numpy()
+        # Of an image that is not finite no map is; its segments only have to exist.
+        pixels = image.detach().permute(1, 2, 0).cpu().double().nan_to_num(0.0, 1.0, 0.0).numpy()
+        if channels == 1:
+            # As a colour image, so that SLIC's weight of place against colour means the same.
+            pixels = pixels.repeat(3, axis=2)
         labels = torch.from_numpy(
             # Without smoothing, noise in a photograph melts segments into a few large ones.
-            slic(pixels, n_segments=segments, sigma=1, start_label=0, convert2lab=channels == 3)
+            slic(
+                pixels,
+                n_segments=segments,
+                sigma=1,
+                start_label=0,
+                convert2lab=pixels.shape[2] == 3,
+            )
         )
     else:
         cell = math.sqrt(height * width / segments)
@@ -64,7 +74,7 @@ def shown_logits(
     def partly(part: slice) -> Tensor:
         return torch.where(distinct[part][:, labels][:, None], image, cover)
 
-    logits = altered_logits(model, len(distinct), image, partly)[:, target].double().cpu()
+    logits = altered_logits(model, len(distinct), image, partly)[:, target].cpu().double()
     return logits[places.cpu()]
 
 

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from saliency_lab.attribution.core.baselines import Baseline, baseline_images
 from saliency_lab.attribution.core.completeness import BaselineField
 from saliency_lab.attribution.core.graph_field import GraphField
-from saliency_lab.attribution.core.propagation import ELEMENTWISE, PropagationRules, Rule, Weighted
+from saliency_lab.attribution.core.propagation import (
+    ELEMENTWISE,
+    PropagationRules,
+    Rule,
+    Weighted,
+    no_rule,
+)
 from saliency_lab.attribution.core.random_streams import SampleGenerator, restarted
 
 # Below this difference of inputs the ratio of differences is noise, and the slope is its limit.
@@ -46,8 +52,19 @@ def deeplift(
         UserError: the model computes something without a rule, such as layer norm or a product
             of two activations (gates, attention).
     """
-    rules: dict[str, Rule] = dict.fromkeys(ELEMENTWISE, _rescaled)
-    rules["max_pool2d"] = _rescaled_max_pool
+    pairs = 2 * len(images)
+
+    def paired(rule: Rule) -> Rule:
+        def checked(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if len(args[0]) % pairs:
+                found = f"{func.__name__} on a tensor whose first dimension is not the batch"
+                raise no_rule(found, "deeplift")
+            return rule(func, args, kwargs)
+
+        return checked
+
+    rules: dict[str, Rule] = dict.fromkeys(ELEMENTWISE, paired(_rescaled))
+    rules["max_pool2d"] = paired(_rescaled_max_pool)
     return GraphField(
         model,
         images.detach(),

@@ -14,7 +14,7 @@ from saliency_lab.attribution.core.field import (
     input_gradients_only,
 )
 from saliency_lab.attribution.core.random_streams import SampleGenerator, restarted
-from saliency_lab.attribution.core.sources import expect_field_source
+from saliency_lab.attribution.core.sources import expect_field_source, source_output
 from saliency_lab.attribution.methods.gradient import gradient
 
 
@@ -48,7 +48,8 @@ def degraded(
     """
     expect_field_source(base)
     streams = restarted(generator, images)
-    return _DegradedField(base(model, images, generator=generator), share, streams)
+    field = source_output(base, model, images, generator=generator)
+    return _DegradedField(field, share, streams)
 
 
 class _DegradedField:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from saliency_lab.attribution.core.field import ClassField, input_gradients_only
 from saliency_lab.attribution.core.importance import Rule, important_pixels
 from saliency_lab.attribution.core.random_streams import SampleGenerator, restarted
-from saliency_lab.attribution.core.sources import expect_field_source
+from saliency_lab.attribution.core.sources import expect_field_source, source_output
 from saliency_lab.attribution.core.views import views
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.errors import UserError
@@ -121,7 +121,7 @@ def gad(
     expect_field_source(base)
 
     def original_map(network: nn.Module) -> Tensor:
-        field = base(network, images, generator=restarted(generator, images))
+        field = source_output(base, network, images, generator=restarted(generator, images))
         return views(field, targets, ("original",))["original"]
 
     original = original_map(model)

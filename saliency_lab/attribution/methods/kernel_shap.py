@@ -101,9 +101,11 @@ def shapley_values(
     """argmin over φ of Σ w (v − v(∅) − zφ)² with Σφ = v(all) − v(∅), float64, shape (players,).
 
     The last player's value is put in from the constraint; with fewer coalitions than players the
-    shortest solution is taken.
+    shortest solution is taken. NaN where a value is NaN or infinite.
     """
     gain = full - empty
+    if not bool(values.isfinite().all() and gain.isfinite()):
+        return values.new_full((shown.shape[1],), torch.nan)
     if shown.shape[1] < 2:
         return gain[None]
     last = shown[:, -1]

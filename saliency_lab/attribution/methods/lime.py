@@ -81,8 +81,10 @@ def ridge_coefficients(features: Tensor, values: Tensor, weights: Tensor, ridge:
         ridge: the penalty; with 0 and features that depend on one another, the shortest solution.
 
     Returns:
-        β, shape (M,).
+        β, shape (M,); NaN where a value is NaN or infinite.
     """
+    if not bool(values.isfinite().all()):  # LAPACK would stop at it without a word of why
+        return values.new_full((features.shape[1],), torch.nan)
     share = weights / weights.sum()
     x = features - share @ features
     y = values - share @ values

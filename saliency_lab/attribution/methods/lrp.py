@@ -18,6 +18,8 @@ from saliency_lab.attribution.core.propagation import (
     Weighted,
     plain,
     proportional,
+    remember,
+    remembered,
 )
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.core.relevance import (
@@ -191,12 +193,13 @@ def _stabilised(epsilon: float, relative: bool) -> Rule:
         if func.__name__ == "batch_norm":
             # A layer and the batch norm behind it are one affine map, with one ε, so that folding
             # one into the other changes nothing.
-            args = (getattr(args[0], "before_rule", args[0]), *args[1:])
+            before = remembered(args[0])
+            args = (args[0] if before is None else before, *args[1:])
         output = func(*args, **kwargs)
         z = output.detach()
         size = _epsilon_of(z, epsilon, relative)
-        ruled = Weighted.apply(output, z, z / (z + torch.where(z < 0, -size, size)))
-        ruled.before_rule = output
+        ruled: Tensor = Weighted.apply(output, z, z / (z + torch.where(z < 0, -size, size)))
+        remember(ruled, output)
         return ruled
 
     return rule
@@ -208,4 +211,5 @@ def _epsilon_of(z: Tensor, epsilon: float, relative: bool) -> Tensor:
         return torch.full_like(z[:1], epsilon)
     # Per image, so that the batch that an image is in makes no difference.
     rms = z.flatten(1).square().mean(1).sqrt()
-    return epsilon * rms.view(-1, *[1] * (z.dim() - 1)).clamp_min(torch.finfo(z.dtype).tiny)
+    # After the product: where denormals are flushed, a layer of zeros would divide 0 by 0.
+    return (epsilon * rms.view(-1, *[1] * (z.dim() - 1))).clamp_min(torch.finfo(z.dtype).tiny)

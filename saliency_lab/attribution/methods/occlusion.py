@@ -12,7 +12,6 @@ from saliency_lab.attribution.core.baselines import Baseline, baseline_images
 from saliency_lab.attribution.core.field import ClassField, input_gradients_only
 from saliency_lab.attribution.core.perturbation import altered_logits
 from saliency_lab.attribution.core.random_streams import SampleGenerator, restarted
-from saliency_lab.frozen import intact_logits
 
 
 @input_gradients_only
@@ -45,12 +44,14 @@ def occlusion(
     images = images.detach()
     covers = baseline_images(images, baseline, restarted(generator, images))
     rows, columns = (_cover(side, images, window, stride) for side in images.shape[2:])
-    logits = intact_logits(model, images).to(images)
-    falls = [
-        before - _covered_logits(model, image, cover, rows, columns)
-        for image, cover, before in zip(images, covers, logits, strict=True)
-    ]
-    return _OcclusionField(logits, torch.stack(falls), rows, columns, images.shape[1])
+    found = torch.stack(
+        [
+            _covered_logits(model, image, cover, rows, columns)
+            for image, cover in zip(images, covers, strict=True)
+        ]
+    )
+    intact, covered = found[:, 0], found[:, 1:]
+    return _OcclusionField(intact, intact[:, None] - covered, rows, columns, images.shape[1])
 
 
 class _OcclusionField:
@@ -91,10 +92,15 @@ def _cover(side: int, images: Tensor, window: float, stride: float) -> Tensor:
 def _covered_logits(
     model: nn.Module, image: Tensor, cover: Tensor, rows: Tensor, columns: Tensor
 ) -> Tensor:
-    def covered(part: slice) -> Tensor:
-        index = torch.arange(part.start, part.stop, device=image.device)
-        row, column = rows[index // len(columns)], columns[index % len(columns)]
-        inside = (row[:, :, None] * column[:, None, :])[:, None] > 0
-        return torch.where(inside, cover, image)
+    """Logits of the intact image and of every window covered, shape (1 + windows, K).
 
-    return altered_logits(model, len(rows) * len(columns), image, covered)
+    In one call, so that a window whose covering changes nothing has a fall of exactly 0.
+    """
+
+    def covered(part: slice) -> Tensor:
+        index = torch.arange(part.start, part.stop, device=image.device) - 1
+        row, column = rows[index // len(columns)], columns[index % len(columns)]
+        inside = (row[:, :, None] * column[:, None, :] > 0) & (index >= 0)[:, None, None]
+        return torch.where(inside[:, None], cover, image)
+
+    return altered_logits(model, 1 + len(rows) * len(columns), image, covered)

@@ -38,7 +38,7 @@ def relative_sensitivity(
         )
     masks = masks.to(images.device)
     intact = _logits(model, images)
-    chosen = chosen_targets(intact, targets, len(images))[:, None]
+    chosen = chosen_targets(intact, targets)[:, None]
     blackened = _logits(model, images.masked_fill(masks[:, None], 0))
     change = (intact.double() - blackened.double()).gather(1, chosen)[:, 0].abs().cpu()
     return change / masks.sum((1, 2)).cpu()

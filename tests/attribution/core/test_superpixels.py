@@ -47,3 +47,11 @@ def test_means_per_segment():
     assert means[0].tolist() == [[2.5, 2.5, 4.5, 4.5], [2.5, 2.5, 4.5, 4.5], [9.5] * 4]
     coloured = segment_means(torch.cat([image, -image, 0 * image]), labels)
     assert torch.equal(coloured, torch.cat([means, -means, 0 * means]))
+
+
+def test_a_grey_image_is_cut_as_the_same_image_in_colour():
+    rows, columns = torch.meshgrid(torch.arange(48), torch.arange(48), indexing="ij")
+    disc = (((rows - 20) ** 2 + (columns - 26) ** 2) < 196).double()[None]
+    grey = superpixel_labels(disc, "slic", 20)
+    assert torch.equal(grey, superpixel_labels(disc.expand(3, -1, -1), "slic", 20))
+    assert not torch.equal(grey, superpixel_labels(torch.zeros(1, 48, 48), "slic", 20))

@@ -4,6 +4,7 @@ import captum.attr
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from saliency_lab.attribution.core.baselines import baseline_images
@@ -120,3 +121,17 @@ def test_custom_functions_are_refused(source, images):
 
     with pytest.raises(UserError, match=r"got the custom function Fused\.$"):
         source(Model(), images)
+
+
+def test_rows_that_are_not_images_are_refused():
+    class TokensFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inward, self.out = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, images):
+            tokens = images.mean(1).permute(1, 0, 2)  # (H, B, W)
+            return self.out(F.gelu(self.inward(tokens)).mean(0))
+
+    with pytest.raises(UserError, match="got gelu on a tensor whose first dimension is not the"):
+        deeplift(TokensFirst(), torch.rand(2, 3, 5, 4))

@@ -47,3 +47,12 @@ def test_noise_belongs_to_the_sample_and_the_class(relu_net, images, classes):
 def test_a_map_has_no_field_to_degrade(relu_net, images, classes):
     with pytest.raises(UserError, match="signed field per class, but got rise"):
         field_of(0.5, relu_net, images, classes, base=partial(rise, samples=4))
+
+
+def test_a_base_of_ones_own_may_do_without_a_generator(relu_net, images, classes):
+    def own(model, images):
+        return gradient(model, images)
+
+    assert torch.equal(
+        field_of(0, relu_net, images, classes, base=own), gradient(relu_net, images).of(classes)
+    )

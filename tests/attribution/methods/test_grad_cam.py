@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import nn
 
 import saliency_lab.models.basic_cnn  # noqa: F401  (registers basic_cnn with timm)
@@ -159,3 +160,12 @@ def test_few_channels_in_the_last_axis_are_no_columns():
 def test_positive_only(relu_net, images, classes):
     assert (grad_cam(relu_net, images, classes) >= 0).all()
     assert guided_grad_cam(relu_net, images).of(classes).shape == images.shape
+
+
+def test_a_pool_that_repeats_one_position_is_not_looked_at():
+    torch.set_default_dtype(torch.float32)
+    model = torchvision.models.vgg11(num_classes=3).eval()
+    images = torch.rand(2, 3, 32, 32)
+    layer = chosen_layer(model, images, None)
+    assert layer.startswith("features.")
+    assert dict(output_shapes(model, images))[layer][2:] == (2, 2)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import captum.attr
 import pytest
 import timm
@@ -9,7 +11,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from saliency_lab.attribution.methods.gradient_x_input import gradient_x_input
-from saliency_lab.attribution.methods.lrp import lrp_epsilon
+from saliency_lab.attribution.methods.lrp import lrp, lrp_epsilon
 from saliency_lab.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -151,3 +153,93 @@ def test_in_place_activations_are_as_good(images, classes):
         )
 
     assert torch.equal(of(True), of(False))
+
+
+def _batch_norm(channels):
+    layer = nn.BatchNorm2d(channels)
+    layer.running_mean.normal_(0, 0.3)
+    layer.running_var.uniform_(0.5, 1.5)
+    return layer
+
+
+class _PreActivation(nn.Module):
+    """Batch norms behind a ReLU and a sum, each either in place or not."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        torch.manual_seed(0)
+        self.in_place = in_place
+        self.first, self.second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.relu = nn.ReLU(inplace=in_place)
+        self.norms = nn.ModuleList([_batch_norm(6), _batch_norm(6), _batch_norm(6)])
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, images):
+        start = self.norms[0](self.relu(self.first(images)))
+        found = self.norms[1](self.second(start))
+        if self.in_place:
+            found += start
+        else:
+            found = found + start
+        scaled = self.second(found)
+        scaled = scaled.mul_(0.5) if self.in_place else scaled * 0.5
+        return self.head(self.norms[2](scaled).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        lrp_epsilon,
+        partial(lrp, rule="z_plus"),
+        partial(lrp, rule="gamma"),
+        partial(lrp, composite="epsilon_plus"),
+    ],
+)
+def test_a_batch_norm_behind_what_is_overwritten_is_not_the_layers(source):
+    images, classes = torch.rand(2, 3, 9, 11), torch.tensor([1, 3])
+    plain, in_place = (_PreActivation(kind).eval() for kind in (False, True))
+    expected, found = source(plain, images), source(in_place, images)
+    torch.testing.assert_close(found.logits, plain(images).detach())
+    torch.testing.assert_close(found.of(classes), expected.of(classes))
+
+
+def test_an_input_that_is_overwritten_later_is_what_the_layer_saw():
+    class Overwrites(nn.Module):
+        def __init__(self, in_place):
+            super().__init__()
+            torch.manual_seed(0)
+            self.in_place = in_place
+            self.first, self.second = nn.Conv2d(3, 5, 1), nn.Conv2d(5, 5, 1)
+            self.head = nn.Linear(5, 3)
+
+        def forward(self, images):
+            start = self.first(images)
+            found = self.second(start)
+            total = start.add_(found) if self.in_place else start + found
+            return self.head(total.mean((2, 3)))
+
+    images, classes = torch.rand(2, 3, 5, 4), torch.tensor([0, 2])
+    found, expected = (
+        lrp(Overwrites(kind), images, rule="z_plus").of(classes) for kind in (True, False)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_box_is_found_in_inference_mode():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 12, 3))
+    images = torch.rand(2, 3, 5, 6)
+    expected = lrp(model, images, rule="z_box").of(torch.tensor([0, 1]))
+    with torch.inference_mode():
+        found = lrp(model, images, rule="z_box").of(torch.tensor([0, 1]))
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_black_image_gets_no_relevance_where_denormals_are_flushed():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Flatten(),
+                          nn.Linear(4 * 12, 3, bias=False))  # fmt: skip
+    torch.set_flush_denormal(True)
+    try:
+        found = lrp_epsilon(model, torch.zeros(1, 3, 5, 6)).of(torch.tensor([0]))
+    finally:
+        torch.set_flush_denormal(False)
+    assert (found == 0).all()

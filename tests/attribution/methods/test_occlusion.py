@@ -3,6 +3,7 @@ from __future__ import annotations
 import captum.attr
 import numpy as np
 import pytest
+import timm
 import torch
 
 from saliency_lab.attribution.methods.occlusion import occlusion
@@ -51,3 +52,16 @@ def test_all_classes_from_the_same_forwards(relu_net, images):
         field.of(torch.full((3,), index))
     handle.remove()
     assert sum(rows) == 3 + 3 * 4
+
+
+def test_what_covers_nothing_changes_nothing_in_any_company():
+    """The intact logit comes from the same pass as the covered ones."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float32)
+    model = timm.create_model("resnet18", num_classes=3).eval()
+    images = torch.rand(5, 3, 32, 32)
+    images[0] = 0
+    together = occlusion(model, images, window=8, stride=8, baseline="black")
+    alone = occlusion(model, images[:1], window=8, stride=8, baseline="black")
+    for field in (together, alone):
+        assert (field.of(torch.tensor([1] * len(field.logits)))[0] == 0).all()
