@@ -84,6 +84,11 @@ class Evaluator(ABC):
     role: ClassVar[Role] = "measure"
     sections: ClassVar[str | None] = None
 
+    @property
+    def estimates(self) -> str | None:
+        """The setting by which an image's score is an estimate; None where it is exact."""
+        return None
+
     @abstractmethod
     def measure(self, context: Context, batch: Batch, maps: Found) -> Iterable[Measured]:
         """The rows of a batch; images with maps that are not finite are dropped by the caller."""

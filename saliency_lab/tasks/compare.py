@@ -42,7 +42,7 @@ from saliency_lab.tasks.components import checked, tracker
 from saliency_lab.tasks.pairs import DRAWN, Comparison, compared, paired_differences
 from saliency_lab.tasks.verdicts import finish_comparison
 from saliency_lab.tracking.records import record_comparison
-from saliency_lab.training.components import data_module, lightning_trainer
+from saliency_lab.training.components import data_module, lightning_trainer, require_unseen
 
 log = logging.getLogger(__name__)
 
@@ -114,12 +114,14 @@ def _drawn_until(
     trainer: pl.Trainer,
 ) -> _State:
     """The state in which every pair has stopped; the first process keeps the rows and decides."""
-    order = permutation(len(data.ids(config["split"])), int(config["seed"]))
+    ids = data.ids(config["split"])
+    order = permutation(len(ids), int(config["seed"]))
     contexts: dict[str, Context] = {}
     device = trainer.strategy.root_device
     size = block_size(config["block_size"], data.input_shape, device)
     first = trainer.is_global_zero
-    scores = _earlier(directory, comparison, len(order)) if first else pd.DataFrame()
+    drawing = [ids[place] for place in order]
+    scores = _earlier(directory, comparison, drawing) if first else pd.DataFrame()
     said = 0  # a line at each doubling
     while True:
         state = agreed(
@@ -153,14 +155,34 @@ def _state(
     if scores.empty:
         return _State(0)
     drawn = int(scores[DRAWN].max()) + 1
+    unscored = _unscored(scores, drawn)
+    if unscored == drawn:
+        if drawn < population:
+            return _State(drawn)
+        raise UserError(
+            f"Expected `evaluator` to score some of the {population:,} images of the split, but "
+            f"{comparison.label} leaves all of them out"
+        )
     differences, conditions, lower = paired_differences(comparison, scores, config["condition"])
     halts = stops(differences, population, rule, span=comparison.span)
     if all(halt.stopped for halt in halts):
+        if unscored:
+            log.warning(
+                "%s leaves %d of %d images out; they count as no difference",
+                comparison.label,
+                unscored,
+                drawn,
+            )
         made = decisions(differences, population, rule, span=comparison.span, lower_is_better=lower)
         return _State(drawn, made, conditions)
     if drawn >= said:
         _say(comparison, halts, differences, population)
     return _State(drawn)
+
+
+def _unscored(scores: pd.DataFrame, drawn: int) -> int:
+    """How many of the images drawn have no score of any map."""
+    return drawn - scores.loc[scores["map"].notna(), DRAWN].nunique()
 
 
 def _contexts(
@@ -173,6 +195,7 @@ def _contexts(
             f"Expected `data` to have the {len(trained)} classes that the checkpoint was trained "
             f"on, but got {len(data.class_names)}"
         )
+    require_unseen(classifier, data, config["split"])
     network = classifier.network.to(batch.image.device)
     model = prepared(built(config["engine"], "engine"), network, batch.image)
     home = config["classifier"]["directory"]
@@ -213,20 +236,27 @@ def _measured(
             if home == key:
                 frames.append(scores[scores["view"] == view].assign(map=name))
     joined = pd.concat(frames, ignore_index=True).astype({"method": str, "view": str})
+    # A row for an image without scores, too: it was drawn.
+    left_out = sorted(set(batch.ids) - set(joined["sample_id"]))
+    joined = pd.concat([joined, pd.DataFrame({"sample_id": left_out})], ignore_index=True)
     when = {sample: drawn + at for at, sample in enumerate(batch.ids)}
     joined[DRAWN] = joined["sample_id"].map(when)
     return joined.sort_values(DRAWN, kind="stable", ignore_index=True)
 
 
-def _earlier(directory: Path, comparison: Comparison, population: int) -> pd.DataFrame:
-    """What earlier runs drew, if it is whole and of these maps."""
+def _earlier(directory: Path, comparison: Comparison, drawing: Sequence[str]) -> pd.DataFrame:
+    """What earlier runs drew, if it is whole and of the images that are to be drawn first."""
     path = rows_path(directory, comparison.label)
     if not is_readable(path):
         return pd.DataFrame()
     scores = pd.read_parquet(path)
-    drawn = int(scores[DRAWN].max()) + 1 if len(scores) else 0
-    if drawn:
-        log.info("resuming: %d of %d images already drawn", drawn, population)
+    if scores.empty:
+        return scores
+    known = scores.groupby(DRAWN)["sample_id"].first()
+    if known.tolist() != list(drawing[: len(known)]):
+        log.warning("starting over: the images of the split are not those of %s", path)
+        return pd.DataFrame()
+    log.info("resuming: %d of %d images already drawn", len(known), len(drawing))
     return scores
 
 

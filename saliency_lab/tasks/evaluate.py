@@ -34,7 +34,6 @@ from saliency_lab.evaluation.rows.format import (
 )
 from saliency_lab.evaluation.rows.shards import Shards
 from saliency_lab.models.classifier import Classifier
-from saliency_lab.models.trained_samples import trained_samples
 from saliency_lab.runs.agreement import agreed
 from saliency_lab.runs.directory import held, is_finished, read_summary
 from saliency_lab.runs.processes import process_rank
@@ -56,6 +55,7 @@ from saliency_lab.tracking.tracking import Record
 from saliency_lab.training.components import (
     data_module,
     lightning_trainer,
+    require_unseen,
     tell_changed_data,
 )
 
@@ -159,7 +159,7 @@ def _evaluated(
     data.eval_split, data.eval_batch_size = config["split"], block
     data.download()
     data.setup("test")
-    _require_unseen(model, data, config["split"])
+    require_unseen(model, data, config["split"])
     controls = any("support" in evaluator.needs for evaluator in evaluators.values())
     device = trainer.strategy.root_device
     method = supported(asked, method, model, device, controls=controls)
@@ -230,6 +230,16 @@ def _plan(
 
 
 def _done_blocks(plan: Plan) -> list[int]:
+    """Blocks that need no work. Those of other images than are there now are removed."""
+    own, ids = plan.shards[MAPS], plan.data.ids(plan.split)
+    changed = [number for number in own.done() if not own.is_of(number, ids)]
+    if changed:
+        log.warning(
+            "the images have changed since this run began: %d blocks are done again", len(changed)
+        )
+    for number in changed:
+        for shards in plan.shards.values():
+            shards.discard(number)
     done = [set(shards.done()) for shards in plan.shards.values()]
     return sorted(set.intersection(*done))
 
@@ -244,16 +254,4 @@ def _require_same_classes(model: Classifier, data: ImageData) -> None:
         raise UserError(
             f"Expected `data` to have the {len(trained)} classes that the checkpoint was trained "
             f"on ({', '.join(trained[:3])}, …), but got {len(given)} ({', '.join(given[:3])}, …)"
-        )
-
-
-def _require_unseen(model: Classifier, data: ImageData, split: str) -> None:
-    """Refuse test images that the classifier was trained on."""
-    seen = trained_samples(model.facts, data.ids("test")) if split == "test" else None
-    if seen is not None and seen.any():
-        named = [data.ids("test")[place] for place in np.flatnonzero(seen)[:3]]
-        raise UserError(
-            f"Expected test images that the classifier was not trained on, but {int(seen.sum())} "
-            f"of {len(seen)} were part of its training ({', '.join(named)}, …); pass split=train "
-            "to measure training images"
         )

@@ -50,8 +50,8 @@ def compared(config: Mapping[str, Any]) -> Comparison:
     """The maps, pairs and the evaluator of a configuration.
 
     Raises:
-        UserError: a name that is no single map, lists that do not match, several evaluators, or a
-            score without a range.
+        UserError: a name that is no single map, lists that do not match, several evaluators, a
+            score without a range, or one that is an estimate.
     """
     pairs = paired_names(config["a"], config["b"])
     evaluators = configured_evaluators(config)
@@ -65,6 +65,11 @@ def compared(config: Mapping[str, Any]) -> Comparison:
         raise UserError(
             f"Expected `evaluator` to be one whose score has a known range, but {score.name} has "
             "none, and bounds that hold at any time need one"
+        )
+    if evaluator.estimates:
+        raise UserError(
+            f"Expected `{evaluator.estimates}` to be null for compare, whose bounds take the score "
+            "of an image for exact"
         )
     maps: dict[str, tuple[str, str]] = {}
     methods: dict[str, Method] = {}
@@ -139,6 +144,9 @@ def paired_differences(
 ) -> tuple[list[NDArray[np.float64]], list[dict[str, str]], bool]:
     """Per pair a − b of the images drawn so far and the condition; whether lower is better.
 
+    An image that a map has no score of counts as no difference: which images those are is only
+    known once they are drawn, and the bounds need a number of images that is known beforehand.
+
     Raises:
         UserError: no single condition fits, or the score has no better side.
     """
@@ -149,7 +157,7 @@ def paired_differences(
         condition = chosen_condition(scores, names, wanted, pair)
         conditions.append(condition)
         sides = [_values(scores, name, condition, score.name) for name in pair]
-        differences.append(sides[0] - sides[1])
+        differences.append(np.nan_to_num(sides[0] - sides[1]))
     ways = {evaluator.better(score.name, condition) for condition in conditions}
     if len(ways) != 1 or None in ways:
         raise UserError(
@@ -162,7 +170,9 @@ def paired_differences(
 def _values(
     scores: pd.DataFrame, name: str, condition: Mapping[str, str], score: str
 ) -> NDArray[np.float64]:
+    """The score of each image in the order of drawing; NaN where there is none."""
     rows = scores[scores["map"] == name]
     for key, value in condition.items():
         rows = rows[rows[key] == value]
-    return rows.sort_values(DRAWN)[score].to_numpy(dtype=np.float64)
+    drawn = range(int(scores[DRAWN].max()) + 1)
+    return rows.set_index(DRAWN)[score].reindex(drawn).to_numpy(dtype=np.float64)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -18,6 +19,7 @@ from saliency_lab.errors import UserError
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.models.construction import GIVEN as GIVEN_TO_MODEL
 from saliency_lab.models.construction import built_network
+from saliency_lab.models.trained_samples import trained_samples
 from saliency_lab.runs.directory import read_summary
 from saliency_lab.runs.processes import process_rank
 from saliency_lab.training.progress import ProgressReport
@@ -42,6 +44,22 @@ def data_module(config: Mapping[str, Any]) -> ImageData:
             f"Expected `data._target_` to be an ImageData, but got {type(data).__name__}"
         )
     return data
+
+
+def require_unseen(classifier: Classifier, data: ImageData, split: str) -> None:
+    """Refuse test images that the classifier was trained on.
+
+    Raises:
+        UserError: some of them were, as far as the checkpoint says.
+    """
+    seen = trained_samples(classifier.facts, data.ids("test")) if split == "test" else None
+    if seen is not None and seen.any():
+        named = [data.ids("test")[place] for place in np.flatnonzero(seen)[:3]]
+        raise UserError(
+            f"Expected test images that the classifier was not trained on, but {int(seen.sum())} "
+            f"of {len(seen)} were part of its training ({', '.join(named)}, …); pass split=train "
+            "to measure training images"
+        )
 
 
 def tell_changed_data(config: Mapping[str, Any], directory: Path) -> None:

@@ -97,8 +97,7 @@ def test_more_noise_is_worse_by_every_measure(name, data):
         prepared = Engine().prepare(model, pixels)
         context = Context(prepared, Method("any", source, ("original",)), data, "test", 42)
         evaluator.check(context, name)
-        logits = prepared.logits(pixels)
-        found = found_maps(context.maps_of(pixels, batch.ids), logits)
+        found = found_maps(context.maps_of(pixels, batch.ids))
         rows = measured_rows(evaluator, batch, "any", evaluator.measure(context, batch, found))
         scores = evaluator.image_scores(rows)
         # Allegiance moves in steps of the fractions; the probability does not.

@@ -60,8 +60,7 @@ def context_of(images: torch.Tensor, tmp_path: Path) -> Context:
 
 def rows_of(evaluator: Evaluator, context: Context, batch: Batch) -> pd.DataFrame:
     evaluator.check(context, "measure")
-    logits = context.model.logits(batch.image)
-    found = found_maps(context.maps_of(batch.image, batch.ids), logits)
+    found = found_maps(context.maps_of(batch.image, batch.ids))
     return measured_rows(evaluator, batch, "gradient", evaluator.measure(context, batch, found))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from saliency_lab.evaluation.rows.decisions import permutation
 from saliency_lab.evaluation.rows.sequences import confidence_sequence
@@ -87,6 +88,7 @@ def test_several_pairs_by_another_score(command, classifier_file) -> None:
         (["a=activ"], "'active'"),
         (["a=[active,positive]", "b=[original,negative,inactive]"], "one length"),
         (["evaluator=[max_sensitivity]"], "range"),
+        (["evaluator.deletion.draws=4"], "`evaluator.deletion.draws` to be null for compare"),
         (["b=sobel", "evaluator.deletion.fills=[black,white]"], "`condition`"),
         (["alpha=2"], "alpha"),
     ],
@@ -96,6 +98,68 @@ def test_mistakes_are_named(command, classifier_file, words: list[str], said: st
     assert outcome.code == 2, outcome.err
     assert said in outcome.err
     assert "Traceback" not in outcome.err
+
+
+GRIDS = [
+    "evaluator=[grid_pointing]", "evaluator.grid_pointing.sides=[2]",
+    "evaluator.grid_pointing.separate=false", "condition=[grid]",
+]  # fmt: skip
+
+
+def test_images_without_a_score_are_drawn_and_end_it(command, classifier_file) -> None:
+    given = [*DATA, f"ckpt={classifier_file}", "a=original", "b=random_map", *GRIDS]
+    outcome = command(
+        "compare", *given, "evaluator.grid_pointing.confidence=0.15", "block_size=2", "least=60"
+    )
+    assert outcome.code == 0, outcome.err
+    directory, summary = only_summary()
+    rows = pd.read_parquet(next(directory.glob("grid_pointing*.parquet")))
+    scored = rows.dropna(subset=["map"]).pivot(index="drawn", columns="map", values="pointing")
+    assert rows["sample_id"].nunique() == summary["drawn"] == 60
+    assert 4 < len(scored) < 60
+    assert f"leaves {60 - len(scored)} of 60 images out" in outcome.out + outcome.err
+    differences = scored["original"] - scored["random_map"]
+    assert summary["difference"] == pytest.approx(differences.sum() / 60)
+    assert summary["verdict"] == ("a" if differences.mean() > 0 else "b")
+
+
+def test_an_evaluator_that_scores_no_image_is_told(command, classifier_file) -> None:
+    given = [*DATA, f"ckpt={classifier_file}", "a=original", "b=random_map", *GRIDS]
+    outcome = command("compare", *given, "evaluator.grid_pointing.confidence=1.0")
+    assert outcome.code == 2
+    assert "leaves all of them out" in outcome.err
+
+
+@pytest.fixture
+def of_a_folder(command, tmp_path) -> list[str]:
+    """Words for images in a folder, with a network trained on them."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 10)):
+        for label in ("a", "b"):
+            folder = tmp_path / "images" / split / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = draw.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+    words = ["data=folder", f"data.root={tmp_path}/images", "data.size=16",
+             "trainer=cpu", "trainer.threads=1", "logger=none"]  # fmt: skip
+    outcome = command("train", *words, "trainer.max_epochs=1", "model=basic_cnn")
+    assert outcome.code == 0, outcome.err
+    return [*words, "trainer.max_epochs=1", "model=basic_cnn"]
+
+
+def test_what_was_drawn_of_other_images_is_drawn_anew(command, tmp_path, of_a_folder) -> None:
+    given = [*of_a_folder, "a=active", "b=original", "condition=[black]"]
+    assert command("compare", *given, "least=12", "block_size=4", "tolerance=1.9").code == 0
+    directory, summary = only_summary()
+    assert summary["drawn"] < 20
+    folder = tmp_path / "images" / "test" / "a"
+    (folder / "00.png").rename(folder / "new.png")
+    outcome = command("compare", *given, "least=20", "block_size=4")
+    assert outcome.code == 0, outcome.err
+    assert "starting over: the images of the split are not those of" in outcome.out + outcome.err
+    rows = pd.read_parquet(directory / "deletion.parquet")
+    assert rows["sample_id"].nunique() == rows["drawn"].nunique() == 20
 
 
 def test_names_and_conditions() -> None:

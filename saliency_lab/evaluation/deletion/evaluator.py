@@ -155,6 +155,10 @@ class Deletion(Evaluator):
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
 
+    @property
+    def estimates(self) -> str | None:
+        return None if self.draws is None else "evaluator.deletion.draws"
+
     def facts(self, rows: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any]:
         known: dict[str, Any] = {"protocol": self.protocol, "fractions": list(self.fractions)}
         if self.draws is not None:
@@ -166,6 +170,8 @@ class Deletion(Evaluator):
         """Views of maps that are 0 nearly everywhere, whose curves end where they begin."""
         if self.protocol != "threshold" or self.fractions[-1] < 0.5:
             return []
+        # What an insertion leaves deleted is what it has not shown.
+        scores = scores[scores["mode"] == "deletion"]
         shares = scores.groupby(["method", "view"], observed=True, sort=False)["deleted"].mean()
         return [
             f"{method}/{view}: only {share:.1%} of the pixels are not 0, on average, and the "

@@ -131,10 +131,11 @@ class Panel(Evaluator):
 
 
 def above_chance(share: Tensor, chance: Tensor) -> Tensor:
-    """A share in [0, 1] on a scale on which a random map has 0, the best map 1, the worst −1.
+    """A share in [0, 1] above chance, in units of 1 − 1/n² for grids of n² cells.
 
-    Negative and inactive parts belong into the rivals' three of four cells, where chance alone puts
-    three quarters of them: their shares are no match for those of the other views.
+    A map that knows nothing has 0 on average, however its shares scatter; any scale with a kink at
+    chance would give it a bias. The own cell of n² is chance 1/n²: its views lie in [−1/3, 1] at
+    n = 2. Negative and inactive parts belong into the rivals' cells, with chance 1 − 1/n²: theirs
+    lie in [−1, 1/3].
     """
-    above = share - chance
-    return torch.where(above >= 0, above / (1 - chance), above / chance)
+    return (share - chance) / torch.maximum(chance, 1 - chance)

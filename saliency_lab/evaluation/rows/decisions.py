@@ -24,6 +24,10 @@ CORRECTIONS = ("bonferroni", "e-bh")
 Verdict = Literal["a", "b", "undecided"]
 
 
+# Of a sum of scores in [−1, 1], per summand.
+_ROUNDING = 1e-12
+
+
 @dataclass(frozen=True)
 class Rule:
     """When to stop; to be chosen before looking.
@@ -141,6 +145,9 @@ def stops(
     # A discovery has the sign of the mean so far.
     means = np.stack([np.cumsum(values) for values in scaled], 1)
     discovered = np.where(found, np.sign(means), 0).astype(np.int64)
+    if len(means) == population:  # nothing is left to chance
+        known = np.abs(means[-1]) > _ROUNDING * population
+        discovered[-1] = np.where(known, np.sign(means[-1]), 0)
     return [_stop(met, sign, population, rule.least) for sign in discovered.T]
 
 

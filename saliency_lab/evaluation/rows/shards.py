@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,10 @@ class Shards:
 
     def rows(self) -> pd.DataFrame:
         """All rows of all blocks, in the samples' order."""
-        files = self._files()
-        return pa.concat_tables([pq.read_table(f) for f in files]).to_pandas()
+        tables = [pq.read_table(path) for path in self._files()]
+        # A block in which an evaluator has nothing to measure knows no types of its columns.
+        filled = [table for table in tables if table.num_rows] or tables[:1]
+        return pa.concat_tables(filled).to_pandas()
 
     def metas(self) -> Iterator[dict[str, Any]]:
         """The metadata of every block, in order."""
@@ -95,6 +97,17 @@ class Shards:
                     for name in arrays.files:
                         found.setdefault(name, []).append(arrays[name])
         return {name: np.concatenate(arrays) for name, arrays in found.items()}
+
+    def is_of(self, number: int, ids: Sequence[str]) -> bool:
+        """Whether the rows of block `number`, which must be done, are of these samples."""
+        rows = pq.read_table(self.path(number), columns=["sample_id", "index"]).to_pydict()
+        places = zip(rows["index"], rows["sample_id"], strict=True)
+        return all(place < len(ids) and ids[place] == sample for place, sample in places)
+
+    def discard(self, number: int) -> None:
+        """Remove a block, which is then to be done again."""
+        self.path(number).unlink(missing_ok=True)
+        self.path(number).with_suffix(".npz").unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove all blocks, also of another block size."""

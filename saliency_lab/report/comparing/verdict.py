@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -202,7 +202,7 @@ def _truths(panels: Sequence[Panel], votes: pd.Series) -> list[Truth]:
         if panel.found.role != "truth":
             continue
         for condition in panel.conditions:
-            known = _means(panel, condition)
+            known = _Known(_means(panel, condition), panel.better(condition) != "lower")
             agreements = [
                 one
                 for other in panels
@@ -219,7 +219,14 @@ def _truths(panels: Sequence[Panel], votes: pd.Series) -> list[Truth]:
     return found
 
 
-def _agreement(panel: Panel, condition: Condition, known: pd.Series) -> Agreement | None:
+class _Known(NamedTuple):
+    """Each map's main score against known evidence, by the map's key."""
+
+    scores: pd.Series
+    higher_is_better: bool
+
+
+def _agreement(panel: Panel, condition: Condition, known: _Known) -> Agreement | None:
     better = panel.better(condition)
     name, text = panel.found.name, panel.condition_text(condition)
     if panel.found.role == "panel":
@@ -272,12 +279,12 @@ def _known_evidence(panel: Panel) -> list[str]:
 
 
 def _ranked(
-    name: str, condition: str, better: str, values: pd.Series, known: pd.Series
+    name: str, condition: str, better: str, values: pd.Series, known: _Known
 ) -> Agreement | None:
-    both = pd.concat([values, known], axis=1, join="inner").dropna()
+    both = pd.concat([values, known.scores], axis=1, join="inner").dropna()
     if len(both) < LEAST_MAPS:
         return None
-    sign = 1 if better == "higher" else -1
+    sign = 1 if (better == "higher") == known.higher_is_better else -1
     correlation = rank_agreement(sign * both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy())
     if np.isnan(correlation.value):
         return None

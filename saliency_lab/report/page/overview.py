@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saliency_lab.report.comparing.contrasts import SIGNIFICANT
+from saliency_lab.report.comparing.contrasts import beats
 from saliency_lab.report.comparing.maps import Panel, follows_published
 from saliency_lab.report.comparing.seeds import SeedGroup
 from saliency_lab.report.drawing.notation import number, percent, span
@@ -108,7 +108,7 @@ def findings(panels: Sequence[Panel]) -> list[str]:
                 continue
             start = f"{view.capitalize()}, {fill}-deletion:"
             lower = [comparison for comparison in found if comparison.difference < 0]
-            sure = [c for c in lower if c.p_holm is not None and c.p_holm < SIGNIFICANT]
+            sure = [c for c in lower if beats(c)]
             if len(found) == 1:
                 word = "a significantly smaller" if sure else "a smaller" if lower else "no smaller"
                 sentences.append(f"{start} {word} area than original.")

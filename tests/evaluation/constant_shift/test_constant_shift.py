@@ -92,7 +92,7 @@ def measured(source: Source) -> tuple[pd.DataFrame, dict[str, str]]:
     model = Engine().prepare(network, IMAGES)
     context = Context(model, Method("any", source, ("original",)), Shapes(name="shapes"), "test", 1)
     evaluator = ConstantShift(shifts=[-1.0, 0.5])
-    found = found_maps(context.maps_of(IMAGES, batch.ids), model.logits(IMAGES))
+    found = found_maps(context.maps_of(IMAGES, batch.ids))
     rows = measured_rows(evaluator, batch, "any", evaluator.measure(context, batch, found))
     gate = evaluator.facts(rows, evaluator.image_scores(rows))["gate"]
     return rows, {row["shift"]: row["verdict"] for row in gate}

@@ -67,7 +67,7 @@ def measured(monkeypatch, own: str, other: str, source=gradient) -> tuple[Contra
     context = Context(prepared, Method("any", source, ("original",)), data, "test", 5)
     evaluator = Contrast(other="there", fill="black")
     evaluator.check(context, "contrast")
-    found = found_maps(context.maps_of(images, batch.ids), prepared.logits(images))
+    found = found_maps(context.maps_of(images, batch.ids))
     rows = measured_rows(evaluator, batch, "any", evaluator.measure(context, batch, found))
     return evaluator, rows
 
@@ -168,7 +168,7 @@ def test_the_other_network_is_read_from_its_training(classifier_file: Path, tmp_
     data = _Boxed(train_images=10, test_images=10)
     context = Context(model, Method("any", gradient, ("original",)), data, "test", 1)
     batch = Batch(images, index, index, ["a", "b", "c"])
-    found = found_maps(context.maps_of(images, batch.ids), model.logits(images))
+    found = found_maps(context.maps_of(images, batch.ids))
     (part,) = Contrast(other=str(folder)).measure(context, batch, found)
     network = load_classifier(classifier_file).network
     # Its own ten classes: the one that it predicts itself, not the run's.

@@ -217,11 +217,13 @@ def test_maps_that_are_nearly_empty_are_warned_of() -> None:
     def scores(**shares: float) -> pd.DataFrame:
         return pd.DataFrame(
             [
-                ("gradient", view, share + off)
+                ("gradient", view, mode, share + off)
                 for view, share in shares.items()
-                for off in (0, 0.04)
-            ],
-            columns=["method", "view", "deleted"],
+                for mode, off in (("deletion", 0), ("deletion", 0.04))
+            ]
+            # What an insertion of the same map leaves deleted is the rest.
+            + [("gradient", view, "insertion", 0.98 - share) for view, share in shares.items()],
+            columns=["method", "view", "mode", "deleted"],
         )
 
     found = Deletion().facts(pd.DataFrame(), scores(original=0.86, active=0.02, inactive=0.1))

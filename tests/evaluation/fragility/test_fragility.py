@@ -101,7 +101,7 @@ def measured(source: Source, **settings: object) -> pd.DataFrame:
     batch = Batch(IMAGES, index, index, IDS)
     ready = Engine().prepare(model, IMAGES)
     context = Context(ready, Method("any", source, ("original",)), Shapes(name="shapes"), "test", 1)
-    found = found_maps(context.maps_of(IMAGES, IDS), ready.logits(IMAGES))
+    found = found_maps(context.maps_of(IMAGES, IDS))
     evaluator = Fragility(**{"steps": 4, "starts": 1, **settings})  # type: ignore[arg-type]
     rows = measured_rows(evaluator, batch, "any", evaluator.measure(context, batch, found))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -137,7 +137,7 @@ def test_images_that_no_candidate_keeps_count_as_unchanged() -> None:
     ready = Engine(frozen_copy=False).prepare(Fickle(), pixels)
     method = Method("any", gradient, ("original",))
     context = Context(ready, method, Shapes(name="shapes"), "test", 1)
-    found = found_maps(context.maps_of(pixels, IDS), ready.logits(pixels))
+    found = found_maps(context.maps_of(pixels, IDS))
     evaluator = Fragility(attacks=["random"], steps=2, starts=1, budget=0.01)
     batch = Batch(pixels, index, index, IDS)
     rows = measured_rows(evaluator, batch, "any", evaluator.measure(context, batch, found))

@@ -47,8 +47,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., pd.DataF
         context = Context(model, Method("any", source, ("original",)), data, "test", 42)
         panel = Panel(samples=5, confidence=0.0, grids=20, **settings)
         panel.check(context, "panel")
-        logits = context.model.logits(batch.image)
-        found = found_maps(context.maps_of(batch.image, batch.ids), logits)
+        found = found_maps(context.maps_of(batch.image, batch.ids))
         return measured_rows(panel, batch, "any", panel.measure(context, batch, found))
 
     return rows
@@ -72,7 +71,16 @@ def test_shares_are_above_chance_whatever_the_chance() -> None:
     share = torch.tensor([0.25, 1.0, 0.0, 0.625, 0.75, 1.0, 0.0, 0.375])
     chance = torch.tensor([0.25, 0.25, 0.25, 0.25, 0.75, 0.75, 0.75, 0.75])
     found = above_chance(share, chance)
-    assert found.tolist() == pytest.approx([0, 1, -1, 0.5, 0, 1, -1, -0.5])
+    third = 1 / 3
+    assert found.tolist() == pytest.approx([0, 1, -third, 0.5, 0, third, -1, -0.5])
+
+
+def test_a_map_that_knows_nothing_has_nothing_however_its_shares_scatter() -> None:
+    # One pixel lies in the own cell or does not; as a negative view it is to lie elsewhere.
+    own = (torch.arange(4000) % 4 == 0).double()
+    quarter = torch.full_like(own, 0.25)
+    assert float(above_chance(own, quarter).mean()) == pytest.approx(0)
+    assert float(above_chance(1 - own, 1 - quarter).mean()) == pytest.approx(0)
 
 
 def test_grid_values_of_the_panel_are_those_above_chance(measured) -> None:

@@ -60,8 +60,7 @@ def rows_of(
 ) -> pd.DataFrame:
     context = context_of(network, batch, source, views)
     evaluator.check(context, "randomisation")
-    logits = context.model.logits(batch.image)
-    found = found_maps(context.maps_of(batch.image, batch.ids), logits)
+    found = found_maps(context.maps_of(batch.image, batch.ids))
     return measured_rows(evaluator, batch, "any", evaluator.measure(context, batch, found))
 
 
@@ -217,8 +216,7 @@ def test_kept_pictures_are_the_maps_after_each_cascading_step(
     network: BasicCNN, batch: Batch
 ) -> None:
     context = context_of(network, batch, gradient, ("original",))
-    logits = context.model.logits(batch.image)
-    found = found_maps(context.maps_of(batch.image, batch.ids), logits)
+    found = found_maps(context.maps_of(batch.image, batch.ids))
     kept = Randomisation().example_arrays(context, batch, found, [3, 1])
     assert list(kept) == ["steps:original"]
     assert kept["steps:original"].shape == (2, LAYERS, *batch.image.shape[2:])

@@ -93,6 +93,14 @@ def test_e_values_stop_all_pairs_together() -> None:
     assert [one.verdict for one in ended] == ["a", "b", "undecided"]
 
 
+def test_when_all_images_are_drawn_the_sign_is_known_under_either_correction() -> None:
+    pairs = [drawn(0.02, 60), drawn(-0.01, 60, seed=5)]
+    wanted = ["a" if values.mean() > 0 else "b" for values in pairs]
+    for correction in ("e-bh", "bonferroni"):
+        found = decisions(pairs, 60, Rule(correction=correction))
+        assert [one.verdict for one in found] == wanted
+
+
 def test_the_order_is_a_permutation_by_the_seed_alone() -> None:
     order = permutation(100, 7)
     assert sorted(order) == list(range(100))

@@ -53,3 +53,28 @@ def test_a_block_with_truncated_examples_is_not_done(tmp_path: Path) -> None:
     examples = shards.path(1).with_suffix(".npz")
     examples.write_bytes(examples.read_bytes()[:-40])
     assert shards.done() == [0]
+
+
+def test_a_block_without_rows_takes_part_in_the_merge(tmp_path: Path) -> None:
+    shards = Shards(tmp_path, size=6, block=2)
+    shards.write(0, pd.DataFrame(columns=["sample_id", "index"]), {"images": 2}, None)
+    shards.write(1, frame(2, 3), {"images": 2}, None)
+    shards.write(2, pd.DataFrame(columns=["sample_id", "index"]), {"images": 2}, None)
+    found = shards.rows()
+    assert found["index"].tolist() == [2, 3]
+    assert found["index"].dtype == np.int64
+    empty = Shards(tmp_path / "none", size=2, block=2)
+    empty.write(0, pd.DataFrame(columns=["sample_id", "index"]), {"images": 2}, None)
+    assert empty.rows().empty
+
+
+def test_whose_rows_a_block_holds(tmp_path: Path) -> None:
+    shards = Shards(tmp_path, size=4, block=2)
+    shards.write(1, frame(2, 3), {"images": 2}, {"ids": np.array([2])})
+    ids = [f"test/{number}" for number in range(4)]
+    assert shards.is_of(1, ids)
+    assert not shards.is_of(1, ["test/new", *ids])
+    assert not shards.is_of(1, ids[:3])
+    shards.discard(1)
+    assert shards.done() == []
+    assert list(tmp_path.iterdir()) == []

@@ -41,7 +41,7 @@ def rows_of(corner, tmp_path, **settings):
     context = Context(prepared, Method("any", gradient, ("original",)), data, "test", 42)
     evaluator = Shortcut()
     evaluator.check(context, "shortcut")
-    found = found_maps(context.maps_of(batch.image, batch.ids), prepared.logits(batch.image))
+    found = found_maps(context.maps_of(batch.image, batch.ids))
     rows = measured_rows(evaluator, batch, "any", evaluator.measure(context, batch, found))
     return evaluator, rows
 

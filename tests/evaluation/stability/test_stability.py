@@ -146,7 +146,7 @@ def measured(source: Source, **settings: object) -> pd.DataFrame:
     batch = Batch(IMAGES, index, index, IDS)
     model = Engine().prepare(network, IMAGES)
     context = Context(model, Method("any", source, ("original",)), Shapes(name="shapes"), "test", 1)
-    found = found_maps(context.maps_of(IMAGES, IDS), model.logits(IMAGES))
+    found = found_maps(context.maps_of(IMAGES, IDS))
     evaluator = Stability(**settings)  # type: ignore[arg-type]
     return measured_rows(evaluator, batch, "any", evaluator.measure(context, batch, found))
 

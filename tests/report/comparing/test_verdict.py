@@ -199,6 +199,19 @@ def test_agreement_is_positive_where_better_maps_are_truer() -> None:
     assert svg.count("<title>") == 10
 
 
+def test_a_truth_that_is_better_lower_turns_the_sign() -> None:
+    runs = []
+    for method, quality in QUALITY.items():
+        runs += [
+            values_run(method, "distance", 1 - quality, role="truth", better="lower"),
+            values_run(method, "area", 1 - quality, better="lower"),
+            values_run(method, "share", quality, better="higher"),
+        ]
+    (truth,) = verdict_of(runs).truths
+    by_name = {one.measure: one.correlation.value for one in truth.agreements}
+    assert by_name == {"area": pytest.approx(1), "share": pytest.approx(1)}
+
+
 def test_too_few_maps_have_no_order() -> None:
     runs = []
     for method in list(QUALITY)[:7]:
