@@ -1,5 +1,6 @@
-# The first use of any target makes .venv and installs everything into it, in the versions of
-# constraints.txt. Nothing here needs a network after that.
+# `make install`, or the first use of a target that needs it, makes .venv and installs everything into
+# it, in the versions of constraints.txt. After that only docs, bench and minimum need a network: they
+# install what they alone use.
 
 PYTHON ?= python3
 WORKERS ?= 2
@@ -9,11 +10,14 @@ OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline WANDB_SILENT=true
 RUN := $(OFFLINE) $(BIN)/python -m saliency_lab
 DEMO := data=shapes data.batch_size=64 scheduler=cosine trainer.max_epochs=14 trainer.threads=1
 
-.PHONY: help demo test check docs minimum format mutants bench clean
+.PHONY: help install demo test check docs minimum format mutants bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## everything into .venv; activate it with: . .venv/bin/activate
+	@echo 'Installed into .venv; to use it here: . .venv/bin/activate'
 
 demo: $(INSTALLED) ## train on the embedded data set, compute maps, measure them, show the page
 	$(RUN) train $(DEMO)

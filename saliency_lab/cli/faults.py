@@ -22,6 +22,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError, unknown_choice, unknown_key
 
 
@@ -83,6 +84,10 @@ def _is_grammar(error: BaseException) -> bool:
 
 def _missing_config(error: MissingConfigException) -> str:
     name, options = error.missing_cfg_file, error.options
+    if name is not None and options is None and "/" in name:
+        # One of a list of choices: Hydra does not say what there is.
+        folder = config_directory() / name.rpartition("/")[0]
+        options = [path.stem for path in folder.glob("*.yaml")]
     if name is None or options is None:
         return _first_line(error)
     group, _, choice = name.rpartition("/")
@@ -108,6 +113,8 @@ _NO_SUCH_VALUE = re.compile(
 
 def _wrong_type(error: OmegaConfBaseException) -> str:
     match = _NO_SUCH_VALUE.match(str(error))
+    if match is None and "is not a ListConfig" in str(error):
+        return f"Expected `{error.full_key}` to be a list, such as {error.full_key}=[…]"
     if match is None:
         return f"Wrong value for `{error.full_key}`: {_first_line(error)}"
     kind = _KINDS.get(match["kind"], f"of type {match['kind']}")
@@ -131,8 +138,6 @@ def _composed(task: str, arguments: list[str]) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    from saliency_lab.config.location import config_directory
 
     words = [word for word in arguments if "=" in word and not word.startswith("-")]
     GlobalHydra.instance().clear()

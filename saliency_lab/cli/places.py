@@ -118,7 +118,7 @@ def _sources(root: DictConfig) -> dict[str, Any]:
         and not ("classifier" in root and group in ("model", *_OF_TRAINING))
         and (source := component_source(plain[group])) is not None
     }
-    return found if NUMBERS == 1 else {**found, "numbers": NUMBERS}
+    return found if plain.get("task") == "train" else {**found, "numbers": NUMBERS}
 
 
 def _defaults(root: DictConfig) -> dict[str, Any]:

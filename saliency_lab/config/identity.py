@@ -25,8 +25,11 @@ from typing import Any
 from saliency_lab.config.content import DIGITS
 from saliency_lab.errors import UserError
 
-NUMBERS = 1
-"""Raised with any version that gives other numbers for the same settings."""
+NUMBERS = 2
+"""Raised with any version that gives other maps or scores for the same settings.
+
+Trainings are not concerned: their networks have not changed since the first version.
+"""
 
 # Keys that change how, where or how loudly a run happens, not what comes out of it.
 NOT_IDENTITY = (

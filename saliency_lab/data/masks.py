@@ -28,7 +28,9 @@ def decoded_mask(path: Path, image: Path, size: int, resize: Resize) -> NDArray[
         UserError: the mask is missing, cannot be read, or has another size than the image.
     """
     if not path.is_file():
-        raise UserError(f"Expected `data.root` to hold a mask of every image, but {path} is none.")
+        raise UserError(
+            f"Expected `data.root` to hold a mask of every image, but {path} does not exist."
+        )
     try:
         with Image.open(path) as opened:
             evidence = _nonzero(ImageOps.exif_transpose(opened))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import pickle
+import re
 import shlex
 import sys
 import zipfile
@@ -239,7 +240,7 @@ def _require_same_model(
 # Options of Hydra that are followed by a value, as a word of its own.
 _WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
 _KEPT = ("--config-dir", "-cd")
-# Overrides of `evaluate` and `explain` that say nothing about the training.
+# Overrides of `evaluate`, `explain` and `compare` that say nothing about the training.
 _NOT_TRAINING = (
     *(
         "method",
@@ -256,12 +257,15 @@ _NOT_TRAINING = (
     ),
     *("overwrite", "trainer.devices", "trainer=", "logger", "data.limit", "split", "maps"),
     *("examples", "resamples", "on_nonfinite", "block_size"),
+    *("a=", "b=", "condition=", "alpha=", "tolerance=", "least=", "kind=", "correction="),
 )
 
 
 def training_command() -> str:
     """The command that trains the classifier which this command line asks for."""
-    words, left = [], iter(sys.argv[2:])
+    # The task's word is there in a job's own command line, and gone in the one that Hydra reads.
+    given = sys.argv[1:]
+    words, left = [], iter(given[1:] if given and re.fullmatch(r"[a-z]+", given[0]) else given)
     for word in left:
         if word in _WITH_VALUE:
             value = next(left, "")

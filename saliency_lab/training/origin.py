@@ -74,7 +74,9 @@ def with_origin(task: str, words: Sequence[str]) -> list[str]:
             added.append(f"++{key}={_text(value)}")
     if "seed" not in given and "seed" in stored:
         added.append(f"seed={stored['seed']}")
-    return [*words, *added]
+    # Beside the other settings: Hydra takes none behind an option such as `--cfg job`.
+    at = next(place for place, word in enumerate(words) if word.startswith("run=")) + 1
+    return [*words[:at], *added, *words[at:]]
 
 
 def of_training(settings: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:

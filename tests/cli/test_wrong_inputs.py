@@ -49,6 +49,11 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("train", "model=resnet18", "model.pretraned=true"),
         ("`model.pretraned`", "Did you mean 'pretrained'"),
     ),
+    "one of a list": (
+        ("evaluate", "evaluator=[deletion,relevence_gain]"),
+        ("`evaluator`", "relevence_gain", "Did you mean 'relevance_gain'"),
+    ),
+    "no list": (("report", "runs=somewhere"), ("`runs` to be a list",)),
     "unknown group": (("train", "modle=resnet18"), ("`modle`", "Did you mean 'model'")),
     "added key": (("train", "+model.foo=1"), ("`model.foo`", "pretrained")),
     "added data key": (("train", "+data.colour=red"), ("`data.colour`", "batch_size")),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import yaml
 
 import saliency_lab
 from saliency_lab.cli.words import TASKS
+from saliency_lab.config.schema import RunConfig
+from saliency_lab.reproductions.llorente2023.form import departures
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DOCS = CHECKOUT / "docs"
@@ -19,7 +23,10 @@ PAGES = sorted(
 )
 # What `make docs` draws.
 DRAWN = DOCS / "gallery"
+# Parts of generated pages that lie in docs itself.
+REMARKS = sorted((DOCS / "results").rglob("*-remarks.md"))
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+MARKERS = re.compile(r"^(<!-- .* -->|::: .*|#+ .*)$")
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 HOMES = saliency_lab._HOMES
 
@@ -38,25 +45,64 @@ def anchors(page: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_links_lead_somewhere(page: Path) -> None:
+def dead_links(page: Path, folder: Path) -> list[str]:
+    """The links of a page that lead nowhere from this folder."""
     dead = []
     for link in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
         if re.match(r"[a-z]+:", link):
             continue
         target, _, anchor = link.partition("#")
-        place = (page.parent / target).resolve() if target else page
+        place = (folder / target).resolve() if target else page
         missing = not place.exists() and DRAWN not in place.parents
         known = anchors(place) if anchor and place.suffix == ".md" and not missing else {anchor}
         if missing or anchor not in known:
             dead.append(link)
-    assert not dead
+    return dead
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    assert not dead_links(page, page.parent)
+
+
+@pytest.mark.parametrize("page", REMARKS, ids=name)
+def test_links_of_remarks_lead_somewhere_from_the_page_that_holds_them(page: Path) -> None:
+    assert not dead_links(page, DOCS)
+
+
+def test_remarks_are_no_pages_of_the_site() -> None:
+    pathspec = pytest.importorskip("pathspec", reason="pathspec comes with hatchling")
+    excluded = pathspec.GitIgnoreSpec.from_lines(str(site()["exclude_docs"]).splitlines())
+    there = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    remarks = {page.relative_to(DOCS).as_posix() for page in REMARKS}
+    assert len({page.parent for page in REMARKS}) > 1  # in folders of different depth
+    assert {page for page in there if excluded.match_file(page)} == remarks
+
+
+@pytest.mark.parametrize("page", sorted(CHECKOUT.glob("*.md")), ids=name)
+def test_pages_that_only_the_site_fills_are_not_linked_from_the_repository(page: Path) -> None:
+    targets = [(page.parent / link.partition("#")[0]).resolve() for link in _links(page)]
+    blank = [
+        place.name
+        for place in targets
+        if place.suffix == ".md"
+        and all(MARKERS.match(line) for line in place.read_text().splitlines() if line)
+    ]
+    assert not blank
+
+
+def _links(page: Path) -> list[str]:
+    found = LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
+    return [link for link in found if not re.match(r"[a-z]+:|#", link)]
+
+
+def site() -> dict[str, object]:
+    text = re.sub(r"!!python\S+", "", (CHECKOUT / "mkdocs.yml").read_text(encoding="utf-8"))
+    return dict(yaml.load(text, Loader=yaml.SafeLoader))
 
 
 def test_every_page_is_in_the_menu() -> None:
-    menu = yaml.load(
-        re.sub(r"!!python\S+", "", (CHECKOUT / "mkdocs.yml").read_text()), Loader=yaml.SafeLoader
-    )["nav"]
+    menu = site()["nav"]
 
     def pages(entry: object) -> set[str]:
         if isinstance(entry, str):
@@ -100,3 +146,32 @@ def test_every_task_is_explained() -> None:
     for task in TASKS:
         assert f"| `{task}` |" in readme, task
         assert f"## {task}\n" in settings, task
+
+
+def test_settings_of_every_task_are_shown() -> None:
+    text = (DOCS / "reference/commands.md").read_text(encoding="utf-8")
+    block = text.partition("## Every task")[2].partition("```yaml\n")[2].partition("```")[0]
+    own = {field.name: field.default for field in dataclasses.fields(RunConfig)}
+    assert yaml.safe_load(block) == {key: own[key] for key in own if key != "task"}
+
+
+def test_every_evaluator_is_listed() -> None:
+    names = {path.stem for path in (CHECKOUT / "conf/evaluator").glob("*.yaml")}
+    text = (DOCS / "measures.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)`[^|]*\|", text, re.MULTILINE)
+    assert sorted(listed) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((DOCS / "results").glob("*_*.json")), ids=lambda path: path.stem
+)
+def test_printed_commands_are_of_the_network_that_was_trained(path: Path) -> None:
+    """An experiment's own settings may have changed since a column was published."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    page = (DOCS / "reproduction.md").read_text(encoding="utf-8")
+    section = page.partition(f"\n## {record['title']}\n")[2].partition("\n## ")[0]
+    printed = re.findall(r"^Commands:\n\n```\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[-1]
+    commands = printed.splitlines()
+    assert len(commands) == len(record["commands"])
+    older = set(departures(record)) - set(record["departures"])
+    assert all(older <= set(command.split()) for command in commands)

@@ -260,6 +260,23 @@ def test_without_a_trained_classifier_the_error_says_what_trains_it(
     assert "method=active" not in line
 
 
+@pytest.mark.parametrize(
+    ("words", "training"),
+    [
+        ("evaluate data.seed=3 method=active", "train data.seed=3 data.train_images=120"),
+        ("compare seed=8 a=active b=original least=5", "train seed=8 data.train_images=120"),
+        ("explain seed=8 method=active", "train seed=8 data.train_images=120"),
+    ],
+)
+def test_what_is_said_to_train_it_is_all_that_was_said_of_the_training(
+    command: Command, capsys: pytest.CaptureFixture[str], words: str, training: str
+) -> None:
+    assert command(*words.split(), *TINY) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"python -m saliency_lab {training}" in line
+    assert not {"method=active", "a=active", "b=original", "least=5"} & set(line.split())
+
+
 def test_views_that_a_source_cannot_give_are_refused(
     command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:

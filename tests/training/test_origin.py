@@ -56,7 +56,7 @@ def test_what_is_not_usual_of_the_data_is_said(training: Path) -> None:
 
 def test_what_the_command_line_says_itself_is_left_to_it(training: Path) -> None:
     given = ["data.root=/there", "seed=1", "data=cifar10", f"run={training}", "data.limit=5"]
-    added = with_origin("explain", given)[len(given) :]
+    added = [word for word in with_origin("explain", given) if word not in given]
     assert {word.partition("=")[0] for word in added} == {
         "++data.augment", "++data.classes", "++data.seed",
     }  # fmt: skip
@@ -141,3 +141,12 @@ def test_settings_of_the_training_are_taken_over(training: Path) -> None:
     }  # fmt: skip
     assert found["method"] == {"name": "lime"}
     assert "callback" not in found
+
+
+def test_options_of_hydra_stay_where_hydra_takes_them(training: Path) -> None:
+    words = ["-m", f"run={training}", "method=active", "--cfg", "job"]
+    found = with_origin("evaluate", words)
+    assert found[0] == "-m"
+    assert found[-3:] == ["method=active", "--cfg", "job"]
+    assert f"run={training}" in found
+    assert len(found) > len(words)

@@ -29,8 +29,8 @@ class ConstantShift(Evaluator):
     network's function stays as it is; one that refers to black (a product with the input, a path
     from a black image) changes with the meaning of black.
 
-    A gate: `passed` where the interval of the mean relative change lies below `tolerance`, and
-    `failed` where it lies above it.
+    In the summary, `passed` where the interval of the mean relative change lies below `tolerance`,
+    and `failed` where it lies above it.
 
     Args:
         shifts: what is added to pixels in [0, 1], each a test of its own.

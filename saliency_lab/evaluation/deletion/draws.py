@@ -29,8 +29,8 @@ def checked_draws(draws: int | None, fractions: Sequence[float]) -> int | None:
     most = most_draws(fractions)
     if draws is not None and not 0 < draws <= most:
         raise UserError(
-            f"Expected `draws` to be 1 to {most} of these {len(fractions)} fractions, "
-            f"or null for all of them, but got {draws}."
+            f"Expected `evaluator.deletion.draws` to be 1 to {most} for these {len(fractions)} "
+            f"fractions (more would draw one of them twice), or null for all, but got {draws}."
         )
     return draws
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -138,8 +139,8 @@ def _whole() -> Iterator[str]:
         "```",
         "",
         "It downloads data and published weights, trains on the GPU if there is one, draws the",
-        "grids of figures (appendix A) and measures test and training images (appendix B); killed,",
-        "it goes on where it was. Its time on one GPU is estimated, not measured: at",
+        "grids of figures (appendix A) and measures test and training images (appendix B); if",
+        "killed, it resumes. Its time on one GPU is estimated, not measured: at",
         f"{SUSTAINED_TFLOPS:.0f} TFLOP/s sustained in float32, and {1000 * STEP_SECONDS:.0f} ms or",
         "more for a training step.",
         "",
@@ -182,7 +183,16 @@ def _section(record: Mapping[str, Any], remark: str | None) -> Iterator[str]:
             yield from (f"### {what}", "")
             yield from _areas_by_map(evaluations[kind])
             yield from _orders(evaluations[kind])
-    yield from ("Commands:", "", "```", *record["commands"], "```", "")
+    yield from ("Commands:", "", "```", *_commands(record), "```", "")
+
+
+def _commands(record: Mapping[str, Any]) -> Iterator[str]:
+    """The column's commands, with the settings of its network that its experiment has no longer."""
+    older = [word for word in departures(record) if word not in record["departures"]]
+    for command in record["commands"]:
+        yield re.sub(
+            r"experiment=\S+", lambda found: " ".join([found[0], *older]), command, count=1
+        )
 
 
 def _training_lines(record: Mapping[str, Any]) -> Iterator[str]:

@@ -55,7 +55,7 @@ def test_as_many_as_come_once_each(fractions: tuple[float, ...], most: int) -> N
         assert (drawn.diff(dim=1) > 0).all()
     assert checked_draws(None, fractions) is None
     for wrong in (0, most + 1):
-        with pytest.raises(UserError, match=rf"`draws` to be 1 to {most} .* got {wrong}"):
+        with pytest.raises(UserError, match=rf"draws` to be 1 to {most} .* got {wrong}"):
             checked_draws(wrong, fractions)
 
 
