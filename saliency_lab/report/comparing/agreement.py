@@ -108,6 +108,9 @@ def measure_table(panels: Sequence[Panel]) -> pd.DataFrame:
             name = f"{panel.found.name} {panel.condition_text(condition)}".strip()
             if protocol := panel.protocol_text():
                 name = f"{name} ({protocol})"
+            if name in groups[place]:  # under another setting, which the panel's title tells
+                setting = panel.title.partition(" (")[2].removesuffix(")")
+                name = f"{name} ({setting or len(groups[place])})"
             groups[place][name] = pd.Series(means)
     rows = []
     for place, measures in groups.items():

@@ -110,3 +110,14 @@ def test_drawn_fractions_are_a_measure_of_their_own(tmp_path: Path) -> None:
     names = {name for name in {*table["a"], *table["b"]} if "black" in name}
     assert len(names) == 2
     assert sorted(name.partition("(")[2] for name in names) == ["threshold)", "threshold, 4 draws)"]
+
+
+def test_one_measure_under_two_settings_is_two_measures(tmp_path: Path) -> None:
+    for name, last in (("one/seed=42", 1.0), ("other/seed=42", 0.5)):
+        settings = {"fractions": [0.0, 0.25, last]}
+        write_evaluation(tmp_path, name=name, settings=settings, count=6, size=8, shown=1)
+    panels = build_panels(read_records(tmp_path).evaluations)
+    assert len(panels) == 2
+    table = measure_table(panels)
+    names = {name for name in {*table["a"], *table["b"]} if "black" in name}
+    assert len(names) == 2
