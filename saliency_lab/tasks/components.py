@@ -24,6 +24,8 @@ def checked(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: an unknown key or an impossible value, or there is no classifier to look at.
     """
+    if config.get("seed", 0) < 0:
+        raise UserError(f"Expected `seed` to be at least 0, but got {config['seed']}")
     for group, given in {**GIVEN, **dict.fromkeys(_COMPLETE, ())}.items():
         if group in config:
             bound_arguments(config[group], group, given)

@@ -61,7 +61,11 @@ from saliency_lab.training.components import (
 
 log = logging.getLogger(__name__)
 
-_CHOICES = {"split": ("test", "train"), "on_nonfinite": ("error", "skip")}
+_CHOICES = {
+    "split": ("test", "train"),
+    "maps": ("discard", "keep"),
+    "on_nonfinite": ("error", "skip"),
+}
 
 
 def is_done(config: Mapping[str, Any], directory: Path) -> bool:

@@ -162,7 +162,7 @@ def _written(
         _draw(directory, f"grid{own}", examples, one.maps, mine, overlay=False)
         if config["overlay"]:
             _draw(directory, f"overlay{own}", examples, one.maps, mine, overlay=True)
-        arrays |= {re.sub(r"\W+", "_", f"{name}{own}"): values for name, values in one.maps.items()}
+        arrays |= {_array_name(f"{name}{own}"): values for name, values in one.maps.items()}
         rows += mine
     with atomic_path(directory / "maps.npz") as path:
         np.savez_compressed(
@@ -211,6 +211,12 @@ def _draw(
     for kind in ("png", "pdf"):
         with atomic_path(directory / "figures" / f"{name}.{kind}") as path:
             path.write_bytes(figure_bytes(figure, kind))
+
+
+def _array_name(name: str) -> str:
+    """A map's name in `maps.npz`; `_map` is added to names that are taken."""
+    plain = re.sub(r"\W+", "_", name)
+    return f"{plain}_map" if plain in ("file", "images", "ids", "allow_pickle") else plain
 
 
 def _file_name(text: str) -> str:

@@ -19,12 +19,19 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     With `wandb=true` the same goes to Weights & Biases, as one comparison of all runs.
 
     Raises:
-        UserError: there is no run to show, no such axis of curves, or `logger` records nothing
-            although `wandb=true`.
+        UserError: there is no run to show, no such axis of curves, no folder to write to, or
+            `logger` records nothing although `wandb=true`.
     """
     axis = checked_axis(config["curves_over"])
     tracking = _tracking(config) if config["wandb"] else None
     destination = Path(config["destination"]) if config["destination"] else directory
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"Expected `destination` to be a folder to write to, but got '{destination}': "
+            f"{error.strerror}"
+        ) from error
     files = write_report(Path(config["output_root"]), config["runs"], destination, axis)
     print(f"wrote {files.page}")
     if tracking is not None:

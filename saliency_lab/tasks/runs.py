@@ -76,15 +76,16 @@ def run(words: Sequence[str]) -> None:
         _remove_caches(asked.cache_dir, asked.remove_caches)
         return
     runs = found_runs(asked.output_root)
+    fitting = matching(runs, asked.filters)
     if asked.show:
-        for one in named_runs(runs, asked.show, asked.output_root):
+        for one in named_runs(fitting, asked.show, asked.output_root):
             _show(one, runs)
     elif asked.compare:
-        _compare(named_runs(runs, asked.compare, asked.output_root))
+        _compare(named_runs(fitting, asked.compare, asked.output_root))
     elif asked.remove:
-        _remove(named_runs(runs, asked.remove, asked.output_root), runs, asked)
+        _remove(named_runs(fitting, asked.remove, asked.output_root), runs, asked)
     else:
-        _list(matching(runs, asked.filters), len(runs), asked.output_root)
+        _list(fitting, len(runs), asked.output_root)
 
 
 def request_of(words: Sequence[str]) -> Request:
@@ -115,6 +116,9 @@ def request_of(words: Sequence[str]) -> Request:
             asked.yes = text == "true"
         else:
             setattr(asked, key, values)
+    wanted = [key for key in ("show", "compare", "remove") if getattr(asked, key)]
+    if len(wanted) > 1:
+        raise UserError(f"Expected one of show, compare and remove, but got {' and '.join(wanted)}")
     for state in asked.filters.get("state", []):
         if state not in STATES:
             raise unknown_choice("state", state, STATES)

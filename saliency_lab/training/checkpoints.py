@@ -53,6 +53,11 @@ class Checkpoints(Checkpoint):
                 "images_per_second": float(f"{images / seconds:.4g}"),
             }
         )
+        if not all(bool(weights.isfinite().all()) for weights in pl_module.parameters()):
+            raise UserError(
+                f"Expected the training to keep finite weights, but in epoch "
+                f"{trainer.current_epoch + 1} some became NaN or infinite; lower `optimizer.lr`"
+            )
         improved = self._improved()
         self._save(trainer)
         log.info("  ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items()))

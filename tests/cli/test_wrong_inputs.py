@@ -66,7 +66,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "negative rate": (("train", "optimizer.lr=-1"), ("`optimizer.lr`", "-1", "greater")),
     "no epochs": (("train", "trainer.max_epochs=0"), ("`trainer.max_epochs`", "0")),
     "no devices": (("train", "trainer.devices=0"), ("`trainer.devices`", "0")),
-    "negative seed": (("train", "seed=-1", *SMALL), ("seed", "-1")),
+    "negative seed": (("train", "seed=-1", *SMALL), ("`seed` to be at least 0", "-1")),
     "unknown precision": (("train", "trainer.precision=16"), ("`trainer.precision`", "16-mixed")),
     "unknown accelerator": (
         ("train", "trainer.accelerator=tpu"),

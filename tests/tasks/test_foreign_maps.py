@@ -43,6 +43,13 @@ def test_the_numbers_are_those_of_the_method_that_made_the_maps(command, tmp_pat
         mine, theirs = (one.set_index("sample_id").sort_index() for one in (mine, theirs))
         np.testing.assert_allclose(mine[numbers], theirs[numbers], rtol=1e-3, atol=1e-5)
 
+    # Under the usual name, too, which is that of an argument of numpy's.
+    drawn = command("explain", *words[1:-3], *file[:-1], "data.limit=12", "trainer.threads=1")
+    assert drawn.code == 0, drawn.err
+    (place,) = tmp_path.glob("outputs/explain/**/maps.npz")
+    with np.load(place) as arrays:
+        assert set(arrays.files) == {"images", "ids", "file_map"}
+
     # The content is the run's identity, wherever the file lies; another content is another run.
     again = tmp_path / "elsewhere.npy"
     again.write_bytes((tmp_path / "maps.npy").read_bytes())

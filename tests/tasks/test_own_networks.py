@@ -21,8 +21,8 @@ EVALUATE = ("evaluate", *WORDS, "resamples=20", "examples=2")
 MODULE = """
 from saliency_lab.models.network import network
 
-def build(num_classes):
-    return network("basic_cnn", num_classes)
+def build(num_classes, name="basic_cnn"):
+    return network(name, num_classes)
 """
 
 
@@ -70,6 +70,18 @@ def test_the_numbers_are_those_of_the_checkpoint(command, tmp_path, classifier_f
     (tmp_path / "own_module.py").write_text(MODULE + "\n# another text\n")
     assert "already finished" not in command(*EVALUATE, "ckpt=none", *own["python"]).out
     assert len(list(tmp_path.glob("outputs/evaluate/shapes/python/active/*"))) == 3
+
+
+def test_arguments_of_ones_own_target(command, own):
+    words = (*EVALUATE, "ckpt=none", *own["python"])
+    outcome = command(*words, "model.arguments={name: basic_cnn}")
+    assert outcome.code == 0, outcome.err
+    wrong = command(*words, "model.arguments={nome: basic_cnn}")
+    assert wrong.code == 2
+    assert "`model.target`" in wrong.err
+    mistyped = command(*words, "maps=kep")
+    assert mistyped.code == 2
+    assert "Expected `maps` to be one of discard, keep" in mistyped.err
 
 
 def test_explain_draws_a_network_of_ones_own(command, tmp_path, own):

@@ -161,6 +161,18 @@ def test_all_that_a_pattern_means(outputs: Path, command) -> None:
     assert list(outputs.iterdir()) == []
 
 
+def test_only_what_fits_is_removed_or_shown(outputs: Path, command) -> None:
+    removed = command("runs", "task=evaluate", "remove=*", "yes=true")
+    assert removed.code == 0, removed.err
+    assert (outputs / TRAIN).is_dir()
+    assert (outputs / OTHER).is_dir()
+    assert not (outputs / EVALUATE).exists()
+    shown = command("runs", "seed=1", "show=*")
+    assert OTHER in shown.out
+    assert TRAIN not in shown.out
+    assert command("runs", "task=evaluate", f"show={TRAIN}").code == 2
+
+
 def test_what_runs_is_not_removed(outputs: Path, command) -> None:
     with held(outputs / OTHER):
         states = {run.name: run.state for run in found_runs(outputs)}
@@ -189,6 +201,7 @@ def test_a_killed_process_is_not_running(outputs: Path) -> None:
         (["show=nowhere"], "`python -m saliency_lab runs` lists them"),
         (["remove=*", "yes=maybe"], "`yes` to be true or false"),
         (["model="], "`model` to have a value"),
+        (["remove=*", "show=*", "yes=true"], "one of show, compare and remove"),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], told: str, outputs: Path, command) -> None:

@@ -177,3 +177,9 @@ def test_an_epoch_without_a_loss_is_not_the_best_for_ever(tmp_path):
         kept.history.append({"epoch": epoch, "train/loss": loss})
         kept._improved()
         assert kept.best["epoch"] == {1: 1, 2: 2, 3: 2, 4: 4, 5: 4}[epoch]
+
+
+def test_a_training_that_diverges_is_told_in_one_line(command):
+    outcome = command(*WORDS, "optimizer.lr=1e30")
+    assert outcome.code == 2, outcome.err
+    assert "Expected the training to keep finite weights" in outcome.err.splitlines()[-1]

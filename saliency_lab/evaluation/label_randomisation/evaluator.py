@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar
 
 import pandas as pd
+import torch
 from annotated_types import Ge, Gt, Le
 from torch import nn
 
@@ -55,7 +56,14 @@ class LabelRandomisation(Evaluator):
     def check(self, context: Context, name: str) -> None:
         """Refuse a run without the other network, or with one of other classes."""
         super().check(context, name)
-        self._network(context)
+        own, other = (n.state_dict() for n in (context.model.original, self._network(context)))
+        if own.keys() == other.keys() and all(
+            torch.equal(own[key].cpu(), other[key].cpu()) for key in own
+        ):
+            raise UserError(
+                f"Expected `evaluator.{name}.other` to be another training, with "
+                f"data.training_labels=shuffled, but '{self.other}' is the run's own network"
+            )
 
     def measure(self, context: Context, batch: Batch, maps: Found) -> Iterable[Measured]:
         """Rows of every view."""

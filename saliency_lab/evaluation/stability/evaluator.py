@@ -85,6 +85,15 @@ class Stability(Evaluator):
         self.deviation, self.quality = deviation, quality
         self.pixels, self.degrees, self.share = pixels, degrees, share
 
+    def check(self, context: Context, name: str) -> None:
+        super().check(context, name)
+        side = min(context.data.input_shape[1:])
+        if "shift" in self.perturbations and 2 * self.pixels >= side:
+            raise UserError(
+                f"Expected `evaluator.{name}.pixels` to be less than half of the images' shorter "
+                f"side, {side}, but got {self.pixels}"
+            )
+
     def measure(self, context: Context, batch: Batch, maps: Found) -> Iterable[Measured]:
         """Rows of every view and perturbation."""
         intact = representations(context.model.original, batch.image)

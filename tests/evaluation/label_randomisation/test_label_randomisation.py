@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,14 @@ def test_a_map_that_does_not_ask_the_model_fails(classifier_file: Path) -> None:
     (row,) = evaluator.facts(rows, rows)["gate"]
     assert row["verdict"] == "failed"
     assert row["value"] == pytest.approx(1)
+
+
+def test_the_same_network_is_no_other(classifier_file: Path) -> None:
+    context, batch = context_of(gradient)
+    own = load_classifier(classifier_file).network
+    context = dataclasses.replace(context, model=Engine().prepare(own, batch.image))
+    with pytest.raises(UserError, match="is the run's own network"):
+        LabelRandomisation(other=str(classifier_file)).check(context, "label_randomisation")
 
 
 def test_another_network_is_needed(classifier_file: Path, tmp_path: Path) -> None:

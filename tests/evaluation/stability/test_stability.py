@@ -197,3 +197,13 @@ def test_nothing_to_perturb_is_refused() -> None:
 def test_maps_are_compared_where_they_were() -> None:
     plain = Perturbed(IMAGES)
     assert plain.inner(plain.restored(IMAGES[:, 0])).shape == (4, 32, 40)
+
+
+def test_a_shift_out_of_the_image_is_refused() -> None:
+    data = Shapes(name="shapes")
+    model = Engine().prepare(BasicCNN(num_classes=10).eval(), torch.rand(2, *data.input_shape))
+    context = Context(model, Method("any", gradient, ("original",)), data, "test", 1)
+    with pytest.raises(UserError, match="less than half of the images' shorter side, 32, but got"):
+        Stability(pixels=16).check(context, "stability")
+    Stability(pixels=15).check(context, "stability")
+    Stability(pixels=16, perturbations=["flip"]).check(context, "stability")

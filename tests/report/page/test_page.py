@@ -21,6 +21,7 @@ from saliency_lab.report.page.page import ReportFiles, write_report
 from saliency_lab.report.page.table_texts import latex_text, markdown_text
 from saliency_lab.report.reading.records import EvaluationRun, read_records
 from saliency_lab.reproductions.published import published
+from saliency_lab.tasks import report as report_task
 
 from ..rundirs import FRACTIONS, PAPER_VIEWS, write_evaluation
 
@@ -401,3 +402,12 @@ def test_curves_over_the_deleted_share_move_no_number(outputs: Path, tmp_path: P
         text = files.page.read_text(encoding="utf-8")
         assert f'data-over="{axis}" aria-pressed="true"' in text
         assert re.findall(r'<div data-axis="(\w+)">', text)[0] == axis
+
+
+def test_a_destination_that_is_no_folder_is_told(tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.write_text("")
+    config = {"curves_over": "fraction", "wandb": False, "destination": str(place / "page"),
+              "output_root": str(tmp_path), "runs": None}  # fmt: skip
+    with pytest.raises(UserError, match="Expected `destination` to be a folder"):
+        report_task.run(config, tmp_path)
