@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from saliency_lab.cli.logs import IN_FILE_ONLY, close_logs, configure_logging
 from saliency_lab.cli.ranks import leave_outcome, processes_here, run_ranks
+from saliency_lab.cli.roots import kept
 from saliency_lab.cli.search import objective, require_searchable
 from saliency_lab.cli.sweep import is_own_sweep, leave_record
 from saliency_lab.errors import ProcessError, UserError
@@ -107,7 +108,7 @@ def _forget(directory: Path, output_root: Path) -> None:
         close_logs()
         for path in directory.iterdir():
             path.unlink(missing_ok=True)
-    remove_empty(directory, output_root.parent)
+    remove_empty(directory, kept(output_root))
 
 
 def _own_command(task: str, hydra_config: DictConfig) -> list[str]:

@@ -13,6 +13,7 @@ from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from saliency_lab.cli import roots
 from saliency_lab.cli.sweep import sweep_directory
 from saliency_lab.config.content import component_source
 from saliency_lab.config.identity import (
@@ -42,7 +43,7 @@ def register_resolvers() -> None:
         ("evaluator_labels", _labels),
         ("compared_methods", _compared),
         ("component_sources", _sources),
-        ("sweep_directory", lambda root: sweep_directory(root.output_root)),
+        ("sweep_directory", _sweep_directory),
     ):
         # `_root_` is the name by which OmegaConf hands the configuration over.
         OmegaConf.register_new_resolver(
@@ -50,8 +51,14 @@ def register_resolvers() -> None:
         )
 
 
+def _sweep_directory(root: DictConfig) -> str:
+    roots.meet(root.output_root)
+    return sweep_directory(root.output_root)
+
+
 def _run_directory(root: DictConfig) -> str:
     """The absolute run directory."""
+    roots.meet(root.output_root)
     config = {**_plain(root), "sources": _sources(root)}
     if "classifier" in root:
         config["classifier"] = _classifier(root)

@@ -14,7 +14,9 @@ from typing import Any
 
 import psutil
 
+from saliency_lab.cli.roots import kept
 from saliency_lab.cli.search import kept_results
+from saliency_lab.runs.directory import remove_empty
 from saliency_lab.runs.processes import SWEEP
 
 
@@ -78,8 +80,8 @@ class Sweep:
             for path in [*place.glob("job-*.json"), place / "multirun.yaml"]:
                 path.unlink(missing_ok=True)
             _remove_empty(place)
-        _remove_empty(directory.parent)
-        _remove_empty(directory.parent.parent)  # the output root, where all jobs were refused
+        # Up to the output root, where all jobs were refused.
+        remove_empty(directory.parent, kept(directory.parent.parent))
 
 
 def _abandoned(folder: Path) -> list[Path]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -17,6 +19,21 @@ from saliency_lab.errors import UserError
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 _NEARLY_FULL_BYTES = 1 << 20
+
+
+# The longest name of a file, less what others put before and behind it.
+_LONGEST_NAME = 150
+
+
+def file_word(text: str) -> str:
+    """A text as part of a file's name: small letters, digits and hyphens.
+
+    One that would be too long for a file system ends with a digest of all of it.
+    """
+    word = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if len(word) <= _LONGEST_NAME:
+        return word
+    return f"{word[: _LONGEST_NAME - 11]}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 @contextmanager

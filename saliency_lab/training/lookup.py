@@ -126,11 +126,29 @@ def newest_file(directory: Path) -> Path | None:
     """The last checkpoint of a run directory that is whole as far as its end tells, or None."""
     for name in _NAMES:
         path = directory / "checkpoints" / name
-        if path.is_file():
-            if zipfile.is_zipfile(path):
-                return path
-            log.warning("ignoring %s, which is truncated", path)
+        if path.is_file() and zipfile.is_zipfile(path):
+            return path
     return None
+
+
+def _said_to_be_newest(directory: Path) -> Path | None:
+    """`newest_file`; where it is not what a finished training ends with, that is said."""
+    found = newest_file(directory)
+    if found is None:
+        return None
+    last = directory / "checkpoints" / _NAMES[0]
+    if found != last:
+        how = "truncated" if last.is_file() else "gone"
+        _warn_once(f"{last} is {how}: taking the one of the epoch before, {found.name}")
+    elif (directory / CONFIG).is_file() and not is_finished(directory):
+        _warn_once(f"the training in {directory} is unfinished: taking its newest checkpoint")
+    return found
+
+
+@functools.lru_cache(maxsize=32)
+def _warn_once(text: str) -> None:
+    """A configuration is resolved many times, and this is said the first time."""
+    log.warning(text)
 
 
 @functools.lru_cache(maxsize=32)
@@ -140,7 +158,7 @@ def _digest(path: Path, changed: int) -> str:
 
 
 def _named(path: Path) -> Path:
-    named = path if path.is_file() else newest_file(path)
+    named = path if path.is_file() else _said_to_be_newest(path)
     if named is None:
         raise UserError(
             "Expected `ckpt` to be a checkpoint or the directory of a training, but there is "
@@ -171,7 +189,7 @@ def _trained(config: Mapping[str, Any]) -> Path:
     unlimited = [d for d, _ in finished if _stored(d).get("data", {}).get("limit") is None]
     usable = unlimited or [directory for directory, _ in finished]
     if len(usable) == 1:
-        found = newest_file(usable[0])
+        found = _said_to_be_newest(usable[0])
         if found is not None:
             return found.absolute()
     if len(usable) > 1:
@@ -181,9 +199,11 @@ def _trained(config: Mapping[str, Any]) -> Path:
         )
     unfinished = [d for d, _ in matching if newest_file(d)]
     if unfinished:
+        limit = _stored(unfinished[0]).get("data", {}).get("limit")
+        limited = "" if limit is None else f" {_LIMIT}={limit}"
         raise UserError(
             f"Expected a finished training, but the one in {unfinished[0]} is unfinished; "
-            f"resume it: {training_command()}"
+            f"resume it: {training_command()}{limited}"
         )
     others = sorted((len(keys), d) for d, keys in near if is_finished(d) and newest_file(d))
     hint = f"; already trained: {_commands([d for _, d in others[:_SHOWN]])}" if others else ""

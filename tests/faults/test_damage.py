@@ -26,7 +26,8 @@ def test_checkpoint(tmp_path: Path, command) -> None:
     words = (*(w for w in TRAIN[1:] if not w.startswith("data.batch")), "data.batch_size=20")
     outcome = command("evaluate", *words)
     assert outcome.code == 0, outcome.err
-    assert f"ignoring {last}, which is truncated" in outcome.err
+    said = f"{last} is truncated: taking the one of the epoch before, previous.ckpt"
+    assert outcome.err.count(said) == 1
     summary = json.loads(next(tmp_path.glob("outputs/evaluate/**/summary.json")).read_text())
     assert summary["checkpoint"]["path"] == str(last.with_name("previous.ckpt"))
     cut_short(last.with_name("previous.ckpt"))
@@ -35,6 +36,20 @@ def test_checkpoint(tmp_path: Path, command) -> None:
     *_, line = outcome.err.splitlines()
     assert line.startswith("error: Expected `ckpt` to be a readable checkpoint")
     assert str(last) in line
+
+
+def test_an_unfinished_training_is_resumed_or_named(tmp_path: Path, command) -> None:
+    assert command(*TRAIN, "data.limit=10").code == 0
+    (summary,) = tmp_path.rglob("summary.json")
+    summary.write_text('{"status": "running"}')
+    outcome = command("evaluate", *TRAIN[1:])
+    assert outcome.code == 2
+    *_, line = outcome.err.splitlines()
+    assert line.endswith("trainer.max_epochs=3 data.limit=10")
+    outcome = command("evaluate", f"run={summary.parent}", "data.limit=10", "logger=none")
+    assert outcome.code == 0, outcome.err
+    said = f"the training in {summary.parent} is unfinished: taking its newest checkpoint"
+    assert outcome.err.count(said) == 1
 
 
 def test_rows_and_cache(

@@ -9,13 +9,20 @@ from pathlib import Path
 import pytest
 
 from saliency_lab.errors import UserError
-from saliency_lab.runs.files import atomic_path, write_json, write_text
+from saliency_lab.runs.files import atomic_path, file_word, write_json, write_text
 
 
 def test_a_file_appears_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
     write_json(tmp_path / "deep" / "summary.json", {"accuracy": 0.5, "names": ["ä"]})
     assert json.loads((tmp_path / "deep" / "summary.json").read_text("utf-8"))["names"] == ["ä"]
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["summary.json"]
+
+
+def test_texts_as_words_of_file_names() -> None:
+    assert file_word("CIFAR-10 · ResNet-18 (seed 1)") == "cifar-10-resnet-18-seed-1"
+    long, other = ("x" * 400 + end for end in "ab")
+    assert len(file_word(long)) == 150
+    assert file_word(long) != file_word(other)
 
 
 def test_the_target_is_untouched_until_the_block_ends(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from saliency_lab.evaluation.rows.statistics import (
     bootstrap_interval,
     holm,
+    mean_ps,
     paired_difference,
-    wilcoxon_ps,
 )
 
 LEAST = 4
@@ -38,9 +38,9 @@ def pair_verdicts(
 ) -> list[dict[str, Any]]:
     """Every two views held against each other by every measure.
 
-    A measure decides where the paired difference over images has an interval without 0 and a
-    Wilcoxon p below 1 − level, corrected by Holm over all pairs of this measure. It compares on
-    the images that it measured every one of its views on.
+    A measure decides where the mean paired difference over images has an interval without 0 and
+    its p (Student's, of the mean) is below 1 − level, corrected by Holm over all pairs of this
+    measure. It compares on the images that it measured every one of its views on.
 
     Args:
         scores: rows of images with `sample_id`, `view`, `measure` and `value`, higher is better.
@@ -108,7 +108,7 @@ def _signs(
     differences = first - second
     found = bootstrap_interval(differences, level=level, resamples=resamples)
     signs = (np.asarray(found.low) > 0).astype(int) - (np.asarray(found.high) < 0)
-    corrected = holm(wilcoxon_ps(differences))
+    corrected = holm(mean_ps(differences))
     return {
         pair: int(sign) if p < 1 - level else 0
         for pair, sign, p in zip(pairs, signs, corrected, strict=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from saliency_lab.evaluation.rows.statistics import bootstrap_interval
+from saliency_lab.evaluation.rows.statistics import bootstrap_interval, student_interval
 
 Verdict = Literal["passed", "failed", "undecided"]
 
@@ -26,21 +26,19 @@ def verdict(low: float, high: float, passed_below: float, failed_above: float) -
     return "passed" if high < passed_below else "undecided"
 
 
-def map_verdict(
-    rows: pd.DataFrame, passed_below: float, failed_above: float, resamples: int = 1000
-) -> dict[str, Any]:
+def map_verdict(rows: pd.DataFrame, passed_below: float, failed_above: float) -> dict[str, Any]:
     """The verdict on one map from its rows: similarity, value, low, high, images, verdict.
 
     The value is the mean over images of the rank correlation, rows of one image averaged first
-    and images without one (NaN) left out.
+    and images without one (NaN) left out. Its interval is Student's, as a bootstrap of few images
+    is too narrow; one image decides nothing.
     """
     values = rows.groupby("sample_id", observed=True, sort=False)[_MAIN].mean().dropna()
     if values.empty:
         return {"similarity": _MAIN, "value": None, "low": None, "high": None, "images": 0,
                 "verdict": "undecided"}  # fmt: skip
-    found = bootstrap_interval(values, resamples=resamples)
-    value, low, high = (float(np.asarray(number)) for number in found)
-    said = verdict(low, high, passed_below, failed_above)
+    value, low, high = map(float, student_interval(values))
+    said = verdict(low, high, passed_below, failed_above) if len(values) > 1 else "undecided"
     return {"similarity": _MAIN, "value": value, "low": low, "high": high, "images": len(values),
             "verdict": said}  # fmt: skip
 
@@ -52,7 +50,7 @@ def image_means(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def gate_table(
-    rows: pd.DataFrame, passed_below: float, failed_above: float, resamples: int = 1000
+    rows: pd.DataFrame, passed_below: float, failed_above: float
 ) -> list[dict[str, Any]]:
     """The verdict on each map, by its mean rank correlation over images and draws.
 
@@ -70,7 +68,7 @@ def gate_table(
     ):
         tests = []
         for name, part in _tests(group):
-            said = map_verdict(part, passed_below, failed_above, resamples)
+            said = map_verdict(part, passed_below, failed_above)
             tests.append({"test": name, "step": int(part["step"].iloc[0]), **said})
         said_all = {test["verdict"] for test in tests}
         whole = "failed" if "failed" in said_all else "undecided"

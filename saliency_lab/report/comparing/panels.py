@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from saliency_lab.report.comparing.variants import (
 )
 from saliency_lab.report.drawing.palette import order_of, style_of, told_apart, varied
 from saliency_lab.report.reading.records import EvaluationRun
+from saliency_lab.runs.files import file_word
 
 Names = Mapping[tuple[str, str, Signature], Name]
 
@@ -67,7 +67,7 @@ def grouped_panels(runs: Sequence[EvaluationRun]) -> list[Panel]:
 
 
 def _panel(title: str, runs: list[EvaluationRun], names: Names) -> Panel:
-    panel = Panel(slug=_slug(title), title=title, runs=runs)
+    panel = Panel(slug=file_word(title), title=title, runs=runs)
     taken: set[tuple[str, Condition]] = set()
     for run in leading_first(runs):
         conditions = run.found.conditions
@@ -112,7 +112,3 @@ def _name(
         return name
     tail = "/".join(run.name.split("/")[-2:])
     return Name(f"{name.key} ({tail})", f"{name.label} ({tail})", name.variant + 1)
-
-
-def _slug(title: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from saliency_lab.evaluation.rows.statistics import hierarchical_interval
+from saliency_lab.evaluation.rows.statistics import seeds_interval
 from saliency_lab.report.comparing.grouping import family_of, titles_of
 from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Panel, PanelMap, Place
@@ -105,10 +105,10 @@ def _intervals_of(panels: Sequence[Panel], known: Known) -> list[list[Any]]:
         for column in wide.columns:
             key, *condition = column if names else (column,)
             columns[key, tuple(condition)][panel.summary.seed] = wide[column]
-    # Columns with values for the same seeds and images share their resamples: one call for all.
-    alike: dict[tuple[tuple[int, bytes], ...], list[Place]] = defaultdict(list)
+    # Columns with values for the same seeds and images: one call for all.
+    alike: dict[tuple[tuple[int, tuple[str, ...]], ...], list[Place]] = defaultdict(list)
     for place, by_seed in columns.items():
-        there = ((seed, column.notna().to_numpy().tobytes()) for seed, column in by_seed.items())
+        there = ((seed, tuple(column.dropna().index)) for seed, column in by_seed.items())
         alike[tuple(there)].append(place)
     found = []
     for pattern, places in alike.items():
@@ -116,7 +116,9 @@ def _intervals_of(panels: Sequence[Panel], known: Known) -> list[list[Any]]:
             np.stack([columns[place][seed].dropna().to_numpy() for place in places], axis=1)
             for seed, _ in pattern
         ]
-        values, lows, highs = known.result(_intervals, *arrays)
+        same_images = len({images for _, images in pattern}) == 1
+        intervals = _intervals_of_same_images if same_images else _intervals
+        values, lows, highs = known.result(intervals, *arrays)
         for at, place in enumerate(places):
             each = [
                 (seed, float(a[:, at].mean())) for (seed, _), a in zip(pattern, arrays, strict=True)
@@ -127,7 +129,14 @@ def _intervals_of(panels: Sequence[Panel], known: Known) -> list[list[Any]]:
 
 def _intervals(*arrays: NDArray[np.float64]) -> list[list[float]]:
     """Mean, lower and upper end for each column of scores, one array (images, columns) a seed."""
-    return [np.asarray(ends, np.float64).tolist() for ends in hierarchical_interval(list(arrays))]
+    found = seeds_interval(list(arrays), same_images=False)
+    return [np.asarray(ends, np.float64).tolist() for ends in found]
+
+
+def _intervals_of_same_images(*arrays: NDArray[np.float64]) -> list[list[float]]:
+    """As `_intervals`, where a row is the same image for every seed."""
+    found = seeds_interval(list(arrays), same_images=True)
+    return [np.asarray(ends, np.float64).tolist() for ends in found]
 
 
 def _ordered(panels: Sequence[Panel]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -34,7 +33,7 @@ from saliency_lab.report.page import verdicts as verdict_texts
 from saliency_lab.report.page.examples import SIDES, example_data, levels_bytes
 from saliency_lab.report.page.figure_files import drawn_figures
 from saliency_lab.report.reading.records import Records, TrainingRun, read_records
-from saliency_lab.runs.files import write_text
+from saliency_lab.runs.files import file_word, write_text
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ def write_report(
     for panel in panels:
         panel.curves_over = curves_over
     each = max(_LEAST_SHOWN, SHOWN // max(len(panels), 1))
-    named = [(_training_slug(run), run) for run in records.trainings]
+    named = [(file_word(run.name.removeprefix("train/")), run) for run in records.trainings]
     page = destination / "index.html"
     # What is new is drawn by other processes while this one compares and writes.
     with drawn_figures(panels, each, named, destination / "figures", known) as figures:
@@ -268,8 +267,3 @@ def _remove_old(folder: Path, suffixes: Sequence[str]) -> None:
     for suffix in suffixes:
         for path in folder.glob(f"*.{suffix}"):
             path.unlink()
-
-
-def _training_slug(run: TrainingRun) -> str:
-    name = run.name.removeprefix("train/")
-    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()

@@ -41,7 +41,9 @@ def require_whole(path: Path, label: str, found: EvaluatorSummary, of_file: OfFi
     if found.sections is not None and not tables:
         raise ValueError(f"{label} lacks the tables that its figures are drawn from")
     for table in tables:
-        of_file(_rows_in_table, table)
+        columns, rows = of_file(_columns_and_rows, table)
+        if found.sections is not None and not (rows and {"method", "view"} <= set(columns)):
+            raise ValueError(f"{table.name} is damaged: it has no rows of a method and a view")
 
 
 def shown_scores(path: Path, label: str, found: EvaluatorSummary) -> pd.DataFrame:
@@ -66,9 +68,10 @@ def _score_columns(path: Path) -> list[str]:
     return list(pq.read_table(path).column_names)
 
 
-def _rows_in_table(path: Path) -> int:
-    """How many rows a table has, after reading all of them."""
-    return len(pd.read_csv(path))
+def _columns_and_rows(path: Path) -> list[Any]:
+    """A table's columns and how many rows it has, after reading all of them."""
+    table = pd.read_csv(path)
+    return [list(table.columns), len(table)]
 
 
 def _score_names(found: EvaluatorSummary) -> list[str]:

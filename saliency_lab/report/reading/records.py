@@ -261,7 +261,9 @@ def _config(path: Path) -> Mapping[str, Any]:
     text = (path / "config.yaml").read_text(encoding="utf-8")
     # libyaml's loader, where there is one, takes a tenth of the time.
     config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return config if isinstance(config, dict) else {}
+    if not isinstance(config, dict):
+        raise ValueError("config.yaml is not a configuration")
+    return config
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from saliency_lab.evaluation.rows.format import read_scores, table_path
-from saliency_lab.evaluation.rows.statistics import Interval, hierarchical_interval
+from saliency_lab.evaluation.rows.statistics import Interval, accuracy_over_seeds, seeds_interval
 from saliency_lab.report.drawing.figures import curves_figure, figure_bytes
 from saliency_lab.reproductions.llorente2023.form import trained_model
 from saliency_lab.reproductions.llorente2023.page import page_text
@@ -97,7 +97,12 @@ class Column:
             return found
         groups = [dict(iter(table.groupby(CURVE, observed=True))) for table in tables]
         for key in groups[0]:
-            found[key] = hierarchical_interval([g[key]["allegiance"].to_numpy() for g in groups])
+            tables = [
+                group[key].set_index("sample_id")["allegiance"].sort_index() for group in groups
+            ]
+            same_images = all(table.index.equals(tables[0].index) for table in tables)
+            values = [table.to_numpy() for table in tables]
+            found[key] = seeds_interval(values, same_images=same_images)
         return found
 
     def curves(self, kind: str) -> pd.DataFrame:
@@ -112,14 +117,11 @@ class Column:
         return found
 
     def accuracy(self) -> Interval | None:
-        """Test accuracy: Wilson's interval of one seed, or the mean and range of several."""
+        """Test accuracy, over seeds where there are several."""
         tests = [self.summaries["train", seed]["test"] for seed in self.seeds("train")]
         if not tests:
             return None
-        if len(tests) == 1:
-            return Interval(tests[0]["accuracy"], tests[0]["low"], tests[0]["high"])
-        values = [test["accuracy"] for test in tests]
-        return Interval(float(np.mean(values)), min(values), max(values))
+        return accuracy_over_seeds([test["accuracy"] for test in tests], tests[0]["images"])
 
     def comparison(self, split: str) -> Iterator[list[object]]:
         """Rows: quantity, the paper's number, ours, interval, difference."""

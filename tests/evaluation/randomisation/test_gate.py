@@ -108,3 +108,15 @@ def test_images_without_a_similarity_are_left_out() -> None:
     (found,) = gate_table(table.assign(spearman=np.nan), 0.3, 0.5)
     assert found["verdict"] == "undecided"
     assert histogram_entropy(torch.full((1, 4, 4), torch.inf)).isnan()
+
+
+def test_few_images_decide_little() -> None:
+    """One image decides nothing; two that differ have Student's interval, wide as it is."""
+    table = rows({("full", 3): 0.9})
+    one = table[table["sample_id"] == "test/3"]
+    assert gate_table(one, 0.3, 0.5)[0]["verdict"] == "undecided"
+    two = table[table["sample_id"].isin(["test/3", "test/4"])].copy()
+    two["spearman"] = two["sample_id"].map({"test/3": 0.8, "test/4": 0.9})
+    (found,) = gate_table(two, 0.3, 0.5)
+    assert found["verdict"] == "undecided"
+    assert found["tests"][0]["low"] == pytest.approx(0.85 - np.tan(0.475 * np.pi) * 0.05)

@@ -11,11 +11,14 @@ from scipy import stats
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.rows.statistics import (
     accuracy_interval,
+    accuracy_over_seeds,
     bootstrap_interval,
-    hierarchical_interval,
     holm,
+    mean_ps,
     paired_difference,
-    wilcoxon_ps,
+    seeds_interval,
+    student_interval,
+    wilcoxon_p,
 )
 
 
@@ -116,38 +119,83 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
-def test_one_seed_is_the_plain_bootstrap() -> None:
+@pytest.mark.parametrize("same_images", [True, False])
+def test_one_seed_is_the_plain_bootstrap(same_images: bool) -> None:
     values = np.random.default_rng(0).random((30, 4))
-    plain, nested = bootstrap_interval(values), hierarchical_interval([values])
-    for one, other in zip(plain, nested, strict=True):
+    plain, found = bootstrap_interval(values), seeds_interval([values], same_images=same_images)
+    for one, other in zip(plain, found, strict=True):
         np.testing.assert_allclose(one, other)
 
 
-def test_spread_between_seeds_widens_the_interval() -> None:
-    """Images constant within a seed: only seeds vary, and two seeds give means 0, ½ and 1."""
-    found = hierarchical_interval([np.zeros(50), np.ones(80)], resamples=4000)
-    assert found.value == pytest.approx(0.5)
-    assert (found.low, found.high) == (0.0, 1.0)
+def test_seeds_alone_give_students_interval_of_their_means() -> None:
+    """Images are equal within a seed: ½ ± t₀.₉₇₅(1)·√½/√2, and t of one degree is tan(0.475π)."""
+    found = seeds_interval([np.zeros(50), np.ones(80)], same_images=False)
+    half = np.tan(0.475 * np.pi) * 0.5
+    assert found == pytest.approx((0.5, 0.5 - half, 0.5 + half))
 
 
-def test_hierarchical_variance_is_that_of_both_levels() -> None:
-    """Five seeds of 40 images: the variance is between/5 plus about within/(5·40)."""
-    rng = np.random.default_rng(2)
-    groups = [rng.normal(mean, 1.0, 40) for mean in (-1.0, -0.5, 0.0, 0.5, 1.0)]
-    found = hierarchical_interval(groups, resamples=6000)
-    between = np.var([group.mean() for group in groups]) / 5
-    within = np.mean([group.var() for group in groups]) / 200
-    expected = 2 * 1.96 * np.sqrt(between + within)
-    assert found.high - found.low == pytest.approx(expected, rel=0.08)
+def test_images_alone_give_students_interval_of_the_images() -> None:
+    """Seeds that agree on every image say no more about images than one of them does."""
+    values = np.random.default_rng(4).normal(0, 1, (40, 3))
+    found = seeds_interval([values, values, values], same_images=True)
+    for one, other in zip(found, student_interval(values), strict=True):
+        np.testing.assert_allclose(one, other)
 
 
-def test_images_vary_where_seeds_do_not() -> None:
-    """Three seeds of one mean: the variance is that of the images alone, within / (3·30)."""
-    rng = np.random.default_rng(4)
-    groups = [values - values.mean() for values in rng.normal(0, 1, (3, 30))]
-    found = hierarchical_interval(groups, resamples=6000)
-    expected = 2 * 1.96 * np.sqrt(np.mean([group.var() for group in groups]) / 90)
-    assert found.high - found.low == pytest.approx(expected, rel=0.08)
+@pytest.mark.parametrize("same_images", [True, False])
+def test_half_widths_add_as_squares(same_images: bool) -> None:
+    groups = np.random.default_rng(7).normal(0, 1, (3, 25)) + np.array([[0.1], [0.4], [0.2]])
+    found = seeds_interval(list(groups), same_images=same_images)
+    of_seeds = 4.302652729911275 * groups.mean(1).std(ddof=1) / np.sqrt(3)
+    t = 2.0638985616280205
+    averaged = t * groups.mean(0).std(ddof=1) / 5
+    apart = t * np.sqrt(np.mean([group.var(ddof=1) for group in groups]) / 3) / 5
+    expected = np.hypot(of_seeds, averaged if same_images else apart)
+    assert found.high - found.value == pytest.approx(expected)
+    assert found.value - found.low == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("number", [2, 3, 5])
+@pytest.mark.parametrize(("of_seed", "of_image"), [(1.0, 0.2), (0.1, 1.0)])
+def test_intervals_over_seeds_hold_the_mean_as_often_as_they_say(
+    number: int, of_seed: float, of_image: float
+) -> None:
+    """2,000 times seeds and images drawn anew; three standard errors below 0.95 is 0.935."""
+    rng = np.random.default_rng(11)
+    seeds = rng.normal(0, of_seed, (number, 1, 2000))
+    images = rng.normal(0, of_image, (1, 40, 2000))
+    values = seeds + images + rng.normal(0, 0.2, (number, 40, 2000))
+    found = seeds_interval(list(values), same_images=True)
+    assert np.mean((found.low <= 0) & (found.high >= 0)) > 0.935
+
+
+def test_accuracies_of_several_seeds() -> None:
+    """0.6 and 0.8 of 100: the seeds' half-width as above, the images' is 1.96·√(0.7·0.3/100)."""
+    half = np.hypot(np.tan(0.475 * np.pi) * 0.1, 1.959963984540054 * np.sqrt(0.0021))
+    assert accuracy_over_seeds([0.6, 0.8], 100) == pytest.approx((0.7, 0.7 - half, 0.7 + half))
+    assert accuracy_over_seeds([0.8], 10) == accuracy_interval(8, 10)
+
+
+def test_students_interval_by_hand() -> None:
+    """1, 2, 3: the mean 2, the deviation 1, t of two degrees 4.30265."""
+    half = 4.302652729911275 / np.sqrt(3)
+    assert student_interval([1.0, 2.0, 3.0]) == pytest.approx((2, 2 - half, 2 + half))
+    assert student_interval([0.7]) == (0.7, 0.7, 0.7)
+
+
+def test_ps_of_means_are_those_of_students_test() -> None:
+    columns = np.random.default_rng(5).exponential(1.0, (30, 4)) - [0.5, 1.0, 1.2, 3.0]
+    expected = stats.ttest_1samp(columns, 0).pvalue
+    np.testing.assert_allclose(mean_ps(columns), expected, rtol=1e-12)
+    assert mean_ps(np.array([[0.0, 0.3], [0.0, 0.3]])) == [1.0, 0.0]
+    assert mean_ps(np.array([[0.4]])) == [1.0]
+
+
+def test_skewed_differences_of_mean_zero_are_not_told_apart_by_their_mean() -> None:
+    """Wilcoxon's test says no to four in five of these, the test of the mean to one in twenty."""
+    drawn = np.random.default_rng(6).exponential(1.0, (100, 400)) - 1.0
+    assert np.mean([wilcoxon_p(column) < 0.05 for column in drawn.T]) > 0.3
+    assert np.mean(np.array(mean_ps(drawn)) < 0.05) < 0.1
 
 
 def test_wilson_by_hand() -> None:
@@ -171,23 +219,17 @@ def test_unusable_settings_are_refused() -> None:
     with pytest.raises(UserError, match="paired"):
         paired_difference([1.0], [1.0, 2.0])
     with pytest.raises(UserError, match="`seeds`"):
-        hierarchical_interval([])
+        seeds_interval([], same_images=False)
+    with pytest.raises(UserError, match="`seeds`"):
+        seeds_interval([[1.0, 2.0], [1.0]], same_images=True)
+    with pytest.raises(UserError, match="`level`"):
+        seeds_interval([[1.0, 2.0], [1.0, 3.0]], same_images=True, level=95)
+    with pytest.raises(UserError, match="`accuracies`"):
+        accuracy_over_seeds([0.5, 1.2], 10)
+    with pytest.raises(UserError, match="`accuracies`"):
+        accuracy_over_seeds([0.5, 0.6], 0)
     with pytest.raises(UserError, match="`correct`"):
         accuracy_interval(3, 2)
-
-
-@pytest.mark.parametrize("number", [12, 50, 51, 400])
-def test_wilcoxon_of_many_columns_is_that_of_each(number):
-    rng = np.random.default_rng(number)
-    columns = rng.normal(0.1, 1.0, (number, 6))
-    columns[:, 1] = np.round(columns[:, 1])  # ties and zeros
-    columns[:, 2] = 0.0  # nothing differs
-    columns[: number // 2, 3] = 0.0
-    found = wilcoxon_ps(columns)
-    assert found[2] == 1.0
-    for place in (0, 1, 3, 4, 5):
-        expected = stats.wilcoxon(columns[:, place], zero_method="wilcox").pvalue
-        assert found[place] == pytest.approx(expected, rel=1e-12)
 
 
 def test_intervals_with_kept_draws_are_those_of_new_ones():

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from saliency_lab.evaluation.deletion.sections import points_of
-from saliency_lab.evaluation.rows.statistics import hierarchical_interval
+from saliency_lab.evaluation.rows.statistics import seeds_interval
 from saliency_lab.report.comparing.panels import build_panels
 from saliency_lab.report.comparing.seeds import SeedGroup, seed_groups
 from saliency_lab.report.page.page import write_report
@@ -32,7 +32,7 @@ def _write_seeds(outputs: Path, *seeds: int, **rest: object) -> list[Path]:
     ]
 
 
-def test_areas_over_seeds_are_the_hierarchical_ones_of_the_rows(tmp_path: Path) -> None:
+def test_areas_over_seeds_have_the_interval_of_seeds_and_images(tmp_path: Path) -> None:
     runs = _write_seeds(tmp_path, 1, 2, 3)
     (group,) = _groups(tmp_path)
     assert group.title == "CIFAR-10 · ResNet-18"
@@ -43,10 +43,10 @@ def test_areas_over_seeds_are_the_hierarchical_ones_of_the_rows(tmp_path: Path) 
         mine = rows[(rows["view"] == "active") & (rows["fill"] == "white")]
         wide = mine.pivot_table(index="sample_id", columns="fraction", values="agrees")
         values.append(np.trapezoid(wide.to_numpy(dtype=float), FRACTIONS, axis=1))
-    expected = hierarchical_interval(values)
+    expected = seeds_interval(values, same_images=True)
     found = group.combined["gradient/active", ("deletion", "white")]
     assert found.value == pytest.approx(expected.value)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.02)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert list(found.by_seed.values()) == pytest.approx([each.mean() for each in values])
 
 

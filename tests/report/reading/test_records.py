@@ -97,10 +97,14 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     ),
     "curves gone": lambda run: (run / "deletion-curves.csv").unlink(),
     "curves empty": lambda run: (run / "deletion-curves.csv").write_text(""),
+    "curves of another form": lambda run: (run / "deletion-curves.csv").write_text("a,b\n1,2\n"),
+    "curves without a row": lambda run: (run / "deletion-curves.csv").write_text("method,view\n"),
     "examples cut": lambda run: _cut(run / "examples.npz"),
     "examples spoilt inside": lambda run: _spoil(run / "examples.npz"),
     "examples lack labels": lambda run: np.savez(run / "examples.npz", ids=np.array(["a"])),
     "config not yaml": lambda run: (run / "config.yaml").write_text("{: ["),
+    "config empty": lambda run: (run / "config.yaml").write_text(""),
+    "config a word": lambda run: (run / "config.yaml").write_text("nothing"),
     "environment cut": lambda run: _cut(run / "environment.json"),
 }
 
