@@ -20,12 +20,13 @@ from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.retraining.conditions import Retrained
 from saliency_lab.inference.engine import PreparedModel
+from saliency_lab.models.own import is_one_program
 
-Need = Literal["masks", "fields", "source", "support", "retrained"]
+Need = Literal["masks", "fields", "source", "layers", "support", "retrained"]
 """`masks`: ground-truth evidence of every image. `fields`: a signed field of any class. `source`:
-the method can be asked for maps of other images and models. `support`: the method comes with
-support models and those that they are compared with. `retrained`: networks were trained on images
-altered by the maps."""
+the method can be asked for maps of other images and models. `layers`: the network's modules can be
+met and changed one by one. `support`: the method comes with support models and those that they are
+compared with. `retrained`: networks were trained on images altered by the maps."""
 
 Cached = TypeVar("Cached")
 
@@ -175,6 +176,12 @@ class Context:
                 "has none (a folder has them in masks/ beside its classes)"
             )
         self.method.require(needs, evaluator)
+        if "layers" in needs and is_one_program(self.model.original):
+            raise UserError(
+                f"Expected `model` to be made of modules for evaluator={evaluator}, which changes "
+                "single layers, but it is an exported program or TorchScript; give its code with "
+                "model=python"
+            )
         support = getattr(self.method.source, "keywords", {}).get("support")
         if "support" in needs and support is None:
             raise UserError(

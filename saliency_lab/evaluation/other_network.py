@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
+
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.context import Context
 from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.models.classifier import Classifier
+from saliency_lab.runs.directory import CONFIG
 
 
 def other_classifier(context: Context, other: str, key: str) -> Classifier:
@@ -21,8 +24,7 @@ def other_classifier(context: Context, other: str, key: str) -> Classifier:
     Raises:
         UserError: there is no such checkpoint, or its network takes images of another shape.
     """
-    path = Path(other).expanduser()
-    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    path = _checkpoint(other)
     classifier = context.kept((key, str(path)), lambda: load_classifier(path, key))
     wanted = tuple(context.data.input_shape)
     shape = tuple((classifier.facts or {}).get("input_shape", wanted))
@@ -31,3 +33,19 @@ def other_classifier(context: Context, other: str, key: str) -> Classifier:
             f"Expected `{key}` to take the data's images of {wanted}, but '{path}' takes {shape}."
         )
     return classifier
+
+
+def training_labels(other: str) -> str | None:
+    """`data.training_labels` of the training that a checkpoint lies in; None where nobody knows."""
+    settings = _checkpoint(other).parent.parent / CONFIG
+    if not settings.is_file():
+        return None
+    stored = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    data = stored.get("data") if isinstance(stored, dict) else None
+    said = data.get("training_labels") if isinstance(data, dict) else None
+    return None if said is None else str(said)
+
+
+def _checkpoint(other: str) -> Path:
+    path = Path(other).expanduser()
+    return path / "checkpoints" / "last.ckpt" if path.is_dir() else path

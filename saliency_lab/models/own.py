@@ -80,6 +80,14 @@ class Graph(nn.Module):
         return self
 
 
+def is_one_program(model: nn.Module) -> bool:
+    """Whether part of a model is an exported program or TorchScript.
+
+    Its modules have neither hooks nor initialisers, whatever names its weights still go by.
+    """
+    return any(isinstance(one, (Graph, torch.jit.ScriptModule)) for one in model.modules())
+
+
 def without_layers(factory: _Factory) -> _Factory:
     """Marks what gives a network whose layers cannot be looked into, hooked or trained."""
     factory.__dict__["without_layers"] = True

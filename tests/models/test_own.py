@@ -15,9 +15,15 @@ from torchvision.models import VisionTransformer
 
 import saliency_lab as sl
 from saliency_lab.attribution.methods.attn_lrp import attn_lrp
+from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.attribution.methods.gradient_attention import gradient_attention
 from saliency_lab.attribution.methods.legrad import legrad
+from saliency_lab.data.shapes import Shapes
 from saliency_lab.errors import UserError
+from saliency_lab.evaluation.constant_shift.evaluator import ConstantShift
+from saliency_lab.evaluation.context import Context, Method
+from saliency_lab.evaluation.randomisation.evaluator import Randomisation
+from saliency_lab.inference.engine import Engine
 from saliency_lab.models.given import given_classifier, has_layers
 from saliency_lab.models.own import OwnNetwork, exported, huggingface, preprocessing, torchscript
 
@@ -113,6 +119,17 @@ def test_a_file_gives_the_logits_and_maps_of_the_network(factory, name, files) -
     # Prepared for speed it gives the same, in parts of any size.
     ready = sl.prepared(found.network, images)
     torch.testing.assert_close(ready.logits(images[:3]), expected(images[:3]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("factory", "name"), [(torchscript, "net.pt"), (exported, "net.pt2")])
+@pytest.mark.parametrize("evaluator", [Randomisation(), ConstantShift()])
+def test_what_changes_layers_refuses_a_file(factory, name, evaluator, files) -> None:
+    images = torch.rand(2, 3, 12, 12)
+    ready = Engine().prepare(factory(3, file=str(files / name), mean=MEAN, std=STD), images)
+    method = Method("gradient", gradient, ("original",))
+    context = Context(ready, method, Shapes(name="shapes"), "test", 1)
+    with pytest.raises(UserError, match="made of modules for evaluator=mine"):
+        evaluator.check(context, "mine")
 
 
 def test_files_that_are_no_networks(files) -> None:

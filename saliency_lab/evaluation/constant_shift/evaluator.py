@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import pandas as pd
 import torch
 from annotated_types import Gt, Le
@@ -17,7 +16,7 @@ from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.constant_shift.compensation import compensated
 from saliency_lab.evaluation.context import Context, Found, Need
 from saliency_lab.evaluation.randomisation.similarity import RANGES, SIMILARITIES, similarities
-from saliency_lab.evaluation.rows.statistics import bootstrap_interval
+from saliency_lab.evaluation.rows.statistics import student_interval
 
 
 class ConstantShift(Evaluator):
@@ -46,7 +45,7 @@ class ConstantShift(Evaluator):
     )
     keys: ClassVar[tuple[str, ...]] = ("shift",)
     role: ClassVar[Role] = "robustness"
-    needs: ClassVar[frozenset[Need]] = frozenset({"source"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"source", "layers"})
 
     def __init__(
         self,
@@ -87,10 +86,11 @@ class ConstantShift(Evaluator):
             change = group["relative_change"].dropna()
             if change.empty:
                 continue
-            found = bootstrap_interval(change)
-            value, low, high = (float(np.asarray(number)) for number in found)
-            said = "passed" if high < self.tolerance else "undecided"
-            said = "failed" if low > self.tolerance else said
+            value, low, high = map(float, student_interval(change))
+            said = "undecided"
+            if len(change) > 1:
+                said = "passed" if high < self.tolerance else said
+                said = "failed" if low > self.tolerance else said
             table.append({"method": method, "view": view, "shift": float(shift), "verdict": said,
                           "value": value, "low": low, "high": high})  # fmt: skip
         return {"gate": table, "tolerance": self.tolerance}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar
 
@@ -14,7 +15,7 @@ from saliency_lab.data.batch import Batch
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found, Need
-from saliency_lab.evaluation.other_network import other_classifier
+from saliency_lab.evaluation.other_network import other_classifier, training_labels
 from saliency_lab.evaluation.randomisation.gate import map_verdict
 from saliency_lab.evaluation.randomisation.similarity import RANGES, SIMILARITIES, similarities
 
@@ -54,9 +55,18 @@ class LabelRandomisation(Evaluator):
         self.passed_below, self.failed_above = passed_below, failed_above
 
     def check(self, context: Context, name: str) -> None:
-        """Refuse a run without the other network, or with one of other classes."""
+        """Refuse a run without the other network, or with one of other classes or weights."""
         super().check(context, name)
-        own, other = (n.state_dict() for n in (context.model.original, self._network(context)))
+        networks = context.model.original, self._network(context)
+        shapes, others = ([tuple(p.shape) for p in n.parameters()] for n in networks)
+        if shapes != others:
+            raise UserError(
+                f"Expected `evaluator.{name}.other` to be the run's own network, trained on "
+                f"shuffled labels, but '{self.other}' is a network of other weights: "
+                f"{sum(map(math.prod, others)):,} in {len(others)} tensors, not "
+                f"{sum(map(math.prod, shapes)):,} in {len(shapes)}"
+            )
+        own, other = (network.state_dict() for network in networks)
         if own.keys() == other.keys() and all(
             torch.equal(own[key].cpu(), other[key].cpu()) for key in own
         ):
@@ -80,7 +90,13 @@ class LabelRandomisation(Evaluator):
             for (method, view), group in rows.groupby(["method", "view"], observed=True, sort=False)
         ]
         thresholds = {"passed_below": self.passed_below, "failed_above": self.failed_above}
-        return {"gate": table, "thresholds": thresholds}
+        found: dict[str, Any] = {"gate": table, "thresholds": thresholds}
+        if self.other is not None and training_labels(self.other) == "given":
+            found["warnings"] = [
+                f"{self.other} was trained on the labels as given, not on shuffled ones, so these "
+                "verdicts say how alike the maps of two trainings are, and nothing about labels"
+            ]
+        return found
 
     def _network(self, context: Context) -> nn.Module:
         key = "evaluator.label_randomisation.other"

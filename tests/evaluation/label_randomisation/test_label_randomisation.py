@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from saliency_lab.attribution.methods.controls import sobel
 from saliency_lab.attribution.methods.gradient import gradient
@@ -80,3 +81,30 @@ def test_another_network_is_needed(classifier_file: Path, tmp_path: Path) -> Non
     context.data = Shapes(name="shapes", classes=["circle", "cross"])
     with pytest.raises(UserError, match="classes"):
         LabelRandomisation(other=str(classifier_file)).check(context, "label_randomisation")
+
+
+def test_a_network_of_other_weights_is_no_other_training(classifier_file: Path) -> None:
+    context, batch = context_of(gradient)
+    larger = nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+    larger(batch.image)
+    context = dataclasses.replace(context, model=Engine().prepare(larger.eval(), batch.image))
+    with pytest.raises(UserError, match=r"other weights: 495,146 in 22 tensors, not 30,730 in 2"):
+        LabelRandomisation(other=str(classifier_file)).check(context, "label_randomisation")
+
+
+@pytest.mark.parametrize("labels", ["given", "shuffled", None])
+def test_a_training_on_the_labels_as_given_is_told(
+    classifier_file: Path, tmp_path: Path, labels: str | None
+) -> None:
+    """Where the training lies that a checkpoint is of; a lone checkpoint does not say."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").symlink_to(classifier_file)
+    if labels is not None:
+        (tmp_path / "config.yaml").write_text(f"data:\n  training_labels: '{labels}'\n")
+    context, batch = context_of(gradient)
+    for other in (tmp_path, tmp_path / "checkpoints" / "last.ckpt"):
+        evaluator = LabelRandomisation(other=str(other))
+        found = found_maps(context.maps_of(batch.image, batch.ids))
+        rows = measured_rows(evaluator, batch, "any", evaluator.measure(context, batch, found))
+        warnings = evaluator.facts(rows, rows).get("warnings", [])
+        assert len(warnings) == (labels == "given")
