@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -91,7 +92,7 @@ def _exit_code(arguments: list[str]) -> int:
 
             look_at_runs(rest)
             return 0
-        rest = with_origin(task, single_choices(renamed(_sweep_first(rest))))
+        rest = with_origin(task, single_choices(renamed(_flags_first(rest))))
         sweep = Sweep.of(rest)
         with _argv(rest), _hydra_raises():
             _hydra_main(task)
@@ -129,10 +130,21 @@ def _exit_code(arguments: list[str]) -> int:
     return 0
 
 
-def _sweep_first(rest: list[str]) -> list[str]:
-    """`-m` in front, wherever it was typed: Hydra takes no flag between settings."""
-    flags = [word for word in rest if word in ("-m", "--multirun")]
-    return [*flags[:1], *(word for word in rest if word not in flags)]
+# Flags of Hydra that a value follows.
+_WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c")
+
+
+def _flags_first(rest: list[str]) -> list[str]:
+    """Flags in front, wherever they were typed: Hydra takes none between settings."""
+    flags, others, left = [], [], iter(rest)
+    for word in left:
+        if word in _WITH_VALUE:
+            flags += [word, *itertools.islice(left, 1)]
+        elif word in ("-m", "--multirun"):
+            flags += [] if word in flags else [word]
+        else:
+            others.append(word)
+    return [*flags, *others]
 
 
 def _interrupted() -> int:

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -51,8 +52,15 @@ def one_line(error: BaseException, task: str, arguments: list[str]) -> str | Non
         return f"Expected `{error.full_key}` to be given, but it is missing"
     if isinstance(error, ValidationError):
         return _wrong_type(error)
+    if isinstance(error, HydraException) and str(error).startswith("Ambiguous value"):
+        return (
+            f"{_first_line(error)}: a list is KEY=[a,b], a text with a comma or a space is "
+            "'KEY=\"a, b\"', and several jobs want -m"
+        )
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _first_line(error)
+    if isinstance(error, yaml.YAMLError):
+        return f"Cannot read a configuration file: {error}".replace("\n", " ")
     if _is_grammar(error):
         return _first_line(error)
     return None
@@ -91,6 +99,9 @@ def _missing_config(error: MissingConfigException) -> str:
     if name is None or options is None:
         return _first_line(error)
     group, _, choice = name.rpartition("/")
+    if (folder := config_directory() / group).is_dir() and group.startswith("experiment/"):
+        # Hydra lists what lies beside the folder.
+        options = [path.stem for path in folder.glob("*.yaml")]
     plugin = choice.partition("_")[0]
     if group == "hydra/launcher" and plugin in ("joblib", "submitit"):
         return (

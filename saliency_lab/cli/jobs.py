@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from saliency_lab.cli.faults import one_line
 from saliency_lab.cli.logs import IN_FILE_ONLY, close_logs, configure_logging
 from saliency_lab.cli.ranks import leave_outcome, processes_here, run_ranks
 from saliency_lab.cli.roots import kept
@@ -35,15 +36,16 @@ def run_task(config: DictConfig) -> float | None:
     """
     hydra_config: Any = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
-    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    if not isinstance(plain, dict):
-        raise TypeError(f"Expected a mapping as configuration, but got {type(plain).__name__}")
-    settings = {str(key): value for key, value in plain.items() if key != "hydra"}
-    if "classifier" in settings:
-        # The checkpoint is the truth about its model, whatever `model` was left at.
-        settings["model"] = settings["classifier"]["model"]
-    if settings.get("run") is not None and "classifier" in settings:
-        settings = of_training(settings, stored_settings(Path(settings["run"])))
+    try:
+        settings = _settings(config)
+    except Exception as error:
+        line = one_line(error, str(config.task), list(hydra_config.overrides.task))
+        if line is None or not _told_here(hydra_config):
+            raise
+        _forget(directory, Path(config.output_root).absolute())
+        _kept.append(UserError(line))
+        _record(hydra_config, _kept[-1])
+        return None
     task = str(settings["task"])
     configure_logging(directory, task)
     argv = sys.argv
@@ -73,6 +75,20 @@ def run_task(config: DictConfig) -> float | None:
         _leave_process_group()
     _record(hydra_config, None)
     return objective(task, directory)
+
+
+def _settings(config: DictConfig) -> dict[str, Any]:
+    """The composed configuration with everything that it refers to looked up."""
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    if not isinstance(plain, dict):
+        raise TypeError(f"Expected a mapping as configuration, but got {type(plain).__name__}")
+    settings = {str(key): value for key, value in plain.items() if key != "hydra"}
+    if "classifier" in settings:
+        # The checkpoint is the truth about its model, whatever `model` was left at.
+        settings["model"] = settings["classifier"]["model"]
+    if settings.get("run") is not None and "classifier" in settings:
+        settings = of_training(settings, stored_settings(Path(settings["run"])))
+    return settings
 
 
 # Hydra adds a line of its own to an exception that passes through it, so a job of this process

@@ -58,6 +58,8 @@ def _sweep_directory(root: DictConfig) -> str:
 
 def _run_directory(root: DictConfig) -> str:
     """The absolute run directory."""
+    if not str(root.output_root).strip():
+        raise UserError("Expected `output_root` to be a folder, but it is empty")
     roots.meet(root.output_root)
     config = {**_plain(root), "sources": _sources(root)}
     if "classifier" in root:
@@ -102,14 +104,14 @@ def _labels(root: DictConfig) -> dict[str, str]:
 def _compared(root: DictConfig) -> dict[str, Any]:
     """The method and view that each name of a comparison means: METHOD or METHOD/VIEW."""
     found = {}
-    for names in (root.a, root.b):
+    for side, names in (("a", root.a), ("b", root.b)):
         for name in [names] if isinstance(names, str) else names:
             method, _, view = str(name).partition("/")
             words = (f"method={method}", *([f"view={view}"] if view else []))
             try:
                 composed = _plain(_composed(root, words, "evaluate"))
             except MissingConfigException as error:
-                key = "a view" if "view" in str(error.missing_cfg_file) else "a method"
+                key = f"{side}: a view" if "view" in str(error.missing_cfg_file) else side
                 raise unknown_choice(key, str(name), error.options or ()) from error
             found[str(name)] = {key: composed[key] for key in ("method", "view")}
     return found

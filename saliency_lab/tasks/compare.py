@@ -60,12 +60,12 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     Raises:
         UserError: unknown maps, a score without direction or range, no trained classifier.
     """
-    checked(config)
     if config["split"] not in _SPLITS:
         raise unknown_choice("split", config["split"], _SPLITS)
     rule = Rule(
         **{name: config[name] for name in ("alpha", "tolerance", "least", "kind", "correction")}
     )
+    checked(config)
     comparison = compared(config)
     for method in comparison.methods.values():
         require_usable(config, method)

@@ -48,6 +48,8 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     Raises:
         UserError: no trained classifier, an unreadable image, an unknown target class.
     """
+    if config["per_class"] < 1:
+        raise UserError(f"Expected `per_class` to be 1 or more, but got {config['per_class']}")
     checked(config)
     method = configured_method(config)
     require_usable(config, method)

@@ -23,6 +23,8 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
             `logger` records nothing although `wandb=true`.
     """
     axis = checked_axis(config["curves_over"])
+    if config["runs"] == []:
+        raise UserError("Expected `runs` to name runs, or to be left out for all, but got []")
     tracking = _tracking(config) if config["wandb"] else None
     destination = Path(config["destination"]) if config["destination"] else directory
     try:

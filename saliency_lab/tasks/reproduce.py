@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from saliency_lab.config.identity import decides
 from saliency_lab.config.location import config_directory
+from saliency_lab.config.schema import RunConfig
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.report.drawing.terminal import print_table
 from saliency_lab.reproductions.gad2024 import results as gad2024
@@ -67,9 +70,13 @@ class Job:
     def composed(self) -> DictConfig:
         """Its whole configuration."""
         loader = GlobalHydra.instance().config_loader()
-        return loader.load_configuration(
-            config_name=self.words[0], overrides=list(self.words[1:]), run_mode=RunMode.RUN
-        )
+        try:
+            return loader.load_configuration(
+                config_name=self.words[0], overrides=list(self.words[1:]), run_mode=RunMode.RUN
+            )
+        except (HydraException, OmegaConfBaseException) as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise UserError(f"Cannot compose `{self.command}`: {reason}") from error
 
     def place(self) -> Place | None:
         """Where its results lie; None as long as the classifier that it is about is not trained."""
@@ -111,6 +118,11 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
     paper = config["paper"]
     if paper not in PAPERS:
         raise unknown_choice("paper", paper, PAPERS)
+    if config["seed"] != RunConfig.seed:
+        raise UserError(
+            f"Expected the seeds of a reproduction in `seeds`, but got seed={config['seed']}; "
+            f"give seeds=[{config['seed']}]"
+        )
     columns = _columns(paper, config["columns"])
     _per_source(paper, config["sources"])
     for split in config["splits"]:
@@ -118,7 +130,9 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
             raise unknown_choice("splits", split, ("test", "train"))
     with held(directory):
         jobs = list(_jobs(config, columns))
-        plan = list(_planned(jobs, WORKLOADS if paper == LLORENTE else {}))
+        # How long the rest takes is measured for what is run.
+        loads = WORKLOADS if paper == LLORENTE and config["run"] else {}
+        plan = list(_planned(jobs, loads))
         print_table(f"Plan: {paper}{_HOW_LONG}", COLUMNS, plan_rows(plan))
         known = zip(jobs, plan, strict=True)
         failed = [job for job, now in known if config["run"] and not _ran(job, now.there)]

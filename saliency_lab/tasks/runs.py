@@ -101,6 +101,8 @@ def request_of(words: Sequence[str]) -> Request:
             raise UserError(f"Expected key=value after `runs`, but got '{word}' (see --help)")
         if key not in KEYS:
             raise unknown_key(key, KEYS)
+        if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+            text = text[1:-1]  # quotes that Hydra's grammar wants after the other tasks' words
         values = _values(key, text)
         if key in FILTERS:
             asked.filters[key] = values

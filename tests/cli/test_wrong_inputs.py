@@ -31,6 +31,8 @@ def place(tmp_path: Path) -> Path:
     torch.save({"conv1.weight": torch.zeros(3, 4)}, tmp_path / "other.pt")
     torch.save([1, 2, 3], tmp_path / "list.pt")
     (tmp_path / "in_the_way").write_text("a file\n")
+    (tmp_path / "configs" / "method").mkdir(parents=True)
+    (tmp_path / "configs" / "method" / "own_broken.yaml").write_text("source: [1,\nviews: {")
     return tmp_path
 
 
@@ -41,6 +43,29 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown model": (("train", "model=resnet81"), ("`model`", "resnet81", "resnet18")),
     "unknown data": (("train", "data=cifar"), ("`data`", "'cifar'", "cifar10")),
     "unknown experiment": (("train", "experiment=none_such"), ("`experiment`", "none_such")),
+    "unknown experiment of a paper": (
+        ("train", "experiment=llorente2023/none_such"),
+        ("`experiment/llorente2023`", "cifar10_resnet18", "none_such"),
+    ),
+    "flag behind a setting": (
+        ("evaluate", "method=own_broken", "--config-dir", "configs", *SMALL),
+        ("configuration file", "own_broken.yaml"),
+    ),
+    "no evaluator": (("evaluate", "evaluator=[]"), ("`evaluator` to be given",)),
+    "no images of a class": (("explain", "per_class=0", *SMALL), ("`per_class`", "0")),
+    "no runs": (("report", "runs=[]"), ("`runs`", "[]")),
+    "no output root": (("train", "output_root=", *SMALL), ("`output_root`", "empty")),
+    "a text with a comma": (("train", "data.root=a b, c"), ("data.root=a b, c", 'KEY="a, b"')),
+    "unknown kind": (
+        ("compare", "a=gradient", "b=sobel", "kind=foo", *SMALL),
+        ("`kind`", "betting", "foo"),
+    ),
+    "unknown map": (("compare", "a=gradient", "b=none_such", *SMALL), ("`b`", "none_such")),
+    "seed of a reproduction": (("reproduce", "seed=3"), ("seeds=[3]",)),
+    "unknown key of a reproduction's job": (
+        ("reproduce", "columns=[cifar10_basic_cnn]", 'overrides=["trainer.thread=1"]'),
+        ("saliency_lab train", "trainer.thread=1", "Key 'thread'"),
+    ),
     "unknown trainer": (("train", "trainer=tpu"), ("`trainer`", "tpu", "cpu")),
     "unknown key": (("train", "foo=1"), ("`foo`", "output_root", "seed")),
     "unknown key, close": (("train", "sead=1"), ("`sead`", "Did you mean 'seed'")),

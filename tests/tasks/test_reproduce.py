@@ -146,16 +146,18 @@ def test_seeds_are_combined_and_their_agreement_on_the_order_is_counted(tmp_path
     column = Column("cifar10_basic_cnn", runs, ("python -m saliency_lab train",))
     areas = column.areas("test")
     assert areas["active", "deletion", "black"].value == pytest.approx(0.2)
-    # Images of one seed do not differ here: the interval is that of drawing two seeds.
-    assert areas["active", "deletion", "black"].low == pytest.approx(0.1)
-    assert areas["active", "deletion", "black"].high == pytest.approx(0.3)
+    # Images of one seed do not differ here: Student's interval of two seeds, 12.7 × 0.05 and more
+    # to either side, and no area is below 0 or above 1.
+    assert areas["active", "deletion", "black"][1:] == (0, 1)
+    low, high = areas["original", "deletion", "black"][1:]
+    assert (low, high) == pytest.approx((0, 0.25 + np.tan(0.475 * np.pi) * 0.05))
     page = write_reproduction([column], tmp_path / "docs").read_text()
     assert "active < original (the order of 1 of 2 seeds)" in page
     assert "- active (black): flat from 90% on (the paper: near 50%)" in page
     assert "on average 52% of a map's pixels are not 0" in page
     # 0.2 against the paper's 0.15 is more than 0.03 away, 0.25 against 0.23 is not.
-    assert "| black, active | 0.15 | 0.200 | [0.100, 0.300] | 2 | +0.050 | higher |" in page
-    assert "| black, original | 0.23 | 0.250 | [0.200, 0.300] | 2 | +0.020 | same |" in page
+    assert "| black, active | 0.15 | 0.200 | [0.000, 1.000] | 2 | +0.050 | higher |" in page
+    assert "| black, original | 0.23 | 0.250 | [0.000, 0.885] | 2 | +0.020 | same |" in page
     assert "between its 2 seeds an area moves by up to 0.200. Intervals" in page
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.evaluation.rows.sequences import (
+    KINDS,
     Floats,
     Kind,
     confidence_sequence,
@@ -51,6 +52,8 @@ class Rule:
     def __post_init__(self) -> None:
         if self.correction not in CORRECTIONS:
             raise unknown_choice("correction", self.correction, CORRECTIONS)
+        if self.kind not in KINDS:
+            raise unknown_choice("kind", self.kind, KINDS)
         if not 0 < self.alpha < 1:
             raise UserError(f"Expected `alpha` to be between 0 and 1, but got {self.alpha}")
         for name in ("tolerance", "least"):

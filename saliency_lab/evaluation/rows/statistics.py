@@ -154,6 +154,8 @@ def seeds_interval(
     seeds: Sequence[ArrayLike],
     *,
     same_images: bool,
+    lowest: float | None = None,
+    highest: float | None = None,
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 42,
@@ -171,11 +173,12 @@ def seeds_interval(
         seeds: per seed the values (N_i, ...) of its images; trailing shapes agree.
         same_images: whether row n is the same image for every seed. What makes an image hard for
             all of them is then part of the variance.
+        lowest, highest: what no value can be below or above: the interval ends there, too.
         level: see `bootstrap_interval`.
         resamples, seed: of the resamples of one seed.
 
     Returns:
-        As `bootstrap_interval`. Its ends may lie outside the range of the values.
+        As `bootstrap_interval`.
 
     Raises:
         UserError: no seed, shapes that do not go together, and what `bootstrap_interval` raises.
@@ -199,11 +202,17 @@ def seeds_interval(
         squares += _half_width(np.mean(groups, axis=0), level) ** 2
     else:
         squares += sum(_half_width(group, level) ** 2 for group in groups) / len(groups) ** 2
-    return _around(means.mean(0), np.sqrt(squares))
+    return _around(means.mean(0), np.sqrt(squares), lowest, highest)
 
 
-def _around(value: Floats, half: Floats) -> Interval:
-    ends = (value, value - half, value + half)
+def _around(
+    value: Floats, half: Floats, lowest: float | None = None, highest: float | None = None
+) -> Interval:
+    least = -np.inf if lowest is None else lowest
+    most = np.inf if highest is None else highest
+    # Rounding may put a mean of values at the limit just beyond it.
+    low, high = np.maximum(value - half, least), np.minimum(value + half, most)
+    ends = (value, np.minimum(low, value), np.maximum(high, value))
     return Interval(*ends) if np.ndim(value) else Interval(*map(float, ends))
 
 
@@ -253,10 +262,9 @@ def accuracy_over_seeds(
     if len(shares) == 1:
         return accuracy_interval(round(float(shares[0]) * total), total, level=level)
     _check_level(level)
-    value = float(shares.mean())
+    value = shares.mean()
     of_images = stats.norm.ppf((1 + level) / 2) * np.sqrt(value * (1 - value) / total)
-    half = float(np.hypot(_half_width(shares, level), of_images))
-    return Interval(value, value - half, value + half)
+    return _around(value, np.hypot(_half_width(shares, level), of_images), 0.0, 1.0)
 
 
 def _rows(values: ArrayLike) -> Floats:

@@ -111,6 +111,7 @@ def _intervals_of(panels: Sequence[Panel], known: Known) -> list[list[Any]]:
         there = ((seed, tuple(column.dropna().index)) for seed, column in by_seed.items())
         alike[tuple(there)].append(place)
     found = []
+    main = panels[0].found.scores[0]
     for pattern, places in alike.items():
         arrays = [
             np.stack([columns[place][seed].dropna().to_numpy() for place in places], axis=1)
@@ -118,7 +119,9 @@ def _intervals_of(panels: Sequence[Panel], known: Known) -> list[list[Any]]:
         ]
         same_images = len({images for _, images in pattern}) == 1
         intervals = _intervals_of_same_images if same_images else _intervals
-        values, lows, highs = known.result(intervals, *arrays)
+        limits = np.array([-np.inf if main.low is None else main.low,
+                           np.inf if main.high is None else main.high])  # fmt: skip
+        values, lows, highs = known.result(intervals, limits, *arrays)
         for at, place in enumerate(places):
             each = [
                 (seed, float(a[:, at].mean())) for (seed, _), a in zip(pattern, arrays, strict=True)
@@ -127,16 +130,20 @@ def _intervals_of(panels: Sequence[Panel], known: Known) -> list[list[Any]]:
     return found
 
 
-def _intervals(*arrays: NDArray[np.float64]) -> list[list[float]]:
+def _intervals(
+    limits: NDArray[np.float64], *arrays: NDArray[np.float64], same_images: bool = False
+) -> list[list[float]]:
     """Mean, lower and upper end for each column of scores, one array (images, columns) a seed."""
-    found = seeds_interval(list(arrays), same_images=False)
+    lowest, highest = limits
+    found = seeds_interval(arrays, same_images=same_images, lowest=lowest, highest=highest)
     return [np.asarray(ends, np.float64).tolist() for ends in found]
 
 
-def _intervals_of_same_images(*arrays: NDArray[np.float64]) -> list[list[float]]:
+def _intervals_of_same_images(
+    limits: NDArray[np.float64], *arrays: NDArray[np.float64]
+) -> list[list[float]]:
     """As `_intervals`, where a row is the same image for every seed."""
-    found = seeds_interval(list(arrays), same_images=True)
-    return [np.asarray(ends, np.float64).tolist() for ends in found]
+    return _intervals(limits, *arrays, same_images=True)
 
 
 def _ordered(panels: Sequence[Panel]) -> list[str]:

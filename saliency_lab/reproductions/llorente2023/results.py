@@ -102,7 +102,7 @@ class Column:
             ]
             same_images = all(table.index.equals(tables[0].index) for table in tables)
             values = [table.to_numpy() for table in tables]
-            found[key] = seeds_interval(values, same_images=same_images)
+            found[key] = seeds_interval(values, same_images=same_images, lowest=0.0, highest=1.0)
         return found
 
     def curves(self, kind: str) -> pd.DataFrame:

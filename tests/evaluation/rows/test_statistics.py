@@ -142,6 +142,16 @@ def test_images_alone_give_students_interval_of_the_images() -> None:
         np.testing.assert_allclose(one, other)
 
 
+def test_intervals_over_seeds_end_where_values_do() -> None:
+    groups = [np.full((4, 2), value) for value in (0.1, 0.8)]
+    found = seeds_interval(groups, same_images=True, lowest=0.0, highest=0.9)
+    np.testing.assert_allclose(found.low, [0.0, 0.0])
+    np.testing.assert_allclose(found.high, [0.9, 0.9])
+    full = seeds_interval([[0.9] * 3, [0.9] * 3], same_images=True, lowest=0.0, highest=0.9)
+    assert full == pytest.approx((0.9, 0.9, 0.9))
+    assert accuracy_over_seeds([0.1, 0.9], 50)[1:] == (0.0, 1.0)
+
+
 @pytest.mark.parametrize("same_images", [True, False])
 def test_half_widths_add_as_squares(same_images: bool) -> None:
     groups = np.random.default_rng(7).normal(0, 1, (3, 25)) + np.array([[0.1], [0.4], [0.2]])
@@ -170,9 +180,9 @@ def test_intervals_over_seeds_hold_the_mean_as_often_as_they_say(
 
 
 def test_accuracies_of_several_seeds() -> None:
-    """0.6 and 0.8 of 100: the seeds' half-width as above, the images' is 1.96·√(0.7·0.3/100)."""
-    half = np.hypot(np.tan(0.475 * np.pi) * 0.1, 1.959963984540054 * np.sqrt(0.0021))
-    assert accuracy_over_seeds([0.6, 0.8], 100) == pytest.approx((0.7, 0.7 - half, 0.7 + half))
+    """0.69 and 0.71 of 100: t·0.01 of the seeds, 1.96·√(0.7·0.3/100) of the images."""
+    half = np.hypot(np.tan(0.475 * np.pi) * 0.01, 1.959963984540054 * np.sqrt(0.0021))
+    assert accuracy_over_seeds([0.69, 0.71], 100) == pytest.approx((0.7, 0.7 - half, 0.7 + half))
     assert accuracy_over_seeds([0.8], 10) == accuracy_interval(8, 10)
 
 

@@ -43,7 +43,7 @@ def test_areas_over_seeds_have_the_interval_of_seeds_and_images(tmp_path: Path) 
         mine = rows[(rows["view"] == "active") & (rows["fill"] == "white")]
         wide = mine.pivot_table(index="sample_id", columns="fraction", values="agrees")
         values.append(np.trapezoid(wide.to_numpy(dtype=float), FRACTIONS, axis=1))
-    expected = seeds_interval(values, same_images=True)
+    expected = seeds_interval(values, same_images=True, lowest=0.0, highest=1.0)
     found = group.combined["gradient/active", ("deletion", "white")]
     assert found.value == pytest.approx(expected.value)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
