@@ -13,31 +13,14 @@ from torch import Tensor, nn
 
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.frozen import checked_logits, frozen, intact_logits, placed_images
-from saliency_lab.inference.agreement import gradient_distance, sign_agreement
-from saliency_lab.inference.bfloat16 import bf16_model
-from saliency_lab.inference.folding import folded_copy, packed_copy
+from saliency_lab.inference.agreement import sign_agreement
+from saliency_lab.inference.copies import UNABLE, fast_copy, float32_by
 from saliency_lab.inference.memory import PartSize, fitting_batch, free_bytes, image_bytes
-from saliency_lab.inference.screening import Screen, cheap_copy
+from saliency_lab.inference.screening import Screen, cheap_copy, masked_sample
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-
-# How far the logits of a copy may be from the model's, relative to the largest logit above 1.
-_AGREEMENT = 1e-4
-# How far its gradients may be, relative to their norm. Rounding gives about 1e-6, and up to 1e-2
-# where it decides for a ReLU or a max-pool. What tracing does not see (a backward of one's own,
-# no_grad in the model, hooks of the backward) changes most of a gradient.
-_GRADIENTS = 0.1
-# What tracing, folding and packing raise on models that they cannot follow.
-_UNABLE = (
-    RuntimeError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    KeyError,
-    AssertionError,
-)
 
 
 class Engine:
@@ -167,7 +150,7 @@ class PreparedModel:
         if self.reason is not None:
             return other
         with torch.inference_mode(False), self.numerics():
-            return self._folded_and_fast(other, placed_images(other, images).clone())[1]
+            return fast_copy(other, placed_images(other, images).clone(), self._engine.precision)[1]
 
     def maps(self, compute: Callable[[slice], Result], count: int) -> list[Result]:
         """`compute` of consecutive slices of `count` images, each as large as memory allows."""
@@ -209,7 +192,7 @@ class PreparedModel:
     @contextlib.contextmanager
     def numerics(self) -> Iterator[None]:
         """TF32 on or off on GPUs as the precision says, and as it was afterwards."""
-        with _float32("tf32" if self._engine.precision == "tf32" else "ieee"):
+        with float32_by("tf32" if self._engine.precision == "tf32" else "ieee"):
             yield
 
     def _run(self, forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -239,11 +222,11 @@ class PreparedModel:
         model, forward = self.original, self.original
         if self.reason is None:
             try:
-                folded, model = self._folded_and_fast(self.original, sample)
+                folded, model = fast_copy(self.original, sample, self._engine.precision)
                 forward = model
                 if self._engine.precision == "bf16":
                     self.signs = sign_agreement(model, self.original, sample)
-            except _UNABLE as error:
+            except UNABLE as error:
                 self.reason = str(error).strip().splitlines()[0]
                 log.warning("cannot build the fast copy, running the model itself: %s", self.reason)
         if self._engine.precision == "bf16" and self.reason is not None:
@@ -255,15 +238,6 @@ class PreparedModel:
             plain = self.original if self.reason else folded
             forward = cast(nn.Module, torch.compile(plain, dynamic=False))
         return model, forward
-
-    def _folded_and_fast(self, model: nn.Module, sample: Tensor) -> tuple[nn.Module, nn.Module]:
-        """The folded copy and the one to run, once they have been seen to agree."""
-        with _float32("ieee"):
-            expected = intact_logits(model, sample)
-            folded = folded_copy(model)
-            packed = packed_copy(folded, sample) if sample.device.type == "cpu" else folded
-            _check(packed, model, sample, expected)
-        return folded, bf16_model(folded, sample) if self._engine.precision == "bf16" else packed
 
     def _screening(self, sample: Tensor) -> Screen | None:
         kind = self._engine.screen
@@ -278,7 +252,7 @@ class PreparedModel:
             with torch.no_grad():  # both run once before they are timed
                 cheap(masked)
                 self._exact(masked)
-        except _UNABLE as error:
+        except UNABLE as error:
             log.warning("screen off: %s", str(error).strip().splitlines()[0])
             return None
         return Screen(cheap, self._exact, self._engine.calibration)
@@ -295,47 +269,3 @@ class PreparedModel:
         }
         log.info("%d images at once for maps, %d for scores", sizes["maps"], sizes["scores"])
         return PartSize("maps", sizes["maps"]), PartSize("scores", sizes["scores"])
-
-
-@contextlib.contextmanager
-def _float32(precision: Literal["tf32", "ieee"]) -> Iterator[None]:
-    """How GPUs multiply in float32, for a while."""
-    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-    before = [switch.fp32_precision for switch in switches]
-    try:
-        for switch in switches:
-            switch.fp32_precision = precision
-        yield
-    finally:
-        for switch, own in zip(switches, before, strict=True):
-            switch.fp32_precision = own
-
-
-def _check(copy: nn.Module, model: nn.Module, sample: Tensor, expected: Tensor) -> None:
-    """Refuse a copy whose logits or input gradients are not the model's.
-
-    Args:
-        expected: the model's logits from before it was copied; one that counts its calls differs.
-    """
-    found = intact_logits(copy, sample)
-    scale = max(1.0, float(expected.abs().max()))
-    difference = float((found - expected).abs().max()) / scale
-    if not difference <= _AGREEMENT:
-        raise ValueError(f"its logits differ by {difference:.1e} from the model's")
-    distance = gradient_distance(copy, model, sample)
-    if not distance <= _GRADIENTS:
-        raise ValueError(f"its gradients differ by {distance:.0%} from the model's")
-
-
-def masked_sample(images: Tensor, limit: int = 256) -> Tensor:
-    """Images like those of deletion curves: intact, and with random pixels black or white.
-
-    The masks come from a stream of their own, so the process's random state is not touched.
-    """
-    images = images[: max(1, limit // 4)]
-    stream = torch.Generator().manual_seed(0)
-    height, width = images.shape[2:]
-    drawn = torch.rand(2, len(images), 1, height, width, generator=stream)
-    shares = torch.rand(2, len(images), 1, 1, 1, generator=stream)
-    gone = (drawn < shares).to(images.device)
-    return torch.cat([images, images.masked_fill(gone[0], 0), images.masked_fill(gone[1], 1)])

@@ -215,3 +215,17 @@ def _margins(logits: Tensor) -> Tensor:
         return torch.full_like(logits[:, 0], torch.inf)
     best, second = logits.topk(2, dim=1).values.unbind(1)
     return best - second
+
+
+def masked_sample(images: Tensor, limit: int = 256) -> Tensor:
+    """Images like those of deletion curves: intact, and with random pixels black or white.
+
+    The masks come from a stream of their own, so the process's random state is not touched.
+    """
+    images = images[: max(1, limit // 4)]
+    stream = torch.Generator().manual_seed(0)
+    height, width = images.shape[2:]
+    drawn = torch.rand(2, len(images), 1, height, width, generator=stream)
+    shares = torch.rand(2, len(images), 1, 1, 1, generator=stream)
+    gone = (drawn < shares).to(images.device)
+    return torch.cat([images, images.masked_fill(gone[0], 0), images.masked_fill(gone[1], 1)])

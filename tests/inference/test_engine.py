@@ -16,9 +16,10 @@ from saliency_lab.evaluation.deletion.curves import masked_scores
 from saliency_lab.evaluation.deletion.masking import MaskingJob
 from saliency_lab.evaluation.deletion.removal import deletion_levels
 from saliency_lab.imputation.fills import fill_images
-from saliency_lab.inference import engine
+from saliency_lab.inference import copies
 from saliency_lab.inference.agreement import sign_agreement
-from saliency_lab.inference.engine import Engine, PreparedModel, masked_sample
+from saliency_lab.inference.engine import Engine, PreparedModel
+from saliency_lab.inference.screening import masked_sample
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +271,7 @@ def with_a_copy_off_by(
         scale = largest / model(images).abs().max()
         model[1].weight *= scale
         model[1].bias *= scale
-    monkeypatch.setattr(engine, "packed_copy", lambda copy, sample: Scaled(copy, factor))
+    monkeypatch.setattr(copies, "packed_copy", lambda copy, sample: Scaled(copy, factor))
     return Engine().prepare(model, images)
 
 

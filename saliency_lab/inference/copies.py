@@ -1,0 +1,81 @@
+"""Fast copies of a model for maps and scores, used only where they agree with it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from saliency_lab.frozen import intact_logits
+from saliency_lab.inference.agreement import gradient_distance
+from saliency_lab.inference.bfloat16 import bf16_model
+from saliency_lab.inference.folding import folded_copy, packed_copy
+
+# How far the logits of a copy may be from the model's, relative to the largest logit above 1.
+_AGREEMENT = 1e-4
+# How far its gradients may be, relative to their norm. Rounding gives about 1e-6, and up to 1e-2
+# where it decides for a ReLU or a max-pool. What tracing does not see (a backward of one's own,
+# no_grad in the model, hooks of the backward) changes most of a gradient.
+_GRADIENTS = 0.1
+# What tracing, folding and packing raise on models that they cannot follow.
+UNABLE = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    KeyError,
+    AssertionError,
+)
+
+
+def fast_copy(model: nn.Module, sample: Tensor, precision: str) -> tuple[nn.Module, nn.Module]:
+    """The folded copy and the one to run, once they have been seen to agree with the model.
+
+    Args:
+        model: from images (B, C, H, W) to logits (B, K); left unchanged.
+        sample: images (B, C, H, W) in [0, 1] in the model's place, on which the copy is tried.
+        precision: of the copy to run; `bf16` computes in bfloat16.
+
+    Raises:
+        ValueError: a copy whose logits or input gradients are not the model's.
+        One of `UNABLE`: a model that cannot be traced, folded or packed.
+    """
+    with float32_by("ieee"):
+        expected = intact_logits(model, sample)
+        folded = folded_copy(model)
+        packed = packed_copy(folded, sample) if sample.device.type == "cpu" else folded
+        _check(packed, model, sample, expected)
+    return folded, bf16_model(folded, sample) if precision == "bf16" else packed
+
+
+@contextlib.contextmanager
+def float32_by(precision: Literal["tf32", "ieee"]) -> Iterator[None]:
+    """How GPUs multiply in float32, for a while."""
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches:
+            switch.fp32_precision = precision
+        yield
+    finally:
+        for switch, own in zip(switches, before, strict=True):
+            switch.fp32_precision = own
+
+
+def _check(copy: nn.Module, model: nn.Module, sample: Tensor, expected: Tensor) -> None:
+    """Refuse a copy whose logits or input gradients are not the model's.
+
+    Args:
+        expected: the model's logits from before it was copied; one that counts its calls differs.
+    """
+    found = intact_logits(copy, sample)
+    scale = max(1.0, float(expected.abs().max()))
+    difference = float((found - expected).abs().max()) / scale
+    if not difference <= _AGREEMENT:
+        raise ValueError(f"its logits differ by {difference:.1e} from the model's")
+    distance = gradient_distance(copy, model, sample)
+    if not distance <= _GRADIENTS:
+        raise ValueError(f"its gradients differ by {distance:.0%} from the model's")
