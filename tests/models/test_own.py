@@ -192,6 +192,27 @@ def test_what_a_preprocessor_says(tmp_path) -> None:
         json.dumps({**stored, "do_normalize": False})
     )
     assert preprocessing(tmp_path) == {"size": (8, 6)}
+    crop = {"do_center_crop": True, "crop_size": {"height": 7, "width": 5}}
+    for further, expected in (
+        (crop, {"image_mean": [0.5], "image_std": [0.25], "size": (7, 5)}),
+        ({"do_resize": False}, {"image_mean": [0.5], "image_std": [0.25]}),
+        # (2x − 0.5) / 0.25, and the same of pixels in 0 … 255.
+        ({"rescale_factor": 2 / 255, "size": None}, {"image_mean": [0.25], "image_std": [0.125]}),
+        (
+            {"do_rescale": False, "size": None},
+            {"image_mean": [0.5 / 255], "image_std": [0.25 / 255]},
+        ),
+        (
+            {"rescale_factor": 1 / 127.5, "do_normalize": False, "size": None},
+            {"image_mean": [0.0] * 3, "image_std": [0.5] * 3},
+        ),
+    ):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps({**stored, **further}))
+        assert preprocessing(tmp_path) == expected
+    flipping = json.dumps({**stored, "do_flip_channel_order": True})
+    (tmp_path / "preprocessor_config.json").write_text(flipping)
+    with pytest.raises(UserError, match="flips them"):
+        preprocessing(tmp_path)
 
 
 def test_without_transformers_a_folder_is_refused_in_one_line(tmp_path) -> None:
