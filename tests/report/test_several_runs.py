@@ -13,7 +13,7 @@ import pytest
 from saliency_lab.evaluation.rows.format import EvaluationSummary
 from saliency_lab.report.comparing.panels import build_panels
 from saliency_lab.report.comparing.seeds import seed_groups
-from saliency_lab.report.page.overview import overview_rows
+from saliency_lab.report.page.overview import findings, overview_rows
 from saliency_lab.report.reading.records import EvaluationRun
 
 VIEWS = ("original", "positive", "active")
@@ -138,3 +138,18 @@ def test_differences_to_the_original_have_their_sign() -> None:
     # Eight equal signs: 2 / 2⁸, and two maps are compared with the original.
     assert comparison.p == pytest.approx(2 / 2**8)
     assert comparison.p_holm == pytest.approx(4 / 2**8)
+
+
+def test_a_smaller_area_is_significant_if_interval_and_p_say_so() -> None:
+    (panel,) = build_panels([run(1, 0.5)])
+    start = "Positive, black-deletion:"
+    assert findings([panel])[0] == f"{start} a significantly smaller area than original."
+    place = ("gradient/positive", BLACK)
+    known = panel.comparison_of[place]
+    for changed, word in (
+        ({"high": 0.001}, "a smaller"),
+        ({"p_holm": 0.06}, "a smaller"),
+        ({"difference": 0.01, "low": -0.01, "high": 0.03}, "no smaller"),
+    ):
+        panel.comparison_of[place] = known.model_copy(update=changed)
+        assert findings([panel])[0] == f"{start} {word} area than original."

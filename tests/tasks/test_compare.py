@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from saliency_lab.evaluation.rows.decisions import permutation
 from saliency_lab.evaluation.rows.sequences import confidence_sequence
+from saliency_lab.models.trained_samples import FACT, sample_digests
 from saliency_lab.tasks.pairs import chosen_condition, paired_names
 
 DATA = ["data.train_images=20", "data.test_images=60", "trainer.threads=1", "logger=none"]
@@ -98,6 +100,19 @@ def test_mistakes_are_named(command, classifier_file, words: list[str], said: st
     assert outcome.code == 2, outcome.err
     assert said in outcome.err
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize("task", [["compare", "a=gradient", "b=sobel"], ["evaluate"]])
+def test_images_that_the_classifier_was_trained_on_are_refused(
+    command, classifier_file, tmp_path: Path, task: list[str]
+) -> None:
+    stored = torch.load(classifier_file, weights_only=True)
+    stored["facts"][FACT] = sample_digests(["shapes/test/3", "shapes/test/7", "shapes/train/1"])
+    torch.save(stored, tmp_path / "seen.ckpt")
+    outcome = command(*task, *DATA, f"ckpt={tmp_path / 'seen.ckpt'}")
+    assert outcome.code == 2
+    assert "2 of 60 were part of its training (shapes/test/3, shapes/test/7" in outcome.err
+    assert not list(Path("outputs").rglob("*.parquet"))
 
 
 GRIDS = [
