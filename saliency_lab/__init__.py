@@ -42,6 +42,7 @@ _HOMES = {
     "confidence_sequence": "saliency_lab.evaluation.rows.sequences",
     "bootstrap_interval": "saliency_lab.evaluation.rows.statistics",
     "paired_difference": "saliency_lab.evaluation.rows.statistics",
+    "seeds_interval": "saliency_lab.evaluation.rows.statistics",
     "relative_complexity": "saliency_lab.evaluation.hull.hulls",
     "relative_sensitivity": "saliency_lab.evaluation.hull.sensitivity",
     "convex_hulls": "saliency_lab.evaluation.hull.hulls",
