@@ -117,3 +117,21 @@ def intact_logits(model: nn.Module, images: Tensor) -> Tensor:
     """Logits (B, K) of the images, detached, in eval mode; one forward, nothing recorded."""
     with torch.inference_mode(False), torch.no_grad(), frozen(model):
         return checked_logits(model(placed_images(model, images).clone()), len(images))
+
+
+def entered_modules(model: nn.Module, images: Tensor) -> list[str]:
+    """Names of the modules as a forward of the first image enters them, each as often as it does.
+
+    The model itself is named "".
+    """
+    names: list[str] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _module, _inputs, name=name: names.append(name))
+        for name, module in model.named_modules()
+    ]
+    try:
+        intact_logits(model, images[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return names

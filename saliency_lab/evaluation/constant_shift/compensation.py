@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saliency_lab.errors import UserError
-from saliency_lab.frozen import bare_copy, intact_logits, placed_images
+from saliency_lab.frozen import bare_copy, entered_modules, intact_logits, placed_images
 
 # How far logits of the two networks may be apart, relative to the largest one above 1.
 _AGREEMENT = 1e-3
@@ -112,17 +112,8 @@ def _with(model: nn.Module, parent: str, own: str, replaced: nn.Module) -> nn.Mo
 
 def _first_layer(model: nn.Module, images: Tensor) -> tuple[str, nn.Conv2d | nn.Linear]:
     """The first module with parameters that a forward enters, and its name."""
-    entered: list[str] = []
     owners = {n: m for n, m in model.named_modules() if list(m.parameters(recurse=False))}
-    hooks = [
-        module.register_forward_pre_hook(lambda _m, _i, name=name: entered.append(name))
-        for name, module in owners.items()
-    ]
-    try:
-        intact_logits(model, images[:1])
-    finally:
-        for hook in hooks:
-            hook.remove()
+    entered = [name for name in entered_modules(model, images) if name in owners]
     first = owners[entered[0]] if entered else None
     # A subclass may do more than convolve, such as padding by itself.
     if entered and type(first) in (nn.Conv2d, nn.Linear) and entered.count(entered[0]) == 1:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lab.errors import UserError
-from saliency_lab.frozen import bare_copy, intact_logits
+from saliency_lab.frozen import bare_copy, entered_modules
 from saliency_lab.models.network import Normalize
 
 # The spread of a tensor of zeros that no initialiser draws: that of a transformer's embeddings.
@@ -42,7 +42,8 @@ def layers(model: nn.Module, images: Tensor) -> tuple[Layer, ...]:
     Raises:
         UserError: the model has nothing that could be drawn anew.
     """
-    owners: dict[str, list[str]] = {name: [] for name in _entered(model, images)}
+    names = ["", *entered_modules(model, images)]  # the model itself comes first, entered or not
+    owners: dict[str, list[str]] = {name: [] for name in names}
     kept = constants(model)
     for name in named_tensors(model):
         if name not in kept:
@@ -157,21 +158,6 @@ class Mixtures:
             for name, tensor in named_tensors(self._copy).items():
                 tensor.copy_((self._drawn if name in chosen else self._own)[name])
         return self._copy
-
-
-def _entered(model: nn.Module, images: Tensor) -> list[str]:
-    """Names of the modules in the order in which a forward first enters them."""
-    seen: dict[str, None] = {"": None}
-    hooks = [
-        module.register_forward_pre_hook(lambda _module, _inputs, name=name: seen.setdefault(name))
-        for name, module in model.named_modules()
-    ]
-    try:
-        intact_logits(model, images[:1])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return list(seen)
 
 
 def _own_tensors(prefix: str, module: nn.Module, wanted: Mapping[str, Tensor]) -> list[str]:
