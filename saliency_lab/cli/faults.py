@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -40,7 +41,7 @@ def one_line(error: BaseException, task: str, arguments: list[str]) -> str | Non
     if isinstance(error, MissingConfigException):
         return _missing_config(error)
     if isinstance(error, OverrideParseException):
-        return f"Cannot read the override '{error.override}': {_first_line(error)}"
+        return _unreadable(str(error.override))
     cause = error.__cause__
     if isinstance(error, ConfigCompositionException) and cause is not None:
         if isinstance(cause, ConfigKeyError | ConfigAttributeError):
@@ -52,11 +53,9 @@ def one_line(error: BaseException, task: str, arguments: list[str]) -> str | Non
         return f"Expected `{error.full_key}` to be given, but it is missing"
     if isinstance(error, ValidationError):
         return _wrong_type(error)
-    if isinstance(error, HydraException) and str(error).startswith("Ambiguous value"):
-        return (
-            f"{_first_line(error)}: a list is KEY=[a,b], a text with a comma or a space is "
-            "'KEY=\"a, b\"', and several jobs want -m"
-        )
+    ambiguous = re.match(r"Ambiguous value for argument '(.*)'$", _first_line(error))
+    if isinstance(error, HydraException) and ambiguous:
+        return f"{_unreadable(ambiguous[1])}; several jobs want -m"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _first_line(error)
     if isinstance(error, yaml.YAMLError):
@@ -88,6 +87,17 @@ def _inside_a_task(error: BaseException) -> bool:
 def _is_grammar(error: BaseException) -> bool:
     """Whether Hydra refused the command line with a bare ValueError of its own."""
     return isinstance(error, ValueError) and _modules(error)[-1].startswith("hydra.")
+
+
+def _unreadable(override: str) -> str:
+    """How to write an override that Hydra's grammar refused."""
+    key, _, value = override.partition("=")
+    quoted = value.replace('"', '\\"')
+    hint = shlex.quote(f'{key}="{quoted}"')
+    return (
+        f"Cannot read the override '{override}': write a text with commas, spaces or brackets as "
+        f"{hint}, a list as KEY=[a,b], a mapping as 'KEY={{a: b}}'"
+    )
 
 
 def _missing_config(error: MissingConfigException) -> str:

@@ -55,7 +55,18 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no images of a class": (("explain", "per_class=0", *SMALL), ("`per_class`", "0")),
     "no runs": (("report", "runs=[]"), ("`runs`", "[]")),
     "no output root": (("train", "output_root=", *SMALL), ("`output_root`", "empty")),
-    "a text with a comma": (("train", "data.root=a b, c"), ("data.root=a b, c", 'KEY="a, b"')),
+    "a text with a comma": (
+        ("train", "data.root=a b, c"),
+        ("""'data.root="a b, c"'""", "several jobs want -m"),
+    ),
+    "a text with brackets": (
+        ("train", "data.root=a(b)"),
+        ("""'data.root="a(b)"'""", "KEY=[a,b]"),
+    ),
+    "a text with an apostrophe": (
+        ("train", "data.root=it's"),
+        ("""'data.root="it'"'"'s"'""", "KEY=[a,b]"),
+    ),
     "unknown kind": (
         ("compare", "a=gradient", "b=sobel", "kind=foo", *SMALL),
         ("`kind`", "betting", "foo"),
