@@ -234,3 +234,44 @@ def test_other_answers_are_refused_with_a_way_out(wrap, got: str) -> None:  # ty
     ):
         with pytest.raises(UserError, match=rf"got {got}; put it into a module whose forward"):
             use(_Wrapped(wrap))
+
+
+class _Normalising(nn.Module):
+    """Normalises its input, in place or not, and classifies it."""
+
+    def __init__(self, in_place: bool) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+        self.in_place = in_place
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images.sub_(0.5).div_(0.25) if self.in_place else (images - 0.5) / 0.25
+        return self.head(torch.relu(self.conv(images)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["five_views", "smoothgrad", "integrated_gradients", "gradient_shap", "occlusion", "grad_cam"],
+)
+def test_a_model_that_works_in_place_changes_nobodys_images(method: str) -> None:
+    model, same = (_Normalising(in_place).eval() for in_place in (True, False))
+    images = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    before = images.clone()
+    found = sl.explain(model, images, method)
+    assert torch.equal(images, before)
+    for view, expected in sl.explain(same, images, method).items():
+        torch.testing.assert_close(found[view], expected)
+
+
+def test_curves_and_logits_of_a_model_that_works_in_place() -> None:
+    model, same = (_Normalising(in_place).eval() for in_place in (True, False))
+    images = torch.rand(3, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    before, maps = images.clone(), images.mean(1)
+    for one in (model, sl.prepared(model, images)):
+        curve = sl.deletion_curve(one, images, maps)
+        assert torch.equal(images, before)
+        assert torch.equal(curve, sl.deletion_curve(same, images, maps))
+    torch.testing.assert_close(sl.prepared(model, images).logits(images), same(images))
+    assert torch.equal(images, before)

@@ -204,6 +204,8 @@ class PreparedModel:
         # A copy is frozen for good, and looking at each of its layers takes time at every batch.
         with frozen(self._forward) if self.reason else contextlib.nullcontext():
             placed = placed_images(self._forward, images)
+            # The model itself may work in place.
+            placed = placed.clone() if self.reason else placed
             placed = placed.contiguous(memory_format=torch.channels_last)
             if self._engine.compile:
                 return self._padded(placed).float().to(images.device)

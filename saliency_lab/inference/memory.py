@@ -55,9 +55,10 @@ def image_bytes(model: nn.Module, image: Tensor) -> dict[str, int]:
 
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     with torch.no_grad(), largest:
-        model(image)
+        model(image.clone())
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda saved: saved):
-        model(image.detach().clone().requires_grad_(True))
+        # A leaf takes no change in place, which the model may begin with.
+        model(image.detach().requires_grad_(True).clone())
     graph = sum(size for place, size in kept.items() if place not in weights)
     passing = 3 * max(largest.bytes, image.nbytes)
     return {"scores": passing, "maps": graph + passing}

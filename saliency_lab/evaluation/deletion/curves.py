@@ -93,7 +93,8 @@ def masked_scores(
     with torch.no_grad():
         if intact is None:
             intact = torch.cat(
-                [checked_logits(forward(part), len(part)) for part in images.split(batch_size)]
+                # The model may work in place, and these are not copies of the images.
+                [checked_logits(forward(p.clone()), len(p)) for p in images.split(batch_size)]
             )
         intact = intact.to(images.device)
         targets = intact.argmax(1) if targets is None else targets.to(images.device)
@@ -159,7 +160,7 @@ def deletion_curve(
     job = MaskingJob(levels, _filled(images, fill, generator, pixel_range or UNIT), mode)
     with torch.no_grad(), _asked(model, images, batch_size) as (forward, size):
         try:
-            intact = torch.cat([forward(part) for part in images.split(size)])
+            intact = torch.cat([forward(part.clone()) for part in images.split(size)])
         except Exception:
             # Where the model itself refuses an image, that is the mistake to tell.
             require_taken(model.original if isinstance(model, PreparedModel) else model, images)
