@@ -53,6 +53,7 @@ def trainer(
     """A Trainer for this machine.
 
     Args:
+        accelerator: `auto` is a CUDA or ROCm GPU if there is one, else the CPU; `gpu` asks for one.
         deterministic: True refuses operations without a deterministic form, `warn` names them;
             set for every job, since torch keeps it for the whole process.
         batch: read by the train task. threads, progress: likewise.
@@ -66,6 +67,10 @@ def trainer(
         torch.set_num_threads(threads)
     elif accelerator == "cpu" or not torch.cuda.is_available():
         warn_of_a_busy_machine()
+    # Not left to Lightning, which takes Apple's GPUs: those have no float64, and measures need it.
+    found = "cpu" if accelerator == "cpu" else "cuda"
+    if accelerator == "auto" and not torch.cuda.is_available():
+        found = "cpu"
     devices, num_nodes = _places(devices, num_nodes)
     # Deterministic mode would also fill every new tensor with NaN, to show reads of memory that
     # nothing was written to; it costs five percent and changes no result.
@@ -77,7 +82,7 @@ def trainer(
     wait = datetime.timedelta(seconds=timeout)
     try:
         return pl.Trainer(
-            accelerator=accelerator,
+            accelerator=found,
             devices=devices,
             num_nodes=num_nodes,
             strategy=DDPStrategy(timeout=wait) if several else "auto",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from pytorch_lightning.accelerators import CPUAccelerator, MPSAccelerator
 
+from saliency_lab.errors import UserError
 from saliency_lab.runs.processes import PARENT, process_count
-from saliency_lab.training.trainer import _cluster, warn_of_a_busy_machine
+from saliency_lab.training.trainer import _cluster, trainer, warn_of_a_busy_machine
 
 
 @pytest.mark.parametrize(
@@ -48,3 +51,17 @@ def test_a_job_of_several_processes_knows_their_number_after_its_first_training(
     environment = _cluster()
     environment.teardown()
     assert process_count() == 2
+
+
+def test_what_is_there_is_never_a_gpu_without_float64(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On a Mac, Lightning's own `auto` would take the GPU, where measures could not be computed."""
+    monkeypatch.setattr(MPSAccelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = trainer(directory=tmp_path, callbacks=[], threads=torch.get_num_threads())
+    assert isinstance(found.accelerator, CPUAccelerator)
+    with pytest.raises(UserError, match=r"`trainer.accelerator=gpu` .* on this machine"):
+        trainer(
+            accelerator="gpu", directory=tmp_path, callbacks=[], threads=torch.get_num_threads()
+        )
