@@ -91,6 +91,10 @@ class GridPointing(Evaluator):
         self.sides, self.confidence, self.count = tuple(sides), confidence, count
         self.separate = separate
 
+    def fits(self, context: Context) -> bool:
+        """Whether enough classes have an image of the confidence for the largest grid."""
+        return sum(bool(found) for found in self._pool(context)) >= max(self.sides) ** 2
+
     def check(self, context: Context, name: str) -> None:
         super().check(context, name)
         channels, height, width = context.data.input_shape
@@ -131,6 +135,12 @@ class GridPointing(Evaluator):
             return context.kept(("separate cells",), lambda: _takes_separate_cells(context))
         return self.separate
 
+    def _pool(self, context: Context) -> list[list[int]]:
+        """Images of enough confidence by class, found once in a process."""
+        return context.kept(
+            ("grid_pointing", self.confidence), lambda: confident_pool(context, self.confidence)
+        )
+
     def _rows(self, context: Context, batch: Batch, logits: Tensor) -> list[int]:
         """Places in the batch of the images that have grids."""
         size = len(context.data.ids(context.split))
@@ -140,13 +150,10 @@ class GridPointing(Evaluator):
         return [at for at, row in enumerate(batch.index.tolist()) if keep[at] and row in tried]
 
     def _grids(self, context: Context, batch: Batch, rows: list[int], side: int) -> _Grids:
-        pool = context.kept(
-            ("grid_pointing", self.confidence), lambda: confident_pool(context, self.confidence)
-        )
         ids = [batch.ids[at] for at in rows]
         labels = context.data.labels(context.split)
         built, classes = [], []
-        chosen = compositions(context, ids, batch.label[rows].tolist(), pool, side)
+        chosen = compositions(context, ids, batch.label[rows].tolist(), self._pool(context), side)
         for at, (own, rivals) in zip(rows, chosen, strict=True):
             pixels = torch.from_numpy(context.data.images(context.split, rivals))
             others = pixels.to(batch.image) / 255

@@ -24,6 +24,11 @@ from saliency_lab.evaluation.relevance_gain.evaluator import RelevanceGainEvalua
 
 _EVIDENCE = "evidence"
 """The measure that is taken against known evidence, where the data have any."""
+_NO_GRIDS = (
+    "GridPG and DiFull are left out: they need images of four classes that are classified rightly "
+    "with a confidence of {} (evaluator.panel.confidence), and a method that can be asked for maps "
+    "of grids"
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class Panel(Evaluator):
     ) -> None:
         self.least, self.twin = least, twin
         gain = RelevanceGainEvaluator(fills=("mean", "road"), segments=("pixels",))
-        grid = GridPointing(sides=(2,), confidence=confidence, count=grids)
+        self._grid = grid = GridPointing(sides=(2,), confidence=confidence, count=grids)
         self._members = {
             "relevance gain, mean": _Member(gain, "gain", {"fill": "mean"}),
             "relevance gain, ROAD": _Member(gain, "gain", {"fill": "road"}),
@@ -81,7 +86,11 @@ class Panel(Evaluator):
         }
 
     def check(self, context: Context, name: str) -> None:
-        """Refuse what its measures refuse; measures that need what is not there are left out."""
+        """Refuse what its measures refuse; measures that need what is not there are left out.
+
+        Those of grids need a method that can be asked for maps of them, and four classes with
+        images of enough confidence.
+        """
         super().check(context, name)
         for evaluator in self._evaluators(context):
             evaluator.check(context, name)
@@ -104,8 +113,11 @@ class Panel(Evaluator):
 
     def facts(self, rows: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any]:
         """Verdicts on every pair of views, and each map against its twin."""
+        measures = list(dict.fromkeys(scores["measure"].astype(str)))
+        warnings = [] if "GridPG" in measures else [_NO_GRIDS.format(self._grid.confidence)]
         return {
-            "measures": list(dict.fromkeys(scores["measure"].astype(str))),
+            **({"warnings": warnings} if warnings else {}),
+            "measures": measures,
             "least": self.least,
             "known_evidence": [_EVIDENCE],
             "verdicts": pair_verdicts(scores[scores["version"] == "map"], least=self.least),
@@ -118,7 +130,10 @@ class Panel(Evaluator):
         absent = set() if has_masks else {"masks"}
         absent |= set() if context.method.recomputes else {"source"}
         found = {id(member.evaluator): member.evaluator for member in self._members.values()}
-        return [one for one in found.values() if not absent & one.needs]
+        there = [one for one in found.values() if not absent & one.needs]
+        if self._grid in there and not self._grid.fits(context):
+            there.remove(self._grid)
+        return there
 
     def _own(self, evaluator: Evaluator, part: Measured, version: str) -> Iterable[Measured]:
         for name, member in self._members.items():

@@ -165,3 +165,12 @@ def test_what_cannot_be_measured_is_said_in_one_line(data):
     (warning,) = GridPointing(**settings).facts(found, found)["warnings"]
     assert "DiFull is left out" in warning
     assert "warnings" not in GridPointing(**settings, separate=False).facts(plain, plain)
+
+
+def test_grids_fit_where_enough_classes_have_an_image_of_the_confidence(data):
+    context, batch = contextual(data, gradient)
+    sure = confident(_Rows()(batch.image), batch.label, 0.9)
+    classes = len(set(batch.label[sure].tolist()))
+    assert classes >= 4
+    assert GridPointing(sides=(2,), confidence=0.9).fits(context)
+    assert not GridPointing(sides=(2, 4), confidence=0.9).fits(context)

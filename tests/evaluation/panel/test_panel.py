@@ -45,7 +45,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., pd.DataF
     def rows(source, **settings) -> pd.DataFrame:
         model = Engine(frozen_copy=False).prepare(network, batch.image)
         context = Context(model, Method("any", source, ("original",)), data, "test", 42)
-        panel = Panel(samples=5, confidence=0.0, grids=20, **settings)
+        panel = Panel(**{"samples": 5, "confidence": 0.0, "grids": 20, **settings})
         panel.check(context, "panel")
         found = found_maps(context.maps_of(batch.image, batch.ids))
         return measured_rows(panel, batch, "any", panel.measure(context, batch, found))
@@ -88,3 +88,12 @@ def test_grid_values_of_the_panel_are_those_above_chance(measured) -> None:
     found = rows[rows["measure"] == "DiFull"]["value"]
     # The gradient of a network of separate cells lies in the own cell by construction.
     assert found.to_numpy() == pytest.approx(1.0)
+
+
+def test_a_network_that_is_sure_of_too_few_classes_is_measured_without_grids(measured) -> None:
+    rows = measured(gradient, twin=False, confidence=1.0)
+    assert set(rows["measure"].astype(str)) == SIX - {"DiFull", "GridPG"}
+    facts = Panel(confidence=1.0).facts(rows.assign(method="any"), rows)
+    assert "confidence of 1.0 (evaluator.panel.confidence)" in facts["warnings"][0]
+    whole = measured(gradient, twin=False)
+    assert "warnings" not in Panel().facts(whole, whole)
