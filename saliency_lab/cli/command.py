@@ -24,6 +24,7 @@ from saliency_lab.runs.processes import (
     process_rank,
     started_by_us,
 )
+from saliency_lab.training.lookup import FLAGS_WITH_VALUE
 from saliency_lab.training.origin import with_origin
 
 USER_ERROR, FAULT, INTERRUPTED = 2, 1, 130
@@ -130,17 +131,13 @@ def _exit_code(arguments: list[str]) -> int:
     return 0
 
 
-# Flags of Hydra that a value follows.
-_WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c")
-
-
 def _flags_first(rest: list[str]) -> list[str]:
     """Flags in front, wherever they were typed: Hydra takes none between settings."""
     flags, others, left = [], [], iter(rest)
     for word in left:
-        if word in _WITH_VALUE:
+        if word in FLAGS_WITH_VALUE:
             flags += [word, *itertools.islice(left, 1)]
-        elif word in ("-m", "--multirun"):
+        elif word.startswith("-"):
             flags += [] if word in flags else [word]
         else:
             others.append(word)

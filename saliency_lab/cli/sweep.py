@@ -17,6 +17,7 @@ import psutil
 from saliency_lab.cli.roots import kept
 from saliency_lab.cli.search import kept_results
 from saliency_lab.runs.directory import remove_empty
+from saliency_lab.runs.files import write_text
 from saliency_lab.runs.processes import SWEEP
 
 
@@ -44,7 +45,7 @@ class Sweep:
         directory = _located.get(self.name)
         if directory is None:
             return []
-        found = [json.loads(path.read_text()) for path in directory.glob("job-*.json")]
+        found = [json.loads(path.read_bytes()) for path in directory.glob("job-*.json")]
         return sorted(found, key=lambda record: record["job"])
 
     def failed(self) -> list[dict[str, Any]]:
@@ -125,6 +126,5 @@ def sweep_directory(output_root: str) -> str:
 
 def leave_record(directory: Path, job: int, overrides: str, **outcome: Any) -> None:
     """Write what became of one job; called in the job's own process."""
-    directory.mkdir(parents=True, exist_ok=True)
     record = {"job": job, "overrides": overrides, **outcome}
-    (directory / f"job-{job:05d}.json").write_text(json.dumps(record))
+    write_text(directory / f"job-{job:05d}.json", json.dumps(record))

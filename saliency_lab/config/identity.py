@@ -88,7 +88,10 @@ IN_PATH = ("data.name", "model.name", "method.name", "view.names", "seed")
 # Decides a trained classifier; the rest of an evaluation's configuration does not.
 TRAINING = ("data", "model", "optimizer", "scheduler", "trainer", "callback", "seed")
 # Keys that a later version has brought, and the value that all earlier runs were made with.
-CAME_LATER: Mapping[str, Any] = {"model.zero_init_last": None, "model.arguments": None}
+CAME_LATER: Mapping[str, Any] = {"model.zero_init_last": None}
+# Mappings whose keys are whatever their component takes: they are the same only as wholes, and
+# none at all is the same as an empty one.
+_WHOLE = ("model.arguments", "callback")
 ALL_VIEWS = ("original", "positive", "negative", "active", "inactive")
 LONGEST_NAME = 200
 _FILE_METHOD = "saliency_lab.attribution.methods.file.file_maps"
@@ -124,6 +127,18 @@ def differences(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[
     return {key: mine[key] for key in sorted(mine) if key not in theirs or theirs[key] != mine[key]}
 
 
+def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves of a configuration in the form in which two of them can be compared key by key."""
+    found = {key: value for key, value in leaves(config).items() if not is_below(key, _WHOLE)}
+    for key in _WHOLE:
+        group, _, inner = key.partition(".")
+        value = config.get(group)
+        if inner:
+            value = value.get(inner) if isinstance(value, Mapping) else None
+        found[key] = value or None
+    return found
+
+
 def conflicts(config: Mapping[str, Any], stored: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Keys that decide the outcome and have other values in a stored configuration.
 
@@ -132,7 +147,8 @@ def conflicts(config: Mapping[str, Any], stored: Mapping[str, Any]) -> list[tupl
     outside the settings (`sources`) must be the same on both sides. Each
     entry is (key, stored value, value now).
     """
-    now, before, ignored = leaves(config), {**CAME_LATER, **leaves(stored)}, _ignored(config)
+    now, before = comparable(config), {**CAME_LATER, **comparable(stored)}
+    ignored = not_identity(config)
     found = [
         (key, old, now[key])
         for key, old in sorted(before.items())
@@ -178,7 +194,7 @@ def run_directory(
     rest |= {
         key: value
         for key, value in differences(config, defaults).items()
-        if key not in IN_PATH and not is_below(key, _ignored(config))
+        if key not in IN_PATH and not is_below(key, not_identity(config))
     }
     return Path(*[_safe(part) for part in parts], _joined(f"seed-{config['seed']}", rest))
 
@@ -220,7 +236,8 @@ def _named(config: Mapping[str, Any], group: str) -> str:
     return str(name)
 
 
-def _ignored(config: Mapping[str, Any]) -> Sequence[str]:
+def not_identity(config: Mapping[str, Any]) -> Sequence[str]:
+    """The keys of this configuration, or groups of them, that decide nothing of what comes out."""
     ignored: list[str] = list(NOT_IDENTITY)
     if config.get("data", {}).get("name") in ("folder", "arrays", "pasted"):
         # A person's own files have no identity but their place; the named data sets do.

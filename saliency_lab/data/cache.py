@@ -110,6 +110,10 @@ def _finished(folder: Path, source: Source) -> CachedImages | None:
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         _log.warning("The image cache %s is corrupt (%s): rebuilding it.", folder, error)
         return None
+    if any(row not in source.read([row])[1] for row in unreadable):
+        # It was not the files that were damaged: their rights, or the disk for a while.
+        _log.info("Images that could not be read can be read now: rebuilding %s.", folder)
+        return None
     return images
 
 

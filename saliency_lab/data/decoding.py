@@ -71,10 +71,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         # 16-bit greys: Pillow's own conversion cuts everything above 255 off.
         values = np.asarray(image, dtype=np.int64)
-        depth = 255 if values.max(initial=0) > 255 else 1
-        image = Image.fromarray(
-            (np.clip(values, 0, 65535) // (depth + (depth > 1))).astype(np.uint8)
-        )
+        divisor = 256 if values.max(initial=0) > 255 else 1
+        image = Image.fromarray((np.clip(values, 0, 65535) // divisor).astype(np.uint8))
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

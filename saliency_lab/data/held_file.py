@@ -31,14 +31,20 @@ def hold_together(path: Path, owner: object) -> None:
 
 @contextlib.contextmanager
 def held_alone(path: Path) -> Iterator[bool]:
-    """Whether nobody else has the file while the block runs; also true where there is none."""
+    """Whether nobody else has the file while the block runs; also true where there is none.
+
+    Where that cannot be known, because the file is someone else's or its file system has no locks,
+    it is not.
+    """
     if fcntl is None or not path.exists():
         yield True
         return
-    with path.open("rb") as file:
+    with contextlib.ExitStack() as stack:
         try:
+            # For writing: NFS gives an exclusive lock on nothing less.
+            file = stack.enter_context(path.open("r+b"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError:
             yield False
             return
         yield True

@@ -14,7 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 import yaml
 
-from saliency_lab.config.identity import NUMBERS, decides, leaves
+from saliency_lab.config.identity import NUMBERS, decides, is_below, leaves, not_identity
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Evaluator
@@ -99,7 +99,8 @@ def retraining_directory(config: Mapping[str, Any], recipe: Mapping[str, Any]) -
     The digest is of all that decides the altered training images and how networks are trained on
     them, but view, condition and seed, which name the folders inside.
     """
-    data = {key: value for key, value in recipe["images"].items() if decides(f"data.{key}=")}
+    ignored = not_identity({"data": recipe["images"]})
+    data = {k: v for k, v in recipe["images"].items() if not is_below(f"data.{k}", ignored)}
     known = {
         "classifier": config["classifier"]["sha256"],
         "method": config["method"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,11 @@ log = logging.getLogger(__name__)
 
 _TAG_LENGTH = 64
 _NAME_LENGTH = 128
+_INNER_FAULTS = (
+    ("wandb.sdk.lib.service.service_connection", "WandbApiFailedError"),
+    ("wandb.sdk.mailbox", "HandleAbandonedError"),
+    ("wandb.sdk.mailbox", "MailboxClosedError"),
+)
 
 
 @dataclass
@@ -142,11 +148,14 @@ def tracking(
 def wandb_faults() -> tuple[type[Exception], ...]:
     """What wandb raises when its server, its own process or its files fail."""
     import wandb
-    from wandb.sdk.lib.service.service_connection import WandbApiFailedError
-    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
     # Its process is behind a socket: when it dies, that is a ConnectionError, hence an OSError.
-    return wandb.Error, OSError, WandbApiFailedError, HandleAbandonedError, MailboxClosedError
+    found: list[type[Exception]] = [wandb.Error, OSError]
+    for module, name in _INNER_FAULTS:
+        # They are no part of its public face, and another version may have none of them.
+        with contextlib.suppress(ImportError, AttributeError):
+            found.append(getattr(importlib.import_module(module), name))
+    return tuple(found)
 
 
 def _logged_in(faults: tuple[type[Exception], ...]) -> bool:

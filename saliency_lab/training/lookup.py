@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from saliency_lab.config.content import file_digest
-from saliency_lab.config.identity import conflicts, leaves, training_config
+from saliency_lab.config.identity import comparable, conflicts, is_below, training_config
 from saliency_lab.errors import UserError
 from saliency_lab.runs.directory import CONFIG, is_finished
 from saliency_lab.training.brought_along import NO_CHECKPOINT, brought_along
@@ -193,9 +193,10 @@ def _trained(config: Mapping[str, Any]) -> Path:
         if found is not None:
             return found.absolute()
     if len(usable) > 1:
+        limited = "" if unlimited else ", none of them trained on all images"
         raise UserError(
-            f"Expected one trained classifier, but {len(usable)} match, none of them trained on "
-            f"all images; choose one: {_commands(usable)}"
+            f"Expected one trained classifier, but {len(usable)} match{limited}; "
+            f"choose one: {_commands(usable)}"
         )
     unfinished = [d for d, _ in matching if newest_file(d)]
     if unfinished:
@@ -246,19 +247,23 @@ def _require_same_model(
     words = [word for word in given if word == "model" or word.startswith("model.")]
     if not words:
         return
-    mine, its = leaves(config["model"]), leaves(facts["model"])
-    said = mine if "model" in words else {w.removeprefix("model."): None for w in words}
-    wrong = [key for key in said if key in its and mine.get(key) != its[key]]
+    mine, its = comparable({"model": config["model"]}), comparable({"model": facts["model"]})
+    # A word may name a group of keys, or one inside a mapping that is compared as a whole.
+    said = [key for key in mine if is_below(key, words) or any(is_below(w, [key]) for w in words)]
+    wrong = [key for key in said if key in its and mine[key] != its[key]]
     if wrong:
-        key = "name" if "name" in wrong else wrong[0]
+        key = "model.name" if "model.name" in wrong else wrong[0]
         raise UserError(
-            f"Expected `model` to be that of the checkpoint '{path}', whose `model.{key}` is "
-            f"{its[key]!r}, but got {mine.get(key)!r}; leave `model` out, it comes from `ckpt`"
+            f"Expected `model` to be that of the checkpoint '{path}', whose `{key}` is "
+            f"{its[key]!r}, but got {mine[key]!r}; leave `model` out, it comes from `ckpt`"
         )
 
 
 # Options of Hydra that are followed by a value, as a word of its own.
-_WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+FLAGS_WITH_VALUE = (
+    *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"),
+    *("--cfg", "-c", "--package", "-p"),
+)
 _KEPT = ("--config-dir", "-cd")
 # Overrides of `evaluate`, `explain` and `compare` that say nothing about the training.
 _NOT_TRAINING = (
@@ -287,7 +292,7 @@ def training_command() -> str:
     given = sys.argv[1:]
     words, left = [], iter(given[1:] if given and re.fullmatch(r"[a-z]+", given[0]) else given)
     for word in left:
-        if word in _WITH_VALUE:
+        if word in FLAGS_WITH_VALUE:
             value = next(left, "")
             words += [word, value] if word in _KEPT else []
         elif word.startswith(_KEPT) or not word.startswith(("-", *_NOT_TRAINING)):

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from saliency_lab.config.identity import NOT_IDENTITY, TRAINING, is_below, leaves
+from saliency_lab.config.identity import NOT_IDENTITY, TRAINING, comparable, is_below, leaves
 from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError
 from saliency_lab.runs.directory import CONFIG
@@ -99,14 +99,14 @@ def require_no_contradiction(
     Raises:
         UserError: naming the first such key and both values.
     """
-    stored = leaves(stored_settings(directory))
-    mine = leaves(config)
+    stored, mine = comparable(stored_settings(directory)), comparable(config)
     # The choice of a trainer says where a run happens; what it sets that matters is a key.
     said = [word for word in given if is_below(word, TRAINING) and word not in ("seed", "trainer")]
     for word in sorted(said):
         for key, value in mine.items():
             free = is_below(key, (*NOT_IDENTITY, *_OF_THE_EVALUATION))
-            if is_below(key, (word,)) and not free and stored.get(key, value) != value:
+            meant = is_below(key, (word,)) or is_below(word, (key,))
+            if meant and not free and stored.get(key, value) != value:
                 raise _contradiction(key, stored[key], value, directory)
 
 
@@ -129,7 +129,11 @@ def _usual(group: str, choice: str) -> dict[str, Any]:
     path = config_directory() / group / f"{choice}.yaml"
     if not path.is_file():
         return {}
-    return leaves({group: yaml.safe_load(path.read_text(encoding="utf-8"))})
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    found: dict[str, Any] = {}
+    for built_on in content.pop("defaults", []):
+        found |= _usual(group, built_on.partition("@")[0])
+    return found | leaves({group: content})
 
 
 def _text(value: object) -> str:

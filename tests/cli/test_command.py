@@ -129,6 +129,22 @@ def test_a_sweep_makes_its_runs_and_nothing_else(command, tmp_path):
     assert "SALIENCY_LAB_SWEEP" not in os.environ
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--cfg", "job", "data=cifar10", "seed=5"),
+        ("data=cifar10", "--cfg", "job", "seed=5"),
+        ("data=cifar10", "--cfg=job", "seed=5", "--resolve"),
+        ("data=cifar10", "--resolve", "seed=5", "-c", "job"),
+    ],
+)
+def test_flags_stand_anywhere(words, command):
+    outcome = command("train", *words)
+    assert outcome.code == 0, outcome.err
+    assert "name: cifar10" in outcome.out
+    assert "seed: 5" in outcome.out
+
+
 def test_failing_jobs_of_a_sweep_are_listed_and_the_others_run(command, tmp_path):
     outcome = command("train", *SMALL, "-m", "seed=0", "optimizer.lr=-1,0.01")
     assert outcome.code == 2

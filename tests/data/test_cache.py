@@ -115,6 +115,27 @@ def test_unreadable_images_are_remembered(tmp_path: Path) -> None:
         assert images.unreadable == {7: "seven.jpg (cut)"}
 
 
+def test_what_could_not_be_read_for_a_while_is_read_again(tmp_path: Path) -> None:
+    source, reads = _source()
+    gone = {7: "seven.jpg (Permission denied)", 9: "nine.jpg (cut)"}
+
+    def failing(positions: Sequence[int]) -> tuple[Pixels, Unreadable]:
+        found = reads(positions)[0]
+        failed = {row: reason for row, reason in gone.items() if row in positions}
+        found[[row in failed for row in positions]] = 0
+        return found, failed
+
+    source = replace(source, read=failing)
+    assert set(cached_images(source, tmp_path, "x").unreadable) == {7, 9}
+    del gone[7]
+    images = cached_images(source, tmp_path, "x")
+    assert set(images.unreadable) == {9}
+    assert _values(images)[6:10] == [6, 7, 8, 0]
+    reads.positions.clear()
+    assert set(cached_images(source, tmp_path, "x").unreadable) == {9}
+    assert reads.positions == [9]
+
+
 def test_a_part_names_what_it_cannot_read_by_its_own_positions() -> None:
     source, reads = _source()
 

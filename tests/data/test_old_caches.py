@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from saliency_lab.data.cache import CachedImages, cached_images
+from saliency_lab.data.held_file import held_alone
 from saliency_lab.data.old_caches import found_caches, keep_below, remove_unused, size_of
 from saliency_lab.data.source import Pixels, Source, Unreadable
 from saliency_lab.errors import UserError
@@ -91,6 +94,35 @@ def test_a_cache_that_another_process_has_open_stays(tmp_path: Path) -> None:
     assert remove_unused(tmp_path, 0.0) == []
     other.communicate(b"\n", timeout=60)
     assert len(remove_unused(tmp_path, 0.0)) == 1
+
+
+def test_a_lock_for_one_alone_is_asked_for_as_nfs_gives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS gives exclusive locks on files that are open for writing only, and may give none."""
+    file = tmp_path / "file"
+    file.write_bytes(b"kept")
+    flock, asked = fcntl.flock, []
+
+    def nfs(opened: object, how: int) -> None:
+        mode = fcntl.fcntl(opened, fcntl.F_GETFL) & os.O_ACCMODE
+        asked.append(how)
+        if how & fcntl.LOCK_EX and mode == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(opened, how)
+
+    monkeypatch.setattr("fcntl.flock", nfs)
+    with held_alone(file) as alone:
+        assert alone
+    assert asked
+    assert file.read_bytes() == b"kept"
+
+    def none(opened: object, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with held_alone(file) as alone:
+        assert not alone
 
 
 def test_what_is_no_cache_stays(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from saliency_lab.cli.command import run
 from saliency_lab.report.reading.records import read_records
+from saliency_lab.tasks.retraining import retraining_directory
 from saliency_lab.training.checkpoints import Checkpoints
 
 OWN = '''
@@ -225,6 +226,21 @@ def test_a_killed_sweep_goes_on_where_it_was(
         for root in ("of_whole", "of_killed")
     }
     pd.testing.assert_frame_equal(rows["of_whole"], rows["of_killed"])
+
+
+def test_another_folder_of_images_has_retrainings_of_its_own() -> None:
+    """Named data sets are the same wherever they lie; a person's own files are not."""
+    config = {
+        "classifier": {"sha256": "0" * 64, "directory": "here"}, "method": {"name": "marked"},
+        "view": {"channels": "max", "competitors": None}, "engine": {}, "sources": {}, "seed": 42,
+    }  # fmt: skip
+
+    def place(name: str, root: str) -> Path:
+        return retraining_directory(config, {"images": {"name": name, "root": root, "limit": 9}})
+
+    for name in ("arrays", "folder", "pasted"):
+        assert place(name, "/one") != place(name, "/other")
+    assert place("cifar10", "/one") == place("cifar10", "/other")
 
 
 def test_what_cannot_be_retrained_is_refused_in_one_line(

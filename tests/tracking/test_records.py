@@ -25,7 +25,7 @@ from saliency_lab.report.reading.records import read_records
 from saliency_lab.tracking.charts import example_table
 from saliency_lab.tracking.epoch_logger import EpochLogger
 from saliency_lab.tracking.records import artifact_name, record_evaluation
-from saliency_lab.tracking.tracking import Record, tracking
+from saliency_lab.tracking.tracking import Record, tracking, wandb_faults
 from saliency_lab.tracking.view import saved_view
 
 from ..report.rundirs import write_evaluation
@@ -433,6 +433,14 @@ def test_wandb_dying_is_one_warning_and_the_next_job_is_recorded(
     with tracking(mode="offline").run(CONFIG, folder / "second") as record:
         record.run.log({"a": 1.0})
     assert Recorded(folder / "second").history[0]["a"] == 1
+
+
+def test_a_wandb_without_its_inner_errors_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = {"WandbApiFailedError", "HandleAbandonedError", "MailboxClosedError"}
+    assert inner < {fault.__name__ for fault in wandb_faults()}
+    monkeypatch.setitem(sys.modules, "wandb.sdk.mailbox", None)
+    monkeypatch.delattr("wandb.sdk.lib.service.service_connection.WandbApiFailedError")
+    assert wandb_faults() == (wandb.Error, OSError)
 
 
 def test_a_resumed_training_hands_on_the_epochs_before_it(folder: Path) -> None:

@@ -14,10 +14,9 @@ import yaml
 
 from saliency_lab.config.identity import leaves, method_label
 from saliency_lab.errors import UserError
-from saliency_lab.runs.directory import CONFIG, ERROR, SUMMARY, is_held, read_summary
+from saliency_lab.runs.directory import CONFIG, ERROR, is_held, read_summary
 
 STATES = ("finished", "running", "failed", "unfinished")
-_MARKERS = {CONFIG, SUMMARY, ERROR}
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def scores_of(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 def _directories(outputs: Path) -> Iterator[Path]:
     for folder, below, files in os.walk(outputs):
         below[:] = sorted(name for name in below if not name.startswith(".") and name != "wandb")
-        if CONFIG in files or set(files) >= _MARKERS:
+        if CONFIG in files:
             # What lies below is the run's own: checkpoints, figures, scores.
             below.clear()
             yield Path(folder).absolute()
