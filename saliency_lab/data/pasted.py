@@ -101,14 +101,15 @@ class Pasted(ImageData):
     def masks(
         self, split: SplitName, indices: Sequence[int] | NDArray[np.int64]
     ) -> NDArray[np.bool]:
-        """The object's rectangle at these positions of the split: bool (n, size, size).
+        """What the labels name, at these positions of the split: bool (n, size, size).
 
-        It is the evidence of `classes_are=object`; that of the scenes is the rest of the image.
+        The object's rectangle, or where `classes_are=scene` the rest of the image.
         """
         ids = self.split(split).ids
-        found = np.zeros((len(indices), self.size, self.size), dtype=np.bool)
+        of_object = self.classes_are == "object"
+        found = np.full((len(indices), self.size, self.size), not of_object)
         for slot, index in enumerate(indices):
-            found[slot, *self._rectangle(ids[int(index)])] = True
+            found[slot, *self._rectangle(ids[int(index)])] = of_object
         return found
 
     def _rectangle(self, sample: str) -> tuple[slice, slice]:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -181,8 +182,9 @@ class Screen:
         self._wrong_margins.sort(reverse=True)
         allowed = max(0, int(self._tolerance * self._compared) - self._missed_before)
         if allowed < len(self._wrong_margins):
-            found = math.nextafter(self._wrong_margins[allowed], math.inf)
-            self.threshold = max(self._lowest, found)
+            # The next number of float32, in which margins are compared with it.
+            found = np.nextafter(np.float32(self._wrong_margins[allowed]), np.float32(np.inf))
+            self.threshold = max(self._lowest, float(found))
         if calibrating and self._compared >= self._calibration:
             self._decide(float((margins < self.threshold).float().mean()))
         return exact

@@ -155,7 +155,7 @@ def _state(
     if scores.empty:
         return _State(0)
     drawn = int(scores[DRAWN].max()) + 1
-    unscored = _unscored(scores, drawn)
+    unscored = drawn - _scored(comparison, scores)
     if unscored == drawn:
         if drawn < population:
             return _State(drawn)
@@ -180,9 +180,10 @@ def _state(
     return _State(drawn)
 
 
-def _unscored(scores: pd.DataFrame, drawn: int) -> int:
-    """How many of the images drawn have no score of any map."""
-    return drawn - scores.loc[scores["map"].notna(), DRAWN].nunique()
+def _scored(comparison: Comparison, scores: pd.DataFrame) -> int:
+    """How many of the images drawn have a score of any map."""
+    score = comparison.evaluator.scores[0].name
+    return int(scores.loc[scores[score].notna(), DRAWN].nunique()) if score in scores else 0
 
 
 def _contexts(
@@ -223,6 +224,8 @@ def _measured(
 ) -> pd.DataFrame:
     """A row per image and map with its scores, and when the image was drawn."""
     evaluator, frames = comparison.evaluator, []
+    names = conditions_of(evaluator)
+    keys = ["sample_id", "view", *names]
     for key, context in contexts.items():
         batch_maps = context.maps_of(batch.image, batch.ids)
         require_finite(batch_maps.finite, batch.ids)
@@ -231,7 +234,11 @@ def _measured(
         rows = measured_rows(evaluator, batch, context.method.name, measured)
         # Each image's scores come from its own rows, so a block gives what a whole run would.
         scores = evaluator.image_scores(rows)
-        scores = scores.astype(dict.fromkeys(conditions_of(evaluator), str))
+        scores = scores.astype(dict.fromkeys(keys, str))
+        if set(keys) <= set(rows.columns):
+            # What was asked without a score coming of it stays: conditions are known by it.
+            asked = rows[keys].astype(str).drop_duplicates()
+            scores = asked.merge(scores, how="left", on=keys)
         for name, (home, view) in comparison.maps.items():
             if home == key:
                 frames.append(scores[scores["view"] == view].assign(map=name))

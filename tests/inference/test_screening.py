@@ -80,6 +80,20 @@ def test_close_decisions_are_repeated_and_agree(monkeypatch: pytest.MonkeyPatch)
     assert report["compared"] == 1000
 
 
+def test_margins_that_equal_the_threshold_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits of low precision take few values: many margins are the very one of a wrong answer."""
+
+    def cheap(images: Tensor) -> Tensor:
+        return (exact(images) * 8).round() / 8 + torch.tensor([0.0, 0.125])
+
+    screen, _ = calibrated(monkeypatch, pays=True, tolerance=0.0)
+    screen._cheap, screen._calibration = cheap, 0
+    screen._both(values(1000, 1))
+    assert screen.report()["agreement"] == 1.0
+    images = values(1000, 2)
+    assert torch.equal(screen(images).argmax(1), exact(images).argmax(1))
+
+
 def test_tolerance_is_the_share_that_may_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     strict, _ = calibrated(monkeypatch, pays=True, tolerance=0.0)
     loose, _ = calibrated(monkeypatch, pays=True, tolerance=0.01)

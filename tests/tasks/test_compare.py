@@ -129,13 +129,41 @@ def test_images_without_a_score_are_drawn_and_end_it(command, classifier_file) -
     assert outcome.code == 0, outcome.err
     directory, summary = only_summary()
     rows = pd.read_parquet(next(directory.glob("grid_pointing*.parquet")))
-    scored = rows.dropna(subset=["map"]).pivot(index="drawn", columns="map", values="pointing")
+    scored = rows.dropna(subset=["pointing"]).pivot(index="drawn", columns="map", values="pointing")
     assert rows["sample_id"].nunique() == summary["drawn"] == 60
     assert 4 < len(scored) < 60
     assert f"leaves {60 - len(scored)} of 60 images out" in outcome.out + outcome.err
     differences = scored["original"] - scored["random_map"]
     assert summary["difference"] == pytest.approx(differences.sum() / 60)
     assert summary["verdict"] == ("a" if differences.mean() > 0 else "b")
+
+
+def test_a_condition_without_a_score_yet_is_waited_for(command, classifier_file) -> None:
+    """The first images drawn may have no grid: their rows say that the condition is one."""
+    given = [*DATA, f"ckpt={classifier_file}", "a=original", "b=random_map", "evaluator=panel"]
+    words = [
+        "evaluator.panel.confidence=0.25",
+        "evaluator.panel.samples=3",
+        "block_size=1",
+        "seed=1",
+    ]
+    outcome = command(
+        "compare",
+        *given,
+        *words,
+        "condition=[GridPG,map]",
+        "evaluator.panel.twin=false",
+        "least=12",
+    )
+    assert outcome.code == 0, outcome.err
+    directory, summary = only_summary()
+    rows = pd.read_parquet(next(directory.glob("panel*.parquet")))
+    grids = rows[rows["measure"] == "GridPG"].groupby("drawn")["value"].count()
+    assert grids.loc[0] == 0 < grids.max()
+    assert summary["drawn"] >= 12
+    wrong = command("compare", *given, *words, "condition=[GridPG,nothing]")
+    assert wrong.code == 2
+    assert "leaves 0 of" in wrong.err
 
 
 def test_an_evaluator_that_scores_no_image_is_told(command, classifier_file) -> None:

@@ -27,15 +27,15 @@ class Contrast(Evaluator):
     """How much more of a map lies on the mask than of the other network's map by the same method.
 
     Meant for `data=pasted`: the run's network is trained with `data.classes_are=object`, the other
-    one with `data.classes_are=scene`, and the mask is the object. Each explains the class that it
-    predicts itself. Per image and view:
+    one with `data.classes_are=scene`, and the mask is the object (the other way round it is the
+    scene). Each explains the class that it predicts itself. Per image and view:
 
     - `contrast`: `energy_inside` − `energy_inside_other`; a map that does not ask the network, a
       random one among them, gets exactly 0;
     - `energy_inside`, `energy_inside_other`: the share of the positive part of each network's map
       that lies on the mask (see `localisation.scores.energy_inside`); a random map's is
       `mask_share` on average;
-    - `flips`, `flips_other`: whether covering the object changes the prediction of each network.
+    - `flips`, `flips_other`: whether covering the mask changes the prediction of each network.
       Where it does not do so more often with the run's network than with the other, there is no
       difference that a map should show. They do not depend on the map.
 

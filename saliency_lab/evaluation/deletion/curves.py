@@ -196,18 +196,17 @@ def _filled(
     images: Tensor, fill: str, generator: Streams | None, pixel_range: PixelRange
 ) -> Tensor | Imputation:
     """The fill for pixels in a range: what it is in [0, 1], stretched."""
-    low, high = pixel_range
-    unit = replacement(
-        images if pixel_range == UNIT else (images - low) / (high - low), fill, generator
-    )
     if pixel_range == UNIT:
-        return unit
-    if not isinstance(unit, Tensor):  # neighbours are mixed in whatever range they are in
         return replacement(images, fill, generator)
-    return unit * (high - low) + low
+    low, high = pixel_range
+    unit = replacement((images - low) / (high - low), fill, generator)
+    if isinstance(unit, Tensor):
+        return unit * (high - low) + low
+    return lambda places, removed: unit(places, removed) * (high - low) + low
 
 
 def _scores(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    logits = logits.float()
+    # Of the model's own numbers, as the intact images' prediction is: float32 may tie them.
+    prediction, logits = logits.argmax(1), logits.float()
     scored = logits.gather(1, classes[:, None]).squeeze(1)
-    return logits.argmax(1), (scored - logits.logsumexp(1)).exp(), scored
+    return prediction, (scored - logits.logsumexp(1)).exp(), scored

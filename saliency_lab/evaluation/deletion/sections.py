@@ -23,7 +23,9 @@ def run_figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Fig
 
 def panel_figures(panel: Any) -> dict[str, Callable[[], Figure]]:
     """What draws the figures of a panel."""
-    return {CURVES: partial(curves_figure, points_of(panel), panel.title, panel.curves_over)}
+    styles = {one.key: one.style for one in panel.maps}
+    draw = partial(curves_figure, points_of(panel), panel.title, panel.curves_over, styles)
+    return {CURVES: draw}
 
 
 def charts(panel: Any) -> list[dict[str, Any]]:

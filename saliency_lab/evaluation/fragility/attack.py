@@ -34,8 +34,13 @@ def smooth_copy(model: nn.Module) -> nn.Module:
 
 
 def centre_of_mass(maps: Tensor) -> Tensor:
-    """Mean row and column of each map (B, H, W), weighted by its absolute values, (B, 2)."""
-    weights = maps.abs() / maps.abs().sum((1, 2), keepdim=True).clamp_min(_tiny(maps))
+    """Mean row and column of each map (B, H, W), weighted by its absolute values, (B, 2).
+
+    That of a map of zeros is the middle of the image.
+    """
+    sums = maps.abs().sum((1, 2), keepdim=True)
+    even = torch.full_like(sums, 1 / maps[0].numel())
+    weights = torch.where(sums > 0, maps.abs() / sums.clamp_min(_tiny(maps)), even)
     rows = torch.arange(maps.shape[1], device=maps.device, dtype=maps.dtype)
     columns = torch.arange(maps.shape[2], device=maps.device, dtype=maps.dtype)
     return torch.stack([weights.sum(2) @ rows, weights.sum(1) @ columns], 1)

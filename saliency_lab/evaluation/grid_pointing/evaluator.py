@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -113,6 +114,12 @@ class GridPointing(Evaluator):
     def measure(self, context: Context, batch: Batch, maps: Found) -> Iterable[Measured]:
         rows = self._rows(context, batch, maps.logits)
         if not rows:
+            # Whether a batch has a grid is chance: its rows are those of any other.
+            absent = torch.full((len(batch.ids),), torch.nan)
+            settings = ("grid", "separate") if self._separates(context) else ("grid",)
+            for side, setting, view in itertools.product(self.sides, settings, maps.maps):
+                columns = {score.name: absent for score in self.scores}
+                yield Measured(view, {"setting": setting, "side": side}, columns)
             return
         for side in self.sides:
             grids = self._grids(context, batch, rows, side)

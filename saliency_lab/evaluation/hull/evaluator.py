@@ -159,8 +159,11 @@ def _size(masks: Tensor) -> tuple[int, int]:
 
 
 def _map(context: Context, batch: Batch, targets: Tensor, source: Any) -> Tensor:
-    """The original view of another source of the same images, with the method's random numbers."""
-    method = Method(context.method.name, source, ("original",), context.method.channels)
+    """The original view of another source of the same images, with the method's random numbers.
+
+    Over channels it takes the maximum, as GAD does whatever `view.channels` says.
+    """
+    method = Method(context.method.name, source, ("original",), "max")
     other = dataclasses.replace(context, method=method)
     return other.maps_of(batch.image, batch.ids, targets).maps["original"]
 

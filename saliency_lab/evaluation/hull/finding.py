@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from saliency_lab.evaluation.hull.tables import BOTH
+from saliency_lab.evaluation.rows.statistics import is_significant
 
-SIGNIFICANT = 0.05
 _SCORES = {"relative_complexity": ("RC", 1), "relative_sensitivity": ("RS × 1,000", 1000)}
 _NAMED = {
     "supplementary": "the supplementary mask",
@@ -40,7 +40,8 @@ def _differences(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         told = []
         for pair in comparisons:
             if (pair["label"], pair["score"]) == (BOTH, score) and pair["against"] in _NAMED:
-                unsure = "" if pair["p_holm"] < SIGNIFICANT else " (not significant)"
+                sure = is_significant(pair["low"], pair["high"], pair["p_holm"])
+                unsure = "" if sure else " (not significant)"
                 told.append(f"{_NAMED[pair['against']]} {times * pair['difference']:+.3f}{unsure}")
         if told:
             yield f"{name} of GAD minus that of " + ", ".join(told)

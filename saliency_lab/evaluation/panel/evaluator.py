@@ -29,6 +29,10 @@ _NO_GRIDS = (
     "with a confidence of {} (evaluator.panel.confidence), and a method that can be asked for maps "
     "of grids"
 )
+_TOO_FEW = (
+    "no map can beat another: a verdict takes {} measures that agree (evaluator.panel.least), and "
+    "there are {}"
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,8 @@ class Panel(Evaluator):
         """Verdicts on every pair of views, and each map against its twin."""
         measures = list(dict.fromkeys(scores["measure"].astype(str)))
         warnings = [] if "GridPG" in measures else [_NO_GRIDS.format(self._grid.confidence)]
+        if len(measures) < self.least:
+            warnings.append(_TOO_FEW.format(self.least, len(measures)))
         return {
             **({"warnings": warnings} if warnings else {}),
             "measures": measures,

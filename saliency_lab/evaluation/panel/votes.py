@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from saliency_lab.evaluation.rows.statistics import (
+    Interval,
     bootstrap_interval,
     holm,
     mean_ps,
-    paired_difference,
 )
 
 LEAST = 4
@@ -72,31 +72,41 @@ def pair_verdicts(
     return verdicts
 
 
-def twin_table(scores: pd.DataFrame, resamples: int = 1000) -> list[dict[str, Any]]:
+def twin_table(
+    scores: pd.DataFrame, *, level: float = 0.95, resamples: int = 1000
+) -> list[dict[str, Any]]:
     """Each view's map − its smoothed twin by every measure, with its interval.
 
-    Where the twin wins, smoothness is part of what the measure rewards.
+    Where the twin wins, smoothness is part of what the measure rewards. It wins where a measure
+    decides as in `pair_verdicts`: the interval lies below 0, and p (Student's, of the mean, with
+    Holm over the views of the measure) is below 1 − level.
 
     Args:
         scores: as of `pair_verdicts`, with a column `version` of `map` and `twin`.
     """
-    table = []
+    found: dict[tuple[str, str], tuple[Interval, float]] = {}
     for (view, measure), rows in scores.groupby(["view", "measure"], observed=True, sort=False):
         wide = rows.pivot(index="sample_id", columns="version", values="value").dropna()
-        if wide.empty or set(wide.columns) != {"map", "twin"}:
-            continue
-        found = paired_difference(wide["map"], wide["twin"], resamples=resamples)
-        table.append(
-            {
-                "view": str(view),
-                "measure": str(measure),
-                "difference": found.difference,
-                "low": found.low,
-                "high": found.high,
-                "twin_wins": found.high < 0,
-            }
-        )
-    return table
+        if not wide.empty and set(wide.columns) == {"map", "twin"}:
+            differences = (wide["map"] - wide["twin"]).to_numpy(np.float64)
+            interval = bootstrap_interval(differences, level=level, resamples=resamples)
+            (p,) = mean_ps(differences[:, None])
+            found[str(view), str(measure)] = interval, p
+    corrected: dict[tuple[str, str], float] = {}
+    for measure in dict.fromkeys(measure for _, measure in found):
+        own = [place for place in found if place[1] == measure]
+        corrected |= dict(zip(own, holm([found[place][1] for place in own]), strict=True))
+    return [
+        {
+            "view": view,
+            "measure": measure,
+            "difference": float(interval.value),
+            "low": float(interval.low),
+            "high": float(interval.high),
+            "twin_wins": bool(interval.high < 0 and corrected[view, measure] < 1 - level),
+        }
+        for (view, measure), (interval, _) in found.items()
+    ]
 
 
 def _signs(

@@ -24,11 +24,11 @@ def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def unlearned(rows: pd.DataFrame) -> list[str]:
-    """A sentence on each training whose network gives every image the same answer.
+    """A sentence on each training whose network seems to give every image the same answer.
 
     Such a network has not learned anything, whatever is left in its images: a training that was
-    too short or too fast says nothing about the map. Told from `correct` by class alone: right on
-    all images of one class and on none of the others.
+    too short or too fast says nothing about the map. Told from `correct` by class alone, so it may
+    be another: right on all images of one class and on none of the others.
     """
     found = []
     for key, training in rows.groupby(_TRAINING, observed=True, sort=False):
@@ -38,8 +38,9 @@ def unlearned(rows: pd.DataFrame) -> list[str]:
             filled = "" if order == "mask" else f" with {fill}"
             found.append(
                 f"the network trained on images of {method}/{view}, {order} {fraction:g}{filled}, "
-                f"seed {seed}, gives every image the same answer: it learned nothing, and its "
-                "accuracy says nothing about the map (more epochs, or another learning_rate?)"
+                f"seed {seed}, is right on all images of one class and on none of another: if it "
+                "gives every image the same answer, it learned nothing, and its accuracy says "
+                "nothing about the map (more epochs, or another learning_rate?)"
             )
     return found
 

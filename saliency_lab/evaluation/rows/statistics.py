@@ -15,6 +15,9 @@ from saliency_lab.errors import UserError
 
 Floats = NDArray[np.float64]
 
+SIGNIFICANT = 0.05
+"""What a p, corrected for the number of comparisons, has to be below."""
+
 # Numbers held at once while resampling (256 MiB of float64 or int64), whatever N and resamples.
 _HELD = 2**25
 # The same images are resampled in the same way for every score and map: such draws are kept up to
@@ -91,8 +94,8 @@ def paired_difference(
 ) -> PairedDifference:
     """The mean difference a − b over the same images, with interval and Wilcoxon's p-value.
 
-    The p-value is the two-sided signed-rank test's (ties by the normal approximation, zero
-    differences dropped); it is 1 where no image differs.
+    The p-value is the two-sided signed-rank test's, zero differences dropped, as SciPy chooses its
+    method (exact for few images, else the normal approximation); it is 1 where no image differs.
 
     Args:
         a, b: one number per image, (N,), in the same order of images.
@@ -135,6 +138,19 @@ def mean_ps(differences: Floats) -> list[float]:
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(means == 0, 0.0, np.abs(means / errors))
     return [float(p) for p in 2 * stats.t.sf(t, number - 1)]
+
+
+def is_significant(low: float, high: float, p: float) -> bool:
+    """Whether a difference of means is one: its interval excludes 0 and its p is small enough.
+
+    Either alone can mislead: Wilcoxon's test sees a shift of skewed differences whose mean is not
+    clear of 0, and an interval knows nothing of how many others were looked at.
+
+    Args:
+        low, high: of the interval.
+        p: corrected for the number of comparisons, if there are several.
+    """
+    return bool((low > 0 or high < 0) and p < SIGNIFICANT)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -244,8 +260,8 @@ def accuracy_over_seeds(
     """The mean accuracy over training seeds, with an interval for both seeds and images.
 
     As `seeds_interval`, but from the shares alone: images are taken to vary as much as they can,
-    as if every one were right under all seeds or under none. With one seed this is
-    `accuracy_interval`.
+    as if every one were right under all seeds or under none, and their part is Wilson's interval,
+    which has a width at 0 and at 1. With one seed this is `accuracy_interval`.
 
     Args:
         accuracies: one per seed, each in 0 to 1, of the same `total` images.
@@ -262,9 +278,17 @@ def accuracy_over_seeds(
     if len(shares) == 1:
         return accuracy_interval(round(float(shares[0]) * total), total, level=level)
     _check_level(level)
-    value = shares.mean()
-    of_images = stats.norm.ppf((1 + level) / 2) * np.sqrt(value * (1 - value) / total)
-    return _around(value, np.hypot(_half_width(shares, level), of_images), 0.0, 1.0)
+    value, of_seeds = float(shares.mean()), _half_width(shares, level)
+    low, high = (np.hypot(of_seeds, value - end) for end in _wilson(value, total, level))
+    return Interval(value, max(value - float(low), 0.0), min(value + float(high), 1.0))
+
+
+def _wilson(share: float, total: int, level: float) -> tuple[float, float]:
+    """The ends of Wilson's interval of a mean of shares, which need not be a whole count."""
+    z = stats.norm.ppf((1 + level) / 2)
+    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * np.sqrt(share * (1 - share) / total + (z / total) ** 2 / 4)
+    return float(middle - half), float(middle + half)
 
 
 def _rows(values: ArrayLike) -> Floats:

@@ -23,6 +23,7 @@ from saliency_lab.evaluation.stability.perturbations import (
     flipped,
     noisy,
     rotated,
+    rotation_margin,
     shifted,
 )
 from saliency_lab.evaluation.stability.relative import (
@@ -92,6 +93,12 @@ class Stability(Evaluator):
             raise UserError(
                 f"Expected `evaluator.{name}.pixels` to be less than half of the images' shorter "
                 f"side, {side}, but got {self.pixels}"
+            )
+        lost = 2 * rotation_margin(max(context.data.input_shape[1:]), self.degrees)
+        if "rotation" in self.perturbations and lost >= side:
+            raise UserError(
+                f"Expected `evaluator.{name}.degrees` to leave some of the images' shorter side, "
+                f"{side} pixels, in the picture, but {self.degrees:g} leave none"
             )
 
     def measure(self, context: Context, batch: Batch, maps: Found) -> Iterable[Measured]:

@@ -92,11 +92,15 @@ def rotated(images: Tensor, degrees: float, generator: SampleGenerator) -> Pertu
     """
     angles = torch.where(generator.uniform(1)[:, 0] < 0.5, -1.0, 1.0) * math.radians(degrees)
     angles = angles.to(images)
-    side = max(images.shape[2:])
-    margin = math.ceil(side / 2 * math.sin(math.radians(abs(degrees)))) + 1
+    margin = rotation_margin(max(images.shape[2:]), degrees)
     return Perturbed(
         _turned(images, angles), lambda maps: _turned(maps[:, None], -angles)[:, 0], margin
     )
+
+
+def rotation_margin(side: int, degrees: float) -> int:
+    """Pixels at each border that a turn may lose, of images with this longer side."""
+    return math.ceil(side / 2 * math.sin(math.radians(abs(degrees)))) + 1
 
 
 def _through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from saliency_lab.evaluation.rows.format import Comparison, Side
-from saliency_lab.evaluation.rows.statistics import PairedDifference, holm
+from saliency_lab.evaluation.rows.statistics import PairedDifference, holm, is_significant
 from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import (
     Condition,
@@ -18,8 +18,6 @@ from saliency_lab.report.comparing.maps import (
     Place,
     condition_values,
 )
-
-SIGNIFICANT = 0.05
 
 
 def to_reference(panel: Panel, known: Known) -> dict[Place, Comparison]:
@@ -86,8 +84,9 @@ def _restored(written: Iterable[_Written]) -> dict[Place, Comparison]:
 def beats(comparison: Comparison) -> bool:
     """Whether the first side is significantly better: interval and corrected p agree."""
     sign = _towards_better(comparison.better)
-    clear = min(sign * comparison.low, sign * comparison.high) > 0
-    return clear and comparison.p_holm is not None and comparison.p_holm < SIGNIFICANT
+    if sign * comparison.difference <= 0 or comparison.p_holm is None:
+        return False
+    return is_significant(comparison.low, comparison.high, comparison.p_holm)
 
 
 def _towards_better(better: str | None) -> int:

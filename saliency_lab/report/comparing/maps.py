@@ -90,6 +90,12 @@ class Panel:
         return self.runs[0].summary
 
     @property
+    def images(self) -> int:
+        """How many images were measured; 0 where a summary does not say."""
+        count = self.summary.data.images
+        return count if isinstance(count, int) else 0
+
+    @property
     def found(self) -> EvaluatorSummary:
         """What the evaluator declares, and its facts of the first run."""
         return self.runs[0].found

@@ -21,7 +21,7 @@ def sanity_table(panels: Sequence[Panel]) -> pd.DataFrame:
     """
     cells: dict[tuple[str, str], dict[str, str]] = {}
     places: dict[tuple[str, str], tuple[Any, ...]] = {}
-    for panel in sorted(panels, key=_images):
+    for panel in sorted(panels, key=lambda panel: panel.images):
         title = panel.title.split(" (")[0]
         for one in panel.maps:
             found = _cells(panel, one.key)
@@ -34,11 +34,6 @@ def sanity_table(panels: Sequence[Panel]) -> pd.DataFrame:
         for title, label in sorted(cells, key=lambda key: places[key])
     ]
     return pd.DataFrame(rows).fillna("–")
-
-
-def _images(panel: Panel) -> int:
-    count = panel.summary.data.images
-    return count if isinstance(count, int) else 0
 
 
 def _cells(panel: Panel, key: str) -> dict[str, str]:

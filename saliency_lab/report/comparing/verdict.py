@@ -117,7 +117,7 @@ def _verdict(panels: Sequence[Panel], known: Known) -> Verdict:
     maps = {one.key: one for panel in reversed(panels) for one in panel.maps}
     voted = max(
         (panel for panel in panels if panel.found.role == "panel"),
-        key=lambda panel: len(panel.maps),
+        key=lambda panel: (len(panel.maps), panel.images),
         default=None,
     )
     gates = _gates(panels)
@@ -183,9 +183,12 @@ def _least(panel: Panel) -> int:
 
 
 def _gates(panels: Sequence[Panel]) -> dict[str, dict[str, str]]:
-    """Key of a map to what each gate says of it; the plain variant where there are several."""
+    """Key of a map to what each gate says of it; the plain variant where there are several.
+
+    Of a gate that was asked on several sets of images the largest counts.
+    """
     found: dict[str, dict[str, str]] = defaultdict(dict)
-    for panel in panels:
+    for panel in sorted(panels, key=lambda panel: panel.images):
         if panel.found.role != "gate":
             continue
         for run in panel.runs:

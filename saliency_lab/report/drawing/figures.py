@@ -26,12 +26,15 @@ from saliency_lab.report.drawing.canvas import (
 )
 from saliency_lab.report.drawing.fonts import use_fonts_with_all_letters
 from saliency_lab.report.drawing.overlay import overlaid
-from saliency_lab.report.drawing.palette import MAP_COLOURS, order_of, style_of
-
-Key = tuple[str, str]
+from saliency_lab.report.drawing.palette import MAP_COLOURS, Style, order_of, style_of
 
 
-def curves_figure(curves: pd.DataFrame, title: str, over: Axis = "fraction") -> Figure:
+def curves_figure(
+    curves: pd.DataFrame,
+    title: str,
+    over: Axis = "fraction",
+    styles: Mapping[str, Style] | None = None,
+) -> Figure:
     """Allegiance against the fraction or the deleted share, one column per fill, with its band.
 
     Args:
@@ -39,19 +42,23 @@ def curves_figure(curves: pd.DataFrame, title: str, over: Axis = "fraction") -> 
             `deleted` for the deleted share.
         title: above the figure, for example "CIFAR-10 · ResNet-18".
         over: the horizontal axis; the points are the same, only their places differ.
+        styles: of every line, by the column `key`, in the order of the legend; None: a line for
+            each method and view.
 
     Returns:
-        A figure with one row for up to seven methods; more are spread over several rows.
+        A figure with one row for up to seven lines; more are spread over several rows.
     """
     columns = _conditions(curves)
-    rows = _rows_of(curves)
+    if styles is None:
+        curves, styles = _by_method_and_view(curves)
+    rows = in_rows([key for key in styles if key in set(curves["key"])])
     height = 0.75 + 2.75 * len(rows)
     figure, axes = new_canvas(2.05 + 3.1 * len(columns), height, len(rows), len(columns))
     for line, keys in enumerate(rows):
         for column, (mode, fill) in enumerate(columns):
             ax = axes[line, column]
             part = curves[(curves["mode"] == mode) & (curves["fill"] == fill)]
-            _draw_curves(ax, part, keys, over)
+            _draw_curves(ax, part, {key: styles[key] for key in keys}, over)
             bottom = axis_title(over, mode) if line == len(rows) - 1 else ""
             _name_axes(ax, column == 0, bottom)
             if line == 0:
@@ -232,20 +239,20 @@ def _conditions(curves: pd.DataFrame) -> list[tuple[str, ...]]:
     return ordered_conditions(zip(curves["mode"], curves["fill"], strict=True))
 
 
-def _rows_of(curves: pd.DataFrame) -> list[list[Key]]:
-    pairs = set(zip(curves["method"], curves["view"], strict=True))
-    keys = sorted(pairs, key=lambda key: order_of(*key))
-    return in_rows(keys)
+def _by_method_and_view(curves: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Style]]:
+    keys = curves["method"].astype(str) + "/" + curves["view"].astype(str)
+    pairs = sorted(
+        set(zip(curves["method"], curves["view"], strict=True)), key=lambda p: order_of(*p)
+    )
+    return curves.assign(key=keys), {"/".join(pair): style_of(*pair) for pair in pairs}
 
 
-def _draw_curves(ax: Axes, curves: pd.DataFrame, keys: Sequence[Key], over: Axis) -> None:
-    for method, view in keys:
-        part = curves[(curves["method"] == method) & (curves["view"] == view)]
+def _draw_curves(ax: Axes, curves: pd.DataFrame, styles: Mapping[str, Style], over: Axis) -> None:
+    for key, style in styles.items():
+        part = curves[curves["key"] == key].sort_values("fraction")
         if part.empty:
             continue
-        part = part.sort_values("fraction")
         place = places(part, over)
-        style = style_of(method, view)
         ax.fill_between(place, part["low"], part["high"], color=style.colour, alpha=0.14, lw=0)
         (line,) = ax.plot(
             place,

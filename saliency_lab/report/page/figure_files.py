@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.report.drawing import figures
+from saliency_lab.report.drawing.palette import label_of
 from saliency_lab.report.drawing.saving import Wanted, saved_apart
 from saliency_lab.report.drawing.views_figure import views_figure
 from saliency_lab.report.page import sections
@@ -225,10 +226,14 @@ def _training_drawings(slug: str, run: TrainingRun) -> Drawings:
 
 
 def _main_means(panel: Panel) -> pd.DataFrame:
-    """The main score of every map of a panel, for the figure of methods and views."""
+    """The main score of every map of a panel, for the figure of methods and views.
+
+    A method that was measured under several settings is several, told apart as their labels are.
+    """
     return pd.DataFrame(
         {
-            "method": one.method, "view": one.view, "condition": panel.condition_text(condition),
+            "method": one.method + one.label.removeprefix(label_of(one.method, one.view)),
+            "view": one.view, "condition": panel.condition_text(condition),
             "better": mean.better, "value": mean.value, "low": mean.low, "high": mean.high,
             "control": one.control,
         }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from saliency_lab.report.comparing.contrasts import SIGNIFICANT, beats
+from saliency_lab.evaluation.rows.statistics import is_significant
+from saliency_lab.report.comparing.contrasts import beats
 from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
 from saliency_lab.report.drawing.notation import number, p_text, span
 from saliency_lab.report.drawing.palette import label_of
@@ -58,8 +59,7 @@ def _difference(panel: Panel, one: PanelMap, condition: Condition) -> dict[str, 
         return {"difference": "", "difference_interval": "", "p": "", "sure": False, "unsure": ""}
     p = found.p_holm if found.p_holm is not None else found.p
     clear = found.low > 0 or found.high < 0
-    # Wilcoxon's test sees a shift of skewed differences whose mean is not clear of zero.
-    sure = clear and p is not None and p < SIGNIFICANT
+    sure = p is not None and is_significant(found.low, found.high, p)
     return {
         "difference": number(found.difference),
         "difference_interval": span(found.low, found.high),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from saliency_lab.report.comparing.contrasts import beats
@@ -12,9 +13,12 @@ from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
 from saliency_lab.report.comparing.seeds import SeedGroup
 from saliency_lab.report.drawing.palette import label_of
+from saliency_lab.report.reading.configs import agree
 from saliency_lab.report.reading.records import ComparisonRun, EvaluationRun, Problem, TrainingRun
 
 SHOWN_DISAGREEMENTS = 50
+# How the maps were made whose areas are published: all classes compared, the largest channel.
+_OF_THE_PAPERS = {"view.channels": "max", "view.competitors": "none"}
 _QUANTITIES = {
     "forwards": ("forward passes", 1.0),
     "backwards": ("backward passes", 1.0),
@@ -209,8 +213,10 @@ def _against_controls(panel: Panel, key: str, condition: Condition) -> dict[str,
 
 
 def published_value(panel: Panel, one: PanelMap, condition: Condition) -> float | None:
-    """The published area of this map, where a paper reports one."""
+    """The published area of this map, where a paper reports one of a map made like it."""
     if panel.published is None or one.method != "gradient" or condition[0] != "deletion":
+        return None
+    if not agree(_OF_THE_PAPERS, one.run.settings):
         return None
     return panel.published.areas.get((condition[1], one.view))
 
@@ -225,25 +231,35 @@ def _disagreements(panel: Panel) -> list[dict[str, Any]]:
         values = part.pivot_table(index="sample_id", columns="key", values=panel.main)
         if values.shape[1] < 2:
             continue
-        ranked = values
+        main = values.to_numpy()
+        ties = np.zeros_like(main)
         if others:
             # A score of yes and no has many ties, which the next score breaks.
-            ties = part.pivot_table(index="sample_id", columns="key", values=others[0])
-            ranked = values + 1e-3 * ties.reindex_like(values).fillna(0.0)
+            second = part.pivot_table(index="sample_id", columns="key", values=others[0])
+            ties = second.reindex_like(values).fillna(0.0).to_numpy()
+        lowest = np.lexsort((ties, np.where(np.isnan(main), np.inf, main)))[:, :1]
+        highest = np.lexsort((ties, np.where(np.isnan(main), -np.inf, main)))[:, -1:]
+        names = values.columns.map(labels).to_numpy()
+        span, tied = (
+            np.take_along_axis(one, highest, 1) - np.take_along_axis(one, lowest, 1)
+            for one in (main, ties)
+        )
         found = pd.DataFrame(
             {
                 "panel": panel.title,
                 "condition": panel.condition_text(tuple(condition)),
-                "image": ranked.index,
-                "lowest": ranked.idxmin(axis=1).map(labels).to_numpy(),
+                "image": values.index,
+                "lowest": names[lowest[:, 0]],
                 f"lowest {panel.main}": values.min(axis=1).to_numpy(),
-                "highest": ranked.idxmax(axis=1).map(labels).to_numpy(),
+                "highest": names[highest[:, 0]],
                 f"highest {panel.main}": values.max(axis=1).to_numpy(),
-                "rank": (ranked.max(axis=1) - ranked.min(axis=1)).to_numpy(),
+                "span": span[:, 0],
+                "tied": tied[:, 0],
             }
         )
-        found = found.sort_values(["rank", "image"], ascending=[False, True])
-        rows += found.drop(columns="rank").head(SHOWN_DISAGREEMENTS).to_dict("records")
+        found = found.sort_values(["span", "tied", "image"], ascending=[False, False, True])
+        shown = found.drop(columns=["span", "tied"]).head(SHOWN_DISAGREEMENTS)
+        rows += shown.to_dict("records")
     return rows
 
 

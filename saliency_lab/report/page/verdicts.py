@@ -109,6 +109,11 @@ def agreement_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
 
 def _panel_sentence(verdict: Verdict) -> str:
     count = sum(one.voted for one in verdict.standings)
+    if len(verdict.measures) < verdict.least:
+        return (
+            f"No map can beat another: it takes {verdict.least} measures that agree, and "
+            f"{len(verdict.measures)} are there ({', '.join(verdict.measures)})."
+        )
     rule = (
         f"Of {count} maps on {verdict.images:,} images, where one beats another if at least "
         f"{verdict.least} of {len(verdict.measures)} measures say so and none objects"

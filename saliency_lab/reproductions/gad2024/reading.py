@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from saliency_lab.evaluation.hull.finding import SIGNIFICANT
 from saliency_lab.evaluation.hull.tables import BOTH
+from saliency_lab.evaluation.rows.statistics import SIGNIFICANT, is_significant
 
 COMPLEXITY, SENSITIVITY = "relative_complexity", "relative_sensitivity"
 
@@ -28,7 +28,7 @@ def conclusion(record: Mapping[str, Any]) -> str:
         f"of every control with as good a reason to shrink for {hull} of {count} sources; its "
         f"mask matters more per pixel than the supplementary one for {rest} of {count}, and more "
         f"than every control for {mask} of {count} "
-        f"(paired, Wilcoxon with Holm, p < {SIGNIFICANT})."
+        f"(paired: interval without 0, and Wilcoxon with Holm, p < {SIGNIFICANT})."
     )
 
 
@@ -49,7 +49,9 @@ def _beating(
         pairs = [pair for pair in _pairs(found, score) if pair["against"] in controls]
         sign = -1 if lower else 1
         count += bool(pairs) and all(
-            sign * pair["difference"] > 0 and pair["p_holm"] < SIGNIFICANT for pair in pairs
+            sign * pair["difference"] > 0
+            and is_significant(pair["low"], pair["high"], pair["p_holm"])
+            for pair in pairs
         )
     return count
 

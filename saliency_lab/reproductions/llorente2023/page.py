@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from saliency_lab.evaluation.rows.statistics import accuracy_over_seeds
+from saliency_lab.evaluation.rows.statistics import accuracy_over_seeds, is_significant
 from saliency_lab.report.page.table_texts import markdown_lines
 from saliency_lab.reproductions.llorente2023.form import departures
 from saliency_lab.reproductions.llorente2023.workload import (
@@ -21,7 +21,6 @@ from saliency_lab.reproductions.published import PUBLISHED_VIEWS
 
 CLOSE = 0.03
 """A difference up to this is called the same; the paper prints two digits of one training."""
-SIGNIFICANT = 0.05
 
 # Where the paper says that the curve of a map no longer falls, in share of the pixels.
 FLATTEN = {"positive": 0.8, "negative": 0.8, "active": 0.5, "inactive": 0.5}
@@ -286,7 +285,8 @@ def _readings(evaluation: Mapping[str, Any]) -> Iterator[str]:
         if "original" in (a, b) and pair["fill"] in PUBLISHED_VIEWS:
             sign = 1 if a == "original" else -1
             other = b if a == "original" else a
-            sure = "significant" if pair["p_holm"] < SIGNIFICANT else "not significant"
+            clear = is_significant(pair["low"], pair["high"], pair["p_holm"])
+            sure = "significant" if clear else "not significant"
             yield (
                 f"- {pair['fill']}: original − {other} = {sign * pair['difference']:+.3f} "
                 f"(paired over images, Wilcoxon with Holm {_p(pair['p_holm'])}, {sure})"

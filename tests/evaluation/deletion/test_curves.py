@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.core.views import views
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.errors import UserError
-from saliency_lab.evaluation.deletion.curves import deletion_curve, masked_scores
+from saliency_lab.evaluation.deletion.curves import _filled, deletion_curve, masked_scores
 from saliency_lab.evaluation.deletion.masking import MaskingJob
 from saliency_lab.evaluation.deletion.removal import (
     PAPER_FRACTIONS,
@@ -189,6 +190,27 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
     for row in range(4):
         alone = deletion_curve(model, images[row : row + 1], maps[row : row + 1])
         assert torch.equal(alone[0], together[row])
+
+
+def test_a_double_models_predictions_are_its_own() -> None:
+    """Of logits that float32 cannot tell apart, too: the untouched image agrees with itself."""
+
+    class Near(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return 1e9 + images.double().flatten(1)[:, :3]
+
+    images = torch.rand(6, 3, 4, 4, dtype=torch.float64)
+    found = deletion_curve(Near(), images, torch.rand(6, 4, 4), fractions=[0.0])
+    assert found.all()
+
+
+def test_road_in_another_range_is_stretched() -> None:
+    images, maps = torch.rand(8, 3, 8, 8), torch.rand(8, 8, 8)
+    streams = [SampleGenerator(0, [str(at) for at in range(8)]) for _ in range(2)]
+    unit = _filled(images, "road", streams[0], (0, 1))
+    wide = _filled(images * 255, "road", streams[1], (0, 255))
+    rows, removed = torch.arange(8), maps > 0.5
+    torch.testing.assert_close(wide(rows, removed), unit(rows, removed) * 255, rtol=1e-4, atol=1e-3)
 
 
 def test_maps_that_do_not_fit_are_refused() -> None:

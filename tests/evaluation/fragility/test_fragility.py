@@ -51,6 +51,10 @@ def test_a_centre_of_mass_is_scipy_s() -> None:
     np.testing.assert_allclose(centre_of_mass(-maps), expected)
 
 
+def test_a_map_of_zeros_has_its_centre_in_the_middle() -> None:
+    assert centre_of_mass(torch.zeros(2, 5, 8)).tolist() == [[2.0, 3.5]] * 2
+
+
 def test_top_pixels_are_the_largest() -> None:
     chosen = top_pixels(IMAGES[:, 0], 0.1)
     assert chosen.sum((1, 2)).tolist() == [102] * 4

@@ -78,6 +78,17 @@ def test_masks_and_scores_are_those_of_the_definition(measured, network):
         assert np.allclose(own["relative_complexity"], ratio)
 
 
+@pytest.mark.parametrize("channels", ["sum", "l2"])
+def test_all_masks_come_of_the_same_channels(measured, channels):
+    """GAD takes the maximum over channels, whatever `view.channels` says."""
+    context, batch, maps = measured()
+    other = dataclasses.replace(
+        context, method=dataclasses.replace(context.method, channels=channels)
+    )
+    expected, found = (rows_of(Hull(), place, batch, maps) for place in (context, other))
+    pd.testing.assert_frame_equal(found, expected)
+
+
 def test_rows_do_not_depend_on_the_batch(measured):
     context, batch, maps = measured(3)
     whole = rows_of(Hull(), context, batch, maps)

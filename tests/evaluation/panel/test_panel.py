@@ -95,5 +95,9 @@ def test_a_network_that_is_sure_of_too_few_classes_is_measured_without_grids(mea
     assert set(rows["measure"].astype(str)) == SIX - {"DiFull", "GridPG"}
     facts = Panel(confidence=1.0).facts(rows.assign(method="any"), rows)
     assert "confidence of 1.0 (evaluator.panel.confidence)" in facts["warnings"][0]
+    assert len(facts["warnings"]) == 1
+    facts = Panel(confidence=1.0, least=5).facts(rows.assign(method="any"), rows)
+    assert "no map can beat another: a verdict takes 5 measures" in facts["warnings"][1]
+    assert "and there are 4" in facts["warnings"][1]
     whole = measured(gradient, twin=False)
     assert "warnings" not in Panel().facts(whole, whole)

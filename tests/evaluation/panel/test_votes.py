@@ -70,3 +70,25 @@ def test_the_twin_wins_where_it_is_better() -> None:
     }
     assert found[0]["difference"] == pytest.approx(-1)
     assert twin_table(maps) == []
+    # One image decides nothing.
+    one = pd.concat([maps, twins]).query("sample_id == 'i0'")
+    assert not any(row["twin_wins"] for row in twin_table(one))
+
+
+def test_a_twin_wins_by_more_than_chance_over_many_views() -> None:
+    rng = np.random.default_rng(1)
+    rows = [
+        {
+            "sample_id": f"i{at}",
+            "view": f"v{view}",
+            "measure": "a",
+            "version": version,
+            "value": one,
+        }
+        for view in range(200)
+        for version in ("map", "twin")
+        for at, one in enumerate(rng.normal(size=30))
+    ]
+    found = twin_table(pd.DataFrame(rows))
+    assert sum(row["high"] < 0 for row in found) > 3
+    assert sum(row["twin_wins"] for row in found) == 0

@@ -77,7 +77,9 @@ def test_a_network_that_gives_one_answer_is_named():
     stuck = rows["order"].eq("mask")
     rows.loc[stuck, "correct"] = rows.loc[stuck, "label"].eq(2).astype(float)
     (sentence,) = unlearned(rows)
-    assert "m/original, mask 0.5, seed 1, gives every image the same answer" in sentence
+    assert (
+        "m/original, mask 0.5, seed 1, is right on all images of one class and on none" in sentence
+    )
     facts = Retraining().facts(rows, Retraining().image_scores(rows))
     assert sentence in facts["warnings"]
 

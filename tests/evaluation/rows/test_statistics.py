@@ -14,6 +14,7 @@ from saliency_lab.evaluation.rows.statistics import (
     accuracy_over_seeds,
     bootstrap_interval,
     holm,
+    is_significant,
     mean_ps,
     paired_difference,
     seeds_interval,
@@ -180,10 +181,25 @@ def test_intervals_over_seeds_hold_the_mean_as_often_as_they_say(
 
 
 def test_accuracies_of_several_seeds() -> None:
-    """0.69 and 0.71 of 100: t·0.01 of the seeds, 1.96·√(0.7·0.3/100) of the images."""
-    half = np.hypot(np.tan(0.475 * np.pi) * 0.01, 1.959963984540054 * np.sqrt(0.0021))
-    assert accuracy_over_seeds([0.69, 0.71], 100) == pytest.approx((0.7, 0.7 - half, 0.7 + half))
+    """0.69 and 0.71 of 100: t·0.01 of the seeds, Wilson's of 70 of 100 images."""
+    seeds, images = np.tan(0.475 * np.pi) * 0.01, accuracy_interval(70, 100)
+    low = 0.7 - np.hypot(seeds, 0.7 - images.low)
+    high = 0.7 + np.hypot(seeds, images.high - 0.7)
+    assert accuracy_over_seeds([0.69, 0.71], 100) == pytest.approx((0.7, low, high))
     assert accuracy_over_seeds([0.8], 10) == accuracy_interval(8, 10)
+
+
+@pytest.mark.parametrize("right", [0, 37, 100])
+def test_equal_accuracies_are_as_sure_as_one(right: int) -> None:
+    found = accuracy_over_seeds([right / 100] * 3, 100)
+    assert found == pytest.approx(accuracy_interval(right, 100), abs=1e-12)
+
+
+def test_a_difference_is_one_where_interval_and_p_say_so() -> None:
+    assert is_significant(0.1, 0.3, 0.01)
+    assert is_significant(-0.3, -0.1, 0.01)
+    assert not is_significant(-0.1, 0.3, 0.01)
+    assert not is_significant(0.1, 0.3, 0.05)
 
 
 def test_students_interval_by_hand() -> None:

@@ -206,4 +206,9 @@ def test_a_shift_out_of_the_image_is_refused() -> None:
     with pytest.raises(UserError, match="less than half of the images' shorter side, 32, but got"):
         Stability(pixels=16).check(context, "stability")
     Stability(pixels=15).check(context, "stability")
+    with pytest.raises(
+        UserError, match=r"`evaluator\.stability\.degrees` to leave some of the images"
+    ):
+        Stability(degrees=80).check(context, "stability")
+    Stability(degrees=80, perturbations=["flip"]).check(context, "stability")
     Stability(pixels=16, perturbations=["flip"]).check(context, "stability")

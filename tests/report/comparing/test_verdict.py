@@ -166,6 +166,24 @@ def test_a_map_that_fails_a_gate_or_is_a_control_is_never_believed() -> None:
     assert standing(both, "b").gates == {"randomisation": "undecided"}
 
 
+def test_of_a_gate_on_several_sets_of_images_the_largest_counts() -> None:
+    gates = [gate_run("a", "failed"), gate_run("a", "passed")]
+    for run, count in zip(gates, (1000, 50), strict=True):
+        run.summary.data.images = count
+    panels = [panel_run("a", 0.8), panel_run("b", 0.5)]
+    for order in (gates, gates[::-1]):
+        assert standing(verdict_of([*panels, *order]), "a").gate == "failed"
+
+
+def test_too_few_measures_cannot_decide() -> None:
+    found = verdict_of([panel_run("a", 0.8, least=9), panel_run("b", 0.5, least=9)])
+    assert found.decided == 0
+    (said,) = [one for one in sentences(found) if "measures" in one]
+    assert said.startswith(
+        f"No map can beat another: it takes 9 measures that agree, and {len(MEASURES)}"
+    )
+
+
 def test_a_twin_that_wins_is_named() -> None:
     found = verdict_of([panel_run("a", 0.8, twin=0.1), panel_run("b", 0.5, twin=-0.1)])
     assert standing(found, "a").twin_wins == MEASURES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,23 @@ def test_twenty_methods_are_spread_over_rows_and_all_drawn() -> None:
     drawn = [line.get_label() for ax in figure.axes for line in ax.lines]
     assert sorted(drawn) == sorted(label_of(*key) for key in keys)
     assert max(len(ax.lines) for ax in figure.axes) <= 7
+
+
+def test_two_settings_of_one_method_are_two_lines() -> None:
+    keys = [("smoothgrad", "original"), ("smoothgrad", "original")]
+    curves = _curves(keys, ("black",))
+    half = len(FRACTIONS)
+    curves["key"] = ["few"] * half + ["many"] * half
+    plain = style_of("smoothgrad", "original")
+    styles = {
+        "many": replace(plain, label="many samples"),
+        "few": replace(plain, label="few samples"),
+    }
+    figure = curves_figure(curves, "Two", styles=styles)
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert list(lines) == ["many samples", "few samples"]
+    np.testing.assert_allclose(lines["few samples"].get_ydata(), np.exp(-FRACTIONS))
+    np.testing.assert_allclose(lines["many samples"].get_ydata(), np.exp(-2 * FRACTIONS))
 
 
 def test_no_curves_is_refused() -> None:

@@ -7,6 +7,8 @@ import re
 import zlib
 from base64 import b64decode
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from saliency_lab.errors import UserError
 from saliency_lab.evaluation.rows.format import table_path
 from saliency_lab.evaluation.rows.statistics import holm, paired_difference
 from saliency_lab.report.comparing.panels import Panel, build_panels
+from saliency_lab.report.page import tables
 from saliency_lab.report.page.examples import chosen_examples, packed_examples
 from saliency_lab.report.page.page import ReportFiles, write_report
 from saliency_lab.report.page.table_texts import latex_text, markdown_text
@@ -362,6 +365,47 @@ def test_disagreement_lists_the_widest_gaps_of_all_images(
     ]
     widest = (wide.max(axis=1) - wide.min(axis=1)).max()
     assert first["highest allegiance"] - first["lowest allegiance"] == pytest.approx(widest)
+
+
+def test_disagreement_is_of_the_main_score_and_ties_go_to_the_next() -> None:
+    values = {
+        "yes": {"a": (1, 0.2), "b": (1, 0.9), "c": (0, 0.5)},
+        "same": {"a": (0, 0.1), "b": (0, 0.3), "c": (0, 0.2)},
+        "close": {"a": (0.5, 1.0), "b": (0.5005, 0.0), "c": (0.5001, 0.0)},
+    }
+    rows = [
+        {"sample_id": sample, "key": key, "main": main, "next": other}
+        for sample, maps in values.items()
+        for key, (main, other) in maps.items()
+    ]
+    panel: Any = SimpleNamespace(
+        maps=[SimpleNamespace(key=key, label=key.upper()) for key in "abc"],
+        found=SimpleNamespace(
+            conditions=(), scores=[SimpleNamespace(name="main"), SimpleNamespace(name="next")]
+        ),
+        scores=pd.DataFrame(rows), main="main", title="Any", condition_text=lambda _: "",
+    )  # fmt: skip
+    found = tables._disagreements(panel)
+    assert [(row["image"], row["lowest"], row["highest"]) for row in found] == [
+        ("yes", "C", "B"),
+        ("close", "A", "B"),
+        ("same", "A", "B"),
+    ]
+
+
+def test_published_areas_stand_beside_the_papers_own_settings_alone() -> None:
+    panel: Any = SimpleNamespace(published=published("imagenette", "convnext_tiny", True))
+
+    def inactive(**settings: str) -> Any:
+        run = SimpleNamespace(settings={f"view.{name}": value for name, value in settings.items()})
+        return SimpleNamespace(method="gradient", view="inactive", run=run)
+
+    one = inactive(channels="max", competitors="none")
+    assert tables.published_value(panel, one, ("deletion", "white")) == 0.42
+    assert tables.published_value(panel, one, ("insertion", "white")) is None
+    assert tables.published_value(panel, inactive(), ("deletion", "white")) == 0.42
+    for other in ({"channels": "sum"}, {"competitors": "20"}):
+        assert tables.published_value(panel, inactive(**other), ("deletion", "white")) is None
 
 
 def test_published_numbers_are_those_of_the_paper() -> None:
