@@ -59,7 +59,7 @@ def _sweep_directory(root: DictConfig) -> str:
 def _run_directory(root: DictConfig) -> str:
     """The absolute run directory."""
     if not str(root.output_root).strip():
-        raise UserError("Expected `output_root` to be a folder, but it is empty")
+        raise UserError("Expected `output_root` to name a folder, but got an empty string")
     roots.meet(root.output_root)
     config = {**_plain(root), "sources": _sources(root)}
     if "classifier" in root:

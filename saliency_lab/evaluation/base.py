@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from saliency_lab.data.batch import Batch
 from saliency_lab.evaluation.context import Context, Found, Need
+from saliency_lab.evaluation.rows.format import IMAGE_COLUMNS
 
 Better = Literal["higher", "lower"] | None
 Role = Literal["measure", "gate", "robustness", "truth", "panel"]
@@ -166,7 +167,7 @@ def measured_rows(
             frame[name] = _flat(part.values[name], images * steps, name)
         frames.append(pd.DataFrame(frame))
     if not frames:
-        names = ("sample_id", "index", "label", "method", "view", *evaluator.keys, *columns)
+        names = (*IMAGE_COLUMNS, *evaluator.keys, *columns)
         return pd.DataFrame(columns=list(names))
     rows = pd.concat(frames, ignore_index=True)
     named = ["method", "view", *(key for key in evaluator.keys if rows[key].dtype == object)]

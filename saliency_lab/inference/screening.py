@@ -194,7 +194,7 @@ class Screen:
         share = self._seconds["cheap"] / max(self._seconds["exact"], 1e-12) + repeated
         self.active = share < 0.9
         log.info(
-            "screen %s: low precision and %.1f%% repeats would take %.0f%% of the time",
+            "screen %s: low precision and %.1f%% repeats take %.0f%% of full precision's time",
             "on" if self.active else "off, it does not pay here",
             100 * repeated,
             100 * share,

@@ -46,7 +46,7 @@ def require_usable(config: Mapping[str, Any], method: Method) -> None:
         )
     if reads_layers(method.source) and not has_layers(config["model"]):
         raise UserError(
-            f"Expected `method` to ask for logits and input gradients only with "
-            f"model={config['model']['name']}, whose layers cannot be looked into, but got "
+            f"Expected `method` to need only logits and input gradients with "
+            f"model={config['model']['name']}, whose layers are not accessible, but got "
             f"{source_name(method.source)}"
         )

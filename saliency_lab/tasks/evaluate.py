@@ -238,9 +238,7 @@ def _done_blocks(plan: Plan) -> list[int]:
     own, ids = plan.shards[MAPS], plan.data.ids(plan.split)
     changed = [number for number in own.done() if not own.is_of(number, ids)]
     if changed:
-        log.warning(
-            "the images have changed since this run began: %d blocks are done again", len(changed)
-        )
+        log.warning("the images have changed since this run began: redoing %d blocks", len(changed))
     for number in changed:
         for shards in plan.shards.values():
             shards.discard(number)

@@ -48,8 +48,8 @@ def train_classifier(config: Mapping[str, Any], directory: Path) -> None:
     checked(config)
     if not has_layers(config["model"]):
         raise UserError(
-            f"Expected `model` to be one that can be trained, but {config['model']['name']} is a "
-            "file of a network as it is: evaluate it with ckpt=none"
+            f"Expected `model` to be one that can be trained, but {config['model']['name']} is an "
+            "exported network: evaluate it with ckpt=none"
         )
     keep_freed_memory()
     checkpoints = Checkpoints(directory)

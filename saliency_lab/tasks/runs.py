@@ -216,7 +216,8 @@ def _remove(chosen: Sequence[Run], runs: Sequence[Run], asked: Request) -> None:
         print(f"  {run.name}  {size_text(run.size)}")
     users = [run for run in _users(chosen, runs) if run not in chosen]
     if users:
-        print(f"{len(users)} other runs used these classifiers; they stay, but cannot be resumed")
+        told = "1 other run" if len(users) == 1 else f"{len(users)} other runs"
+        print(f"{told} used these classifiers; kept, but cannot be resumed")
     count = f"{len(chosen)} run{'s' if len(chosen) != 1 else ''}"
     if not asked.yes and not _confirmed(f"Remove {count}, {size}? [y/N] "):
         print("nothing was removed")

@@ -107,7 +107,7 @@ def trainer(
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise UserError(
             f"Expected `trainer.accelerator={accelerator}` with `trainer.devices={devices}` to be "
-            f"on this machine, but got: {str(error).strip().splitlines()[0]}"
+            f"available on this machine, but got: {str(error).strip().splitlines()[0]}"
         ) from error
 
 

@@ -76,7 +76,8 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_is_inside(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for kind in ("method", "model", "data", "evaluator", "view", "experiment/llorente2023"):
-        ours = {path.name for path in (CHECKOUT / "conf" / kind).glob("*.yaml")}
+        group = CHECKOUT / "conf" / kind
+        ours = {path.relative_to(group).as_posix() for path in group.rglob("*.yaml")}
         folder = f"saliency_lab/conf/{kind}/"
         inside = {name.removeprefix(folder) for name in names if name.startswith(folder)}
         assert ours == inside, kind

@@ -16,7 +16,6 @@ WORDS = (
     "data.train_images=96", "data.test_images=40", "data.batch_size=20", "data.validation=0.2",
     "trainer=cpu", "logger=none",
 )  # fmt: skip
-SHORT = "outputs/train/shapes/tiny"
 
 pytestmark = pytest.mark.usefixtures("own_model")
 

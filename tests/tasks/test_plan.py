@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -61,8 +61,11 @@ def test_a_whole_batch_from_two_small_ones() -> None:
     assert whole_batch(0.1, 0.8, 2, 4, 100) == pytest.approx(35)
 
 
+CLOCK = {"now": 0.0}
+
+
 def slow_network(num_classes: int, in_chans: int = 3) -> torch.nn.Module:
-    """A network whose forward takes 20 ms an image, and a training step twice that.
+    """A network whose forward takes 20 ms of CLOCK an image, and a training step twice that.
 
     Each size of batch takes 0.2 s more when it is met for the first time.
     """
@@ -74,10 +77,10 @@ def slow_network(num_classes: int, in_chans: int = 3) -> torch.nn.Module:
             self.layer = torch.nn.Linear(in_chans * 4, num_classes)
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            time.sleep((0.04 if self.training else 0.02) * len(images))
+            CLOCK["now"] += (0.04 if self.training else 0.02) * len(images)
             if (self.training, len(images)) not in met:
                 met.add((self.training, len(images)))
-                time.sleep(0.2)
+                CLOCK["now"] += 0.2
             return self.layer(images.flatten(1))
 
     return Slow()
@@ -86,7 +89,8 @@ def slow_network(num_classes: int, in_chans: int = 3) -> torch.nn.Module:
 def test_rates_are_those_of_one_image_and_nothing_is_left_changed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("saliency_lab.tasks.rates.ENOUGH", 0.05)
+    clock = SimpleNamespace(perf_counter=lambda: CLOCK["now"])
+    monkeypatch.setattr("saliency_lab.tasks.rates.time", clock)
     config = {
         "model": {"_target_": f"{__name__}.slow_network"},
         "optimizer": {"_target_": "saliency_lab.models.optimizers.sgd", "lr": 0.1},
@@ -96,8 +100,7 @@ def test_rates_are_those_of_one_image_and_nothing_is_left_changed(
     torch.manual_seed(5)
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     rates = measured_rates(config, 3, (3, 2, 2))
-    # Sleeps never end early; a machine that is busy with other things may end them late.
-    assert 0.019 < rates.forward < 0.06
-    assert 0.039 < rates.step < 0.12
+    assert rates.forward == pytest.approx(0.02)
+    assert rates.step == pytest.approx(0.04)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == threads

@@ -65,7 +65,7 @@ def adaptive(
     if takes_targets(base):
         raise UserError(
             "Expected `base` to be a source of a signed field per class, but got "
-            f"{source_name(base)}, which gives maps: method=adaptive_map takes it."
+            f"{source_name(base)}, which gives maps; use method=adaptive_map."
         )
     _check_order(least, most)
     return AdaptiveField(model, images, base, error, least, most, generator)
@@ -100,7 +100,7 @@ def adaptive_map(
     if not takes_targets(base):
         raise UserError(
             "Expected `base` to be a source of one map per class, but got "
-            f"{source_name(base)}, which gives a signed field: method=adaptive takes it."
+            f"{source_name(base)}, which gives a signed field; use method=adaptive."
         )
     _check_order(least, most)
     streams = restarted(generator, images)

@@ -202,7 +202,12 @@ def _filled(
     unit = replacement((images - low) / (high - low), fill, generator)
     if isinstance(unit, Tensor):
         return unit * (high - low) + low
-    return lambda places, removed: unit(places, removed) * (high - low) + low
+
+    def stretched(places: Tensor, removed: Tensor) -> Tensor:
+        imputed = unit(places, removed) * (high - low) + low
+        return torch.where(removed[:, None], imputed, images[places])
+
+    return stretched
 
 
 def _scores(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -176,7 +176,7 @@ class Deletion(Evaluator):
         return [
             f"{method}/{view}: only {share:.1%} of the pixels are not 0, on average, and the "
             "threshold protocol deletes no others, so that its area cannot be compared with that "
-            "of a denser map; evaluator.protocol=standard deletes every pixel in the end"
+            "of a denser map; evaluator.deletion.protocol=standard deletes every pixel in the end"
             for (method, view), share in shares.items()
             if share < _SPARSE
         ]

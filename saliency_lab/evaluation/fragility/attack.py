@@ -14,8 +14,6 @@ from saliency_lab.frozen import bare_copy, frozen
 
 Attack = Literal["top_k", "centre", "random"]
 
-ATTACKS: tuple[Attack, ...] = ("top_k", "centre", "random")
-
 # Sharp enough to stay near a ReLU, round enough to have a second derivative.
 _SHARPNESS = 30.0
 

@@ -38,7 +38,7 @@ class InfidelityEvaluator(Evaluator):
         samples: Annotated[int, Ge(2)] = 100,
     ) -> None:
         if perturbation == "square" and size >= 1:
-            raise UserError(f"Expected `infidelity.size` to be below 1, but got {size}")
+            raise UserError(f"Expected `evaluator.infidelity.size` to be below 1, but got {size}")
         self.perturbation: Perturbation = perturbation
         self.size, self.samples = size, samples
 

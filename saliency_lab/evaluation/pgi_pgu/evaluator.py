@@ -15,6 +15,7 @@ from saliency_lab.evaluation.context import Context, Found
 from saliency_lab.evaluation.deletion.removal import checked_fractions, deletion_levels
 from saliency_lab.evaluation.perturbation import target_probabilities
 from saliency_lab.evaluation.pgi_pgu.gaps import FRACTIONS, gaps
+from saliency_lab.evaluation.rows.format import IMAGE_COLUMNS
 
 
 class PredictionGap(Evaluator):
@@ -66,6 +67,6 @@ class PredictionGap(Evaluator):
 
     def image_scores(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The means over the fractions, one row per image and view."""
-        image = ["sample_id", "index", "label", "method", "view"]
+        image = list(IMAGE_COLUMNS)
         groups = rows.groupby(image, observed=True, sort=False, as_index=False)
         return groups[["pgi", "pgu"]].mean()

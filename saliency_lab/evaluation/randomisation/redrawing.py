@@ -54,7 +54,7 @@ def layers(model: nn.Module, images: Tensor) -> tuple[Layer, ...]:
     found = tuple(Layer(name or "(model)", tuple(own)) for name, own in owners.items() if own)
     if not found:
         raise UserError(
-            f"Expected `model` to have weights that can be drawn anew, but {type(model).__name__} "
+            f"Expected `model` to have weights that can be randomised, but {type(model).__name__} "
             "has none."
         )
     return found

@@ -58,11 +58,11 @@ def charts(panel: Any) -> list[dict[str, Any]]:
         name = _title(mode, variant)
         svg = chart_svg(
             list(_lines(part, styles)),
-            name=f"{panel.title}, layers drawn anew {name}: rank correlation with the intact map",
+            name=f"{panel.title}, layers randomised {name}: rank correlation with the intact map",
             x_title=_X_TITLE,
             percent_y=False,
         )
-        drawn.append({"name": f"drawn anew {name}", "score": "rank correlation", "svg": svg})
+        drawn.append({"name": f"randomised {name}", "score": "rank correlation", "svg": svg})
     return drawn
 
 
@@ -119,7 +119,7 @@ def layers_figure(points: pd.DataFrame, styles: Mapping[str, Style], title: str)
             _draw_lines(ax, _lines(part, shown))
             ax.set(ylim=(lowest - 0.05, 1.05))
             if row == 0:
-                name = f"drawn anew {_title(mode, variant)}"
+                name = f"randomised {_title(mode, variant)}"
                 ax.set_title(name, fontsize=10, color=INK, loc="left")
             if row == len(rows) - 1:
                 ax.set_xlabel(_X_TITLE, fontsize=9, color=MUTED)

@@ -47,12 +47,16 @@ class RelevanceGainEvaluator(Evaluator):
         fractions: Sequence[Annotated[float, Ge(0)]] | None = None,
     ) -> None:
         if not fills or not segments:
-            raise UserError("Expected `relevance_gain.fills` and `.segments` not to be empty")
+            raise UserError(
+                "Expected `evaluator.relevance_gain.fills` and `.segments` not to be empty"
+            )
         self.fills = tuple(checked_fill(fill) for fill in fills)
         self.segments: tuple[Segments, ...] = tuple(segments)
         self.fractions = checked_fractions(fractions, "standard")
         if len(self.fractions) < 2:
-            raise UserError("Expected `relevance_gain.fractions` to be two or more numbers")
+            raise UserError(
+                "Expected `evaluator.relevance_gain.fractions` to be two or more numbers"
+            )
 
     def measure(self, context: Context, batch: Batch, maps: Found) -> Iterable[Measured]:
         """One row per image, view, fill and kind of superpixels."""

@@ -23,6 +23,7 @@ from saliency_lab.evaluation.retraining.conditions import (
     chosen_conditions,
 )
 from saliency_lab.evaluation.retraining.findings import accuracies, leakage, unlearned
+from saliency_lab.evaluation.rows.format import IMAGE_COLUMNS
 from saliency_lab.models.checkpoint import load_classifier
 
 # Which way the accuracy of the retrained network speaks for the map.
@@ -121,7 +122,7 @@ class Retraining(Evaluator):
 
     def image_scores(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Averages over the seeds."""
-        named = ["sample_id", "index", "label", "method", "view", *(self.conditions or ())]
+        named = [*IMAGE_COLUMNS, *(self.conditions or ())]
         grouped = rows.groupby(named, observed=True, sort=False)[list(self.columns)]
         return grouped.mean().reset_index()
 

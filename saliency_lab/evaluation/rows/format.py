@@ -8,7 +8,7 @@ evaluate task, read by the report; both know it from here alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -231,11 +231,6 @@ def is_readable(path: Path) -> bool:
     except (FileNotFoundError, pa.ArrowInvalid, OSError):
         return False
     return True
-
-
-def condition_of(row: Mapping[str, Any], conditions: list[str]) -> dict[str, str]:
-    """The condition of a row of scores, as the summary writes it."""
-    return {name: str(row[name]) for name in conditions}
 
 
 def older_format(directory: Path) -> str | None:

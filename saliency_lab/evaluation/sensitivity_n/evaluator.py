@@ -14,6 +14,7 @@ from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Evaluator, Measured, Score
 from saliency_lab.evaluation.context import Context, Found
 from saliency_lab.evaluation.perturbation import target_logits
+from saliency_lab.evaluation.rows.format import IMAGE_COLUMNS
 from saliency_lab.evaluation.sensitivity_n.pixels import SHARES, correlations, pixel_counts
 
 
@@ -40,7 +41,7 @@ class SensitivityN(Evaluator):
         baseline: float = 0.0,
     ) -> None:
         if not shares:
-            raise UserError("Expected `sensitivity_n.shares` not to be empty")
+            raise UserError("Expected `evaluator.sensitivity_n.shares` not to be empty")
         self.shares, self.samples, self.baseline = tuple(shares), samples, baseline
 
     def check(self, context: Context, name: str) -> None:
@@ -67,6 +68,6 @@ class SensitivityN(Evaluator):
 
     def image_scores(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The mean over n, one row per image and view."""
-        image = ["sample_id", "index", "label", "method", "view"]
+        image = list(IMAGE_COLUMNS)
         groups = rows.groupby(image, observed=True, sort=False, as_index=False)
         return groups[["sensitivity_n"]].mean()

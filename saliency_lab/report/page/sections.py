@@ -218,9 +218,9 @@ def _drawn(panel: Panel) -> str:
     if "draws" not in facts:
         return ""
     return (
-        f"Each image was asked for {facts['draws']} of the {len(facts['fractions'])} fractions, "
+        f"Each image was evaluated at {facts['draws']} of the {len(facts['fractions'])} fractions, "
         "drawn at random: mean areas and their intervals are right, a point of a curve is over "
-        "the images that were asked for it, and a single image's area is rough."
+        "the images that were evaluated there, and a single image's area is rough."
     )
 
 

@@ -36,8 +36,8 @@ def sentences(verdict: Verdict) -> list[str]:
     found = []
     if not verdict.measures and not verdict.gated:
         return [
-            "Which of these maps to believe was not asked: a single measure, deletion included, "
-            "does not tell. Add `evaluator=[panel,randomisation]` to the evaluations' commands.",
+            "These runs cannot tell which of these maps to believe: no single measure, deletion "
+            "included, can. Add `evaluator=[panel,randomisation]` to the evaluations' commands.",
             *_truth_sentences(verdict),
         ]
     if verdict.measures:
@@ -49,10 +49,10 @@ def sentences(verdict: Verdict) -> list[str]:
                 "those measures reward is smoothness."
             )
     else:
-        found.append("How these maps compare was not asked: `evaluator=panel` holds six measures.")
+        found.append("The maps were not compared: `evaluator=panel`, of six measures, does so.")
     if verdict.gated:
         for word, text in (
-            ("failed", "Hardly changed when what the model learned was drawn anew (gate failed)"),
+            ("failed", "Hardly changed when what the model learned was randomised (gate failed)"),
             ("undecided", "Changed, but not clearly enough to pass the gate"),
         ):
             mine = [one for one in verdict.standings if one.gate == word]

@@ -199,7 +199,8 @@ def _training_lines(record: Mapping[str, Any]) -> Iterator[str]:
     for training in record["trainings"]:
         # A column that was published before trainings had their own is that of its first.
         environment = training.get("environment", record["environment"])
-        cpu = f"{environment['cpu']}, {environment['threads']} thread(s)"
+        threads = environment["threads"]
+        cpu = f"{environment['cpu']}, {threads} thread{'' if threads == 1 else 's'}"
         hardware = ", ".join(environment["gpu"]) or cpu
         hours = training["training_seconds"] / 3600
         yield (
@@ -312,7 +313,8 @@ def _orders(evaluation: Mapping[str, Any]) -> Iterator[str]:
             all((a <= b) if up else (a >= b) for a, b in pairwise(seed)) for seed in by_seed
         )
         order = " < ".join(ranked["view"]) if up else " > ".join(ranked["view"])
-        yield f"- {mode}, {fill}: {order} (the order of {agree} of {len(by_seed)} seeds)"
+        seeds = f" (the order of {agree} of {len(by_seed)} seeds)" if len(by_seed) > 1 else ""
+        yield f"- {mode}, {fill}: {order}{seeds}"
     yield ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import measured_rows
 from saliency_lab.evaluation.context import Context, Method, found_maps
 from saliency_lab.evaluation.fragility.attack import (
-    ATTACKS,
+    Attack,
     candidates,
     centre_of_mass,
     smooth_copy,
@@ -62,7 +63,7 @@ def test_top_pixels_are_the_largest() -> None:
         assert values[mask].min() >= values[~mask].max()
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("attack", get_args(Attack))
 def test_candidates_stay_within_the_budget(attack: str) -> None:
     targets = network()(IMAGES).argmax(1)
     model = smooth_copy(network())
