@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 import yaml
 from torch import Tensor, nn
 
@@ -39,7 +40,7 @@ def explain(
     model: nn.Module | PreparedModel,
     images: Tensor,
     methods: Sequence[Method] | Method = ("original", "active"),
-    targets: Tensor | None = None,
+    targets: Tensor | int | None = None,
     *,
     pixel_range: PixelRange | None = UNIT,
     channels: Channels = "max",
@@ -57,7 +58,7 @@ def explain(
         methods: names, as on the command line ("active", "smoothgrad"), a view of a source
             ("smoothgrad/active"), or functions that are sources themselves. "five_views" stands
             for the five gradient maps, each under its own name.
-        targets: the classes to explain, int64 (B,); None: the predicted ones.
+        targets: the classes to explain, int64 (B,), or one for all; None: the predicted ones.
         pixel_range: what the pixels must be in, where another range than [0, 1] is meant; None
             for no check.
         channels, competitors: see `saliency_lab.attribution.core.views.views`.
@@ -78,6 +79,8 @@ def explain(
     network = given_model(model) if ready is None else ready.original
     images = given_images(images, pixel_range)
     listed = [methods] if isinstance(methods, str) or callable(methods) else methods
+    if isinstance(targets, int):
+        targets = torch.full((len(images),), targets, device=images.device)
     ids = range(len(images)) if sample_ids is None else sample_ids
     sources: dict[object, Source] = {}
     requests = _distinct([r for method in listed for r in _requests(method, sources)])

@@ -117,6 +117,32 @@ def test_a_function_of_too_few_arguments_is_named_with_what_it_takes() -> None:
         sl.explain(model, torch.rand(2, 3, 4, 4), brightness)
 
 
+class Cut(CountedNet):
+    """A network that a gradient cannot pass."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).detach()
+
+
+@pytest.mark.parametrize("method", ["original", "integrated_gradients", "lrp", "deeplift"])
+def test_a_network_without_gradients_is_refused_and_not_explained_by_zeros(method: str) -> None:
+    with pytest.raises(UserError, match="logits that can be differentiated"):
+        sl.explain(Cut(), torch.rand(2, 3, 8, 6), method)
+
+    class Constant(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.ones(len(images), 3)
+
+    # One that says the same of every image has gradients of zero.
+    assert not sl.explain(Constant(), torch.rand(2, 3, 8, 6), "original")["original"].any()
+
+
+def test_one_target_for_all_images() -> None:
+    model, images = CountedNet(), torch.rand(3, 3, 8, 6)
+    expected = sl.explain(model, images, "active", torch.tensor([2, 2, 2]))["active"]
+    assert torch.equal(sl.explain(model, images, "active", 2)["active"], expected)
+
+
 def test_mistakes_are_named() -> None:
     model, images = CountedNet(), torch.rand(1, 3, 8, 6)
     with pytest.raises(UserError, match=r"`method` to be one of .*Did you mean 'active'"):

@@ -50,7 +50,6 @@ NOT_IDENTITY = (
     "least",
     "kind",
     "correction",
-    "condition",
     "examples",
     "overlay",
     "block_size",
@@ -72,6 +71,8 @@ NOT_IDENTITY = (
     "engine.maps_batch",
     "engine.scores_batch",
 )
+# Data sets that are the same images wherever they lie.
+_NAMED_DATA = ("shapes", "cifar10", "imagenette", "oxford_pet", "cats_dogs", "birds")
 # What the classifier's digest stands for in an evaluation.
 _OF_THE_CLASSIFIER = (
     "model",
@@ -239,7 +240,7 @@ def _named(config: Mapping[str, Any], group: str) -> str:
 def not_identity(config: Mapping[str, Any]) -> Sequence[str]:
     """The keys of this configuration, or groups of them, that decide nothing of what comes out."""
     ignored: list[str] = list(NOT_IDENTITY)
-    if config.get("data", {}).get("name") in ("folder", "arrays", "pasted"):
+    if config.get("data", {}).get("name") not in _NAMED_DATA:
         # A person's own files have no identity but their place; the named data sets do.
         ignored.remove("data.root")
     if "classifier" in config:

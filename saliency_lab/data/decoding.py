@@ -68,6 +68,9 @@ def file_reader(paths: Sequence[Path], size: int, resize: Resize) -> Reader:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        # Nothing says what is white; Pillow would cut everything off below 0 and above 255.
+        raise ValueError("floating point; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         # 16-bit greys: Pillow's own conversion cuts everything above 255 off.
         values = np.asarray(image, dtype=np.int64)

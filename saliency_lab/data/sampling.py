@@ -14,8 +14,8 @@ class TrainBatches(Sampler[list[int]]):
     """Shuffled batches that depend on (seed, epoch) alone; every rank gets a strided share.
 
     Over all ranks, batch i holds the samples that batch i of one process holds. All samples are
-    used, none twice. Only a last batch with fewer samples than ranks is merged into the one
-    before it, so that no rank is left without a sample.
+    used, none twice. Only a last batch with fewer samples than ranks, or with a single one, is
+    merged into the one before it: no rank is left without a sample, and no batch norm with one.
 
     Args:
         size: number of samples, at least `world`.
@@ -43,7 +43,7 @@ class TrainBatches(Sampler[list[int]]):
             )
         self.seed, self.rank, self.world, self.epoch = seed, rank, world, epoch
         starts = list(range(0, size, batch_size))
-        if len(starts) > 1 and size - starts[-1] < world:
+        if len(starts) > 1 and batch_size > 1 and size - starts[-1] < max(world, 2):
             starts.pop()
         self._edges = [*starts, size]
 

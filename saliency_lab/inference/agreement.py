@@ -5,10 +5,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from saliency_lab.frozen import checked_logits, frozen, placed_images
+from saliency_lab.frozen import checked_logits, frozen, intact_logits, placed_images
 
 # Images of the first batch whose gradients are compared.
 _COMPARED = 8
+# Of the largest logit: more than rounding in a batch of another size makes, in bfloat16, too.
+_ROUNDING = 0.02
+
+
+def unsteadiness(model: nn.Module, sample: Tensor, logits: Tensor) -> str | None:
+    """Why an image's logits are not its own: words for a warning, or None.
+
+    Args:
+        model: as it is given.
+        sample: images (B, C, H, W).
+        logits: (B, K), what the model gives for the sample.
+    """
+
+    def differ(one: Tensor, other: Tensor) -> bool:
+        return bool((one - other).abs().max() > _ROUNDING * float(other.abs().max()))
+
+    if len(sample) < 2:
+        return None
+    alone = intact_logits(model, sample[:1])
+    if not differ(alone, logits[:1]):
+        return None
+    if differ(intact_logits(model, sample[:1]), alone):
+        return "change from one call to the next"
+    return "depend on which other images are in its batch"
 
 
 def gradient_distance(copy: nn.Module, model: nn.Module, sample: Tensor) -> float:

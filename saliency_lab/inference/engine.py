@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.frozen import checked_logits, frozen, intact_logits, placed_images
-from saliency_lab.inference.agreement import sign_agreement
+from saliency_lab.inference.agreement import sign_agreement, unsteadiness
 from saliency_lab.inference.copies import UNABLE, fast_copy, float32_by
 from saliency_lab.inference.memory import PartSize, fitting_batch, free_bytes, image_bytes
 from saliency_lab.inference.screening import Screen, cheap_copy, masked_sample
@@ -108,6 +108,8 @@ class PreparedModel:
         with torch.inference_mode(False), self.numerics():
             sample = placed_images(model, images).clone()
             expected = intact_logits(model, sample)
+            if unsteady := unsteadiness(model, sample, expected):
+                log.warning("the model's logits of an image %s, and so do all results", unsteady)
             self.model, self._forward = self._copies(sample)
             found = intact_logits(self.model, sample)
             self.agreement = float((found.argmax(1) == expected.argmax(1)).float().mean())

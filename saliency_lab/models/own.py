@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -190,7 +192,8 @@ def exported(
     """
     path = _file(file, "torch.export")
     try:
-        program = torch.export.load(str(path))
+        with _without_warnings():
+            program = torch.export.load(str(path))
     except (RuntimeError, ValueError, OSError, KeyError, AssertionError) as error:
         raise _unreadable(path, "torch.export") from error
     shapes = [
@@ -210,6 +213,17 @@ def exported(
             "({0: torch.export.Dim('batch')},)"
         )
     return OwnNetwork(Graph(program.module()), mean, std, size)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """torch.export logs a traceback for each way in which it cannot read a file."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def huggingface(

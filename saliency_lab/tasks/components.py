@@ -52,7 +52,7 @@ def configured_method(config: Mapping[str, Any]) -> Method:
         config["method"], "method", ("model", "images", "targets", "generator")
     )
     source = functools.partial(target, **arguments)
-    require_file(source)
+    require_file(source, str(config["method"]["name"]))
     return Method.of(config["method"]["name"], source, config["view"])
 
 

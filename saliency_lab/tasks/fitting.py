@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -113,10 +114,23 @@ def _trained(
     began = time.monotonic()
     if resume is not None:
         log.info("resuming from %s", resume)
-    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"Expected `data.batch_size` to give {config['model']['name']} two images or more at a "
+            f"time, because of its batch norms, but got {data.batch_size}"
+        ) from error
     model.reset_counts()
     trainer.test(model, datamodule=data, verbose=False)
     tested = model.tested()
+    if not math.isfinite(tested["loss"]):
+        raise UserError(
+            "Expected the training to keep finite weights, but the loss of the test images is "
+            f"{tested['loss']}; lower `optimizer.lr`"
+        )
     if not trainer.is_global_zero:
         return
     summary = _summary(config, data, model, checkpoints, tested, time.monotonic() - began)

@@ -9,18 +9,26 @@ from pathlib import Path
 
 from saliency_lab.attribution.core.stored_maps import opened_maps
 from saliency_lab.attribution.methods.file import needs_file, stored_maps
+from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.context import Method
 
 
-def require_file(source: functools.partial[object]) -> None:
+def require_file(source: functools.partial[object], name: str) -> None:
     """Nothing, or what is wrong with the file of maps, before anything else is loaded.
 
     Raises:
-        UserError: `method.maps` is not given, not there, or of another form.
+        UserError: `method.maps` is not given, not there, or of another form; or the name is that
+            of a method of this program, as which its maps would be shown.
     """
     if not needs_file(source):
         return
+    own = {path.stem for path in (config_directory() / "method").glob("*.yaml")} - {"file"}
+    if name in own:
+        raise UserError(
+            "Expected `method.name` to be a name of your own for maps from a file, but "
+            f"'{name}' is a method of this program"
+        )
     maps, ids = source.keywords.get("maps"), source.keywords.get("ids")
     if maps is None:
         raise UserError("Expected `method.maps` to be given with method=file, but it is null")

@@ -131,6 +131,14 @@ def chosen_condition(
     found = [dict(zip(conditions, values, strict=True)) for values in common]
     fitting = [c for c in found if {str(value) for value in wanted} <= set(c.values())]
     if len(fitting) != 1:
+        if not common:
+            raise UserError(
+                "Expected `a` and `b` to be measured under one condition, but "
+                + " and ".join(
+                    f"{one} is with {' or '.join(', '.join(values) for values in sorted(its))}"
+                    for one, its in zip(pair, known, strict=True)
+                )
+            )
         texts = [", ".join(f"{key}={value}" for key, value in c.items()) for c in found]
         raise UserError(
             "Expected `condition` to name one condition under which both maps are measured, "

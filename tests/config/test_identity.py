@@ -96,7 +96,7 @@ def test_characters_that_shells_read_are_replaced_and_stay_apart():
         assert not set(path) & set(" '\"()[]{}$*?!;&|<>:\\=,~")
 
 
-@pytest.mark.parametrize("name", ["folder", "arrays", "pasted"])
+@pytest.mark.parametrize("name", ["folder", "arrays", "pasted", "one-of-my-own"])
 def test_a_persons_own_files_have_no_identity_but_their_place(name):
     folder = {"name": name, "root": "/a"}
     other = {"name": name, "root": "/b"}
@@ -232,7 +232,7 @@ def test_ignored_keys_are_these():
     assert set(NOT_IDENTITY) == {
         "task", "output_root", "overwrite", "continues", "hydra", "logger", "ckpt", "run",
         "classifier", "labels", "evaluator", "alpha", "tolerance", "least", "kind", "correction",
-        "condition", "examples", "overlay", "block_size", "maps", "data.workers",
+        "examples", "overlay", "block_size", "maps", "data.workers",
         "data.cache_dir", "data.root", "data.on_corrupt", "trainer.accelerator", "trainer.devices",
         "trainer.num_nodes", "trainer.strategy", "trainer.threads", "trainer.progress",
         "trainer.timeout", "engine.frozen_copy", "engine.compile", "engine.calibration",

@@ -99,7 +99,7 @@ def test_what_is_ignored_is_written_down() -> None:
     assert set(NOT_IDENTITY) == {
         "task", "output_root", "overwrite", "continues", "hydra", "logger", "ckpt", "run",
         "classifier", "labels", "evaluator", "alpha", "tolerance", "least", "kind", "correction",
-        "condition", "examples", "overlay", "block_size", "maps", "data.workers",
+        "examples", "overlay", "block_size", "maps", "data.workers",
         "data.cache_dir", "data.root", "data.on_corrupt", "trainer.accelerator",
         "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.threads",
         "trainer.progress", "trainer.timeout", "engine.frozen_copy", "engine.compile",

@@ -46,6 +46,13 @@ def test_sixteen_bit_grey_is_scaled_and_not_cut_off(tmp_path: Path) -> None:
     assert np.array_equal(decoded(tmp_path / "b.png", 8, "stretch")[0], grey)
 
 
+def test_floating_point_is_refused_and_not_read_as_black(tmp_path: Path) -> None:
+    path = tmp_path / "grey.tif"
+    Image.fromarray(np.random.default_rng(0).random((8, 8), dtype=np.float32)).save(path)
+    _, unreadable = file_reader([path], 8, "stretch")([0])
+    assert "floating point; save it with 8 or 16 bits" in unreadable[0]
+
+
 def test_exif_orientation_is_honoured(tmp_path: Path) -> None:
     pixels = _noise(8, 8, 3)
     exif = Image.Exif()

@@ -16,13 +16,19 @@ def test_ranks_together_make_the_batches_of_one_process(size: int, world: int) -
     ranks = [list(TrainBatches(size, 10, 42, rank=r, world=world, epoch=3)) for r in range(world)]
     assert len({len(batches) for batches in ranks}) == 1
     shares = [sorted(chain.from_iterable(parts)) for parts in zip(*ranks, strict=True)]
-    if size % 10 == 0 or size % 10 >= world:
+    # Of one process, too, a single image at the end joins the batch before.
+    if size % 10 in (0, 1) or size % 10 >= world:
         assert shares == [sorted(batch) for batch in one]
     else:
         # Too few samples for every rank to get one: they join the batch before.
         assert shares == [*map(sorted, one[:-2]), sorted(one[-2] + one[-1])]
     assert sorted(chain.from_iterable(shares)) == list(range(size))
     assert all(batch for batches in ranks for batch in batches)
+    assert all(len(batch) > 1 for batch in one)
+
+
+def test_batches_of_one_image_stay_where_they_are_asked_for() -> None:
+    assert [len(batch) for batch in TrainBatches(3, 1, 42)] == [1, 1, 1]
 
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:

@@ -133,13 +133,14 @@ def test_what_changes_layers_refuses_a_file(factory, name, evaluator, files) -> 
         evaluator.check(context, "mine")
 
 
-def test_files_that_are_no_networks(files) -> None:
+def test_files_that_are_no_networks(files, caplog) -> None:
     (files / "text.pt").write_text("no network")
     for factory in (torchscript, exported):
         with pytest.raises(UserError, match="truncated or of another kind"):
             factory(3, file=str(files / "text.pt"))
         with pytest.raises(UserError, match=r"`model\.file` to be a"):
             factory(3, file=None)
+    assert not caplog.records
     with pytest.raises(UserError, match=r"2 images at a time; export it with dynamic_shapes"):
         exported(3, file=str(files / "fixed.pt2"))
 

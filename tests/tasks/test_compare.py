@@ -61,6 +61,10 @@ def test_a_comparison_says_what_its_rows_say_and_can_be_widened(command, classif
     pd.testing.assert_frame_equal(later.iloc[: len(rows)], rows)
     means = later[later["fill"] == "black"].groupby("map")["allegiance"].mean()
     assert wide["difference"] == pytest.approx(means["gradient/original"] - means["sobel"])
+    # Another condition is another comparison, and a mistyped one costs nothing.
+    given[given.index("condition=[black]")] = "condition=[purple]"
+    assert command("compare", *given).code == 2
+    assert json.loads((directory / "summary.json").read_text()) == wide
     # All images were drawn: nothing is left but the mean, and allegiance is better when lower.
     assert wide["verdict"] == ("a" if wide["difference"] < 0 else "b")
 

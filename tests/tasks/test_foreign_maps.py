@@ -50,6 +50,11 @@ def test_the_numbers_are_those_of_the_method_that_made_the_maps(command, tmp_pat
     with np.load(place) as arrays:
         assert set(arrays.files) == {"images", "ids", "file_map"}
 
+    # Under the name of a method of the program they would be taken for its own.
+    taken = command(*words, *file[:-1], "method.name=gradient")
+    assert taken.code == 2
+    assert "'gradient' is a method of this program" in taken.err
+
     # The content is the run's identity, wherever the file lies; another content is another run.
     again = tmp_path / "elsewhere.npy"
     again.write_bytes((tmp_path / "maps.npy").read_bytes())

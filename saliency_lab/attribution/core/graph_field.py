@@ -48,8 +48,9 @@ class GraphField:
             instead of 1.
 
     Raises:
-        UserError: rules are given and the model computes with autograd functions of its own, into
-            which rules cannot look.
+        UserError: the logits depend on the images through operations without gradients, or rules
+            are given and the model computes with autograd functions of its own, into which rules
+            cannot look.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class GraphField:
             # A clone, because a model may begin with an in-place operation.
             logits = checked_logits(model(self._start.clone()), len(batch))
             self._scores = logits[: self._count]
+        if not logits.requires_grad:
+            _require_constant(model, self._start.detach(), logits)
         if rules is not None:
             _require_visible(logits)
         self._place = (images.device, images.dtype)
@@ -102,6 +105,17 @@ def chosen_scores(scores: Tensor, classes: Tensor) -> Tensor:
     """The sum over the batch of each image's chosen logit, with its graph."""
     # A copy, because classes that were found in inference mode cannot enter a graph.
     return scores.gather(1, classes.to(scores.device)[:, None].clone()).sum()
+
+
+def _require_constant(model: nn.Module, images: Tensor, logits: Tensor) -> None:
+    """Nothing where logits without a gradient do not depend on the images, else a refusal."""
+    with recording(model), torch.no_grad():
+        others = checked_logits(model(1 - images), len(images))
+    if not torch.equal(others, logits):
+        raise UserError(
+            "Expected logits that can be differentiated by the images, but `model` computes them "
+            "under no_grad, or detaches them on the way"
+        )
 
 
 def _require_visible(logits: Tensor) -> None:

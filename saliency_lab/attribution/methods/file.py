@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saliency_lab.attribution.core.field import input_gradients_only
@@ -51,14 +52,24 @@ class StoredMaps:
                 f"for {len(missing)} of {len(ids)} ({', '.join(missing[:_SHOWN])}"
                 f"{', …' if len(missing) > _SHOWN else ''})"
             )
-        picked = [np.asarray(self.values[row], dtype=np.float32) for row in rows]
-        return torch.from_numpy(np.stack(picked))
+        return torch.from_numpy(np.stack([_as_float32(self.values[row]) for row in rows]))
 
     def row(self, sample: str) -> int | None:
         """The row of a sample's map, or None."""
         if sample in self.rows or not self.by_stem:
             return self.rows.get(sample)
         return self.rows.get(PurePosixPath(sample).with_suffix("").as_posix())
+
+
+def _as_float32(values: Any) -> NDArray[np.float32]:
+    """A map in float32; one whose numbers it cannot hold is scaled to a largest one of 1."""
+    exact = np.asarray(values)
+    if exact.dtype.kind == "f" and exact.dtype.itemsize > 4:
+        largest = float(np.abs(exact).max(initial=0))
+        limits = np.finfo(np.float32)
+        if np.isfinite(largest) and largest and not limits.tiny <= largest <= limits.max:
+            exact = exact / largest
+    return exact.astype(np.float32)
 
 
 @input_gradients_only

@@ -94,7 +94,7 @@ def measure_table(panels: Sequence[Panel]) -> pd.DataFrame:
     titles: dict[tuple[object, ...], str] = {}
     for panel in _compared(panels):
         place = panel.classifier
-        titles.setdefault(place, panel.title.split(" (")[0])
+        titles.setdefault(place, panel.subject)
         for condition in panel.conditions:
             better = panel.better(condition)
             if better is None or "twin" in condition:
@@ -138,7 +138,7 @@ def _compared(panels: Sequence[Panel]) -> list[Panel]:
 
 def _named(panel: Panel, condition: str, score: str) -> dict[str, object]:
     return {
-        "classifier": panel.title.split(" (")[0],
+        "classifier": panel.subject,
         "measure": panel.found.name,
         "condition": condition,
         "score": score,

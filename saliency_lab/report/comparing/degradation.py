@@ -46,7 +46,7 @@ def _rows(panel: Panel) -> list[dict[str, Any]]:
         images = np.concatenate([_ordered(sign * (less - more)) for less, more in pairs])
         rows.append(
             {
-                "classifier": panel.title.split(" (")[0],
+                "classifier": panel.subject,
                 "measure": panel.found.name,
                 "condition": panel.condition_text(condition),
                 "maps": sum(len(shares) for shares in families.values()),

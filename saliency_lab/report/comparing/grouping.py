@@ -34,20 +34,24 @@ def family_of(run: EvaluationRun) -> Identity:
     )
 
 
-def titles_of(runs: Sequence[EvaluationRun], seeds: bool = True) -> list[str]:
+def titles_of(
+    runs: Sequence[EvaluationRun], seeds: bool = True, *, measured: bool = True
+) -> list[str]:
     """ "Data · model" of each run, and after it whatever tells it from others of that name.
 
     Args:
         runs: one of each identity, or of each family with `seeds` false.
         seeds: whether seed and weights may be named.
+        measured: whether evaluator and number of images may be.
     """
     names = [
         title_of(run.summary.data.name, run.summary.model.name, run.pretrained) for run in runs
     ]
     titles = []
     for name, run in zip(names, runs, strict=True):
-        same = [other for other, its in zip(runs, names, strict=True) if its == name]
-        told = _telling(_traits(run, same, seeds), [_traits(other, same, seeds) for other in same])
+        same = [other for other, its_name in zip(runs, names, strict=True) if its_name == name]
+        mine, *its = (_traits(one, same, seeds, measured) for one in (run, *same))
+        told = _telling(mine, its)
         titles.append(name + (f" ({', '.join(told)})" if told else ""))
     return titles
 
@@ -70,13 +74,15 @@ def _telling(mine: Sequence[str], same: Sequence[Sequence[str]]) -> list[str]:
     return [mine[place] for place in chosen if mine[place]]
 
 
-def _traits(run: EvaluationRun, same: Sequence[EvaluationRun], seeds: bool) -> tuple[str, ...]:
+def _traits(
+    run: EvaluationRun, same: Sequence[EvaluationRun], seeds: bool, measured: bool
+) -> tuple[str, ...]:
     summary = run.summary
     checkpoint = summary.checkpoint or {}
     traits = (
         f"{summary.data.split} split",
-        f"{count_text(summary.data.images)} images",
-        _measure_text(run, same),
+        f"{count_text(summary.data.images)} images" if measured else "",
+        _measure_text(run, same) if measured else "",
         difference_text(run.recipe, [other.recipe for other in same if other.recipe]),
     )
     if not seeds:

@@ -53,6 +53,7 @@ class PanelMap:
 class Panel:
     """What one evaluator says of one classifier's maps on one data split, over all methods.
 
+    `subject` is the classifier's name, the same for every panel of it.
     `parts` holds (run, method, view, key): a map may be black in one run and white in another.
     `key_of` names the map of each run's name, method and view, those measured twice included: such
     a repetition is in no part. `part_conditions` are those that each part is shown for.
@@ -63,6 +64,7 @@ class Panel:
     slug: str
     title: str
     runs: list[EvaluationRun]
+    subject: str = ""
     maps: list[PanelMap] = field(default_factory=list)
     parts: list[tuple[EvaluationRun, str, str, str]] = field(default_factory=list)
     part_conditions: list[set[Condition]] = field(default_factory=list)

@@ -58,6 +58,10 @@ def grouped_panels(runs: Sequence[EvaluationRun]) -> list[Panel]:
     panels = [
         _panel(title, group, names) for title, group in zip(titles, groups.values(), strict=True)
     ]
+    first = {panel.classifier: panel.runs[0] for panel in reversed(panels)}
+    subjects = dict(zip(first, titles_of(list(first.values()), measured=False), strict=True))
+    for panel in panels:
+        panel.subject = subjects[panel.classifier]
     slugs: dict[str, int] = defaultdict(int)
     for panel in panels:
         slugs[panel.slug] += 1

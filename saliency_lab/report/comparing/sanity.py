@@ -22,7 +22,7 @@ def sanity_table(panels: Sequence[Panel]) -> pd.DataFrame:
     cells: dict[tuple[str, str], dict[str, str]] = {}
     places: dict[tuple[str, str], tuple[Any, ...]] = {}
     for panel in sorted(panels, key=lambda panel: panel.images):
-        title = panel.title.split(" (")[0]
+        title = panel.subject
         for one in panel.maps:
             found = _cells(panel, one.key)
             if found:

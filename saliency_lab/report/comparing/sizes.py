@@ -50,7 +50,7 @@ def _rows(panel: Panel, known: Known) -> list[dict[str, Any]]:
             needed, *widths = known.result(_needed, differences)
             rows.append(
                 {
-                    "classifier": panel.title.split(" (")[0],
+                    "classifier": panel.subject,
                     "measure": panel.found.name,
                     "condition": panel.condition_text(condition),
                     "map": one.label,

@@ -126,7 +126,7 @@ def _verdict(panels: Sequence[Panel], known: Known) -> Verdict:
     loses: dict[str, list[str]] = defaultdict(list)
     twins: dict[str, list[str]] = defaultdict(list)
     found = Verdict(
-        title=panels[0].title.split(" (")[0],
+        title=panels[0].subject,
         slug=panels[0].slug,
         runs=sorted({run.name for panel in panels for run in panel.runs}),
         standings=[],

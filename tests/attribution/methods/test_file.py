@@ -133,3 +133,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         (tmp_path / "maps.zarr").mkdir()
         with pytest.raises(UserError, match="pip install zarr"):
             stored_maps(str(tmp_path / "maps.zarr"), None, IDS, (4, 5))
+
+
+@pytest.mark.parametrize("factor", [1e-50, 1e300])
+def test_numbers_beyond_float32_keep_their_order(factor: float, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(2, 4, 5)) * factor
+    np.save(tmp_path / "maps.npy", values)
+    found = stored_maps(str(tmp_path / "maps.npy"), None, ["a", "b"], (4, 5)).of(["a", "b"])
+    scaled = values / np.abs(values).max((1, 2), keepdims=True)
+    np.testing.assert_allclose(found.numpy(), scaled, rtol=1e-6)

@@ -209,7 +209,7 @@ def test_agreement_is_positive_where_better_maps_are_truer() -> None:
     text = " ".join(sentences(found))
     assert "area agrees best: rank correlation 1.000" in text
     assert "liar contradicts it: −1.000" in text
-    assert "a single measure, deletion included, does not tell" in text
+    assert "no single measure, deletion included, can" in text
     table = agreement_table([found]).set_index("measure")
     assert table.loc["area", "rank correlation"] == pytest.approx(1)
     assert list(table["maps"]) == [10, 10]
@@ -264,6 +264,16 @@ def test_the_panel_is_not_asked_whether_the_truth_agrees_with_itself() -> None:
     assert by_name["maps beaten − lost to"] == pytest.approx(-1)
     assert by_name["one"] == pytest.approx(-1)
     assert "five" not in by_name
+
+
+def test_classifiers_of_one_name_have_titles_that_tell_them_apart() -> None:
+    runs = [panel_run("a", 0.8), panel_run("b", 0.5)]
+    others = [panel_run("a", 0.8), panel_run("b", 0.5)]
+    for run in others:
+        run.summary.checkpoint = {"sha256": "def"}
+    titles = [found.title for found in verdicts(build_panels([*runs, *others]))]
+    assert len(set(titles)) == 2
+    assert all("weights" in title and "panel" not in title for title in titles)
 
 
 def test_other_classifiers_are_judged_apart() -> None:

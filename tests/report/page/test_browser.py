@@ -309,7 +309,7 @@ def test_a_page_of_drawn_fractions_shows_what_was_asked_for(browser: Any, tmp_pa
     # With two images some fraction is drawn for none of them.
     write_evaluation(tmp_path / "runs", draws=3, count=2, shown=2)
     visit = _visit(browser, write_report(tmp_path / "runs", None, tmp_path / "report").page)
-    assert "asked for 3 of the 13 fractions" in visit.page.inner_text("[data-panel]")
+    assert "evaluated at 3 of the 13 fractions" in visit.page.inner_text("[data-panel]")
     visit.settle()
     rows = visit.page.locator("#steps tbody tr")
     predicted = [rows.nth(at).locator("td").first.inner_text() for at in range(rows.count())]

@@ -228,7 +228,7 @@ def test_a_fraction_that_was_drawn_for_no_image_has_no_value(tmp_path: Path) -> 
     run = write_evaluation(tmp_path / "runs", draws=3, count=2, size=8, shown=2, views=["original"])
     curves = pd.read_csv(table_path(run, "deletion", "curves"))
     files = write_report(tmp_path / "runs", None, tmp_path / "report")
-    assert "asked for 3 of the 13 fractions" in files.page.read_text(encoding="utf-8")
+    assert "evaluated at 3 of the 13 fractions" in files.page.read_text(encoding="utf-8")
     (panel,) = _data(files.page)["panels"].values()
     ((black, white),) = panel["values"].values()
     for fill, found in (("black", black), ("white", white)):

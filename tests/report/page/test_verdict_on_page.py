@@ -74,5 +74,5 @@ def test_the_page_says_that_deletion_alone_does_not_tell(report) -> None:
     page = report.page.read_text()
     first = page.index("Which of these maps may you believe?")
     assert first < page.index("The published areas")
-    assert "a single measure, deletion included, does not tell" in page
+    assert "no single measure, deletion included, can" in page
     assert "<code>evaluator=[panel,randomisation]</code>" in page
