@@ -238,7 +238,8 @@ def _done_blocks(plan: Plan) -> list[int]:
     own, ids = plan.shards[MAPS], plan.data.ids(plan.split)
     changed = [number for number in own.done() if not own.is_of(number, ids)]
     if changed:
-        log.warning("the images have changed since this run began: redoing %d blocks", len(changed))
+        count = f"{len(changed)} block{'' if len(changed) == 1 else 's'}"
+        log.warning("the images have changed since this run began: redoing %s", count)
     for number in changed:
         for shards in plan.shards.values():
             shards.discard(number)

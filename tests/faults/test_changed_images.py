@@ -51,7 +51,7 @@ def test_blocks_of_other_images_are_done_again(
     (pets / "test" / "dog" / "1.png").rename(pets / "test" / "dog" / "9.png")
     outcome = command(*words)
     assert outcome.code == 0, outcome.err
-    assert "the images have changed since this run began: 1 blocks are done again" in outcome.err
+    assert "the images have changed since this run began: redoing 1 block" in outcome.err
     (found,) = (tmp_path / "outputs").glob("evaluate/*/*/*/*/deletion.parquet")
     outcome = command(*words, "output_root=fresh")
     assert outcome.code == 0, outcome.err

@@ -143,7 +143,7 @@ def test_removal_asks_first(outputs: Path, command, monkeypatch: pytest.MonkeyPa
     refused = command("runs", f"remove={TRAIN}")
     assert refused.code == 0
     assert "Remove 1 run, 5.0 MB? [y/N]" in refused.out
-    assert "1 other runs used these classifiers" in refused.out
+    assert "1 other run used these classifiers" in refused.out
     assert "nothing was removed" in refused.out
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     unanswered = command("runs", f"remove={TRAIN}")

@@ -61,7 +61,7 @@ def test_what_is_there_is_never_a_gpu_without_float64(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     found = trainer(directory=tmp_path, callbacks=[], threads=torch.get_num_threads())
     assert isinstance(found.accelerator, CPUAccelerator)
-    with pytest.raises(UserError, match=r"`trainer.accelerator=gpu` .* on this machine"):
+    with pytest.raises(UserError, match=r"`trainer.accelerator=gpu` .* available on this machine"):
         trainer(
             accelerator="gpu", directory=tmp_path, callbacks=[], threads=torch.get_num_threads()
         )

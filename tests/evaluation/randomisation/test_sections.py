@@ -69,7 +69,7 @@ def test_cumulative_orders_begin_at_the_intact_map_and_single_ones_do_not() -> N
 
 def test_charts_and_figures_show_every_order() -> None:
     names = [chart["name"] for chart in sections.charts(panel())]
-    assert names == ["drawn anew from the output downwards", "drawn anew one group at a time"]
+    assert names == ["randomised from the output downwards", "randomised one group at a time"]
     figure = sections.panel_figures(panel())["randomisation"]()
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles == names
