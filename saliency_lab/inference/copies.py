@@ -40,9 +40,12 @@ def fast_copy(model: nn.Module, sample: Tensor, precision: str) -> tuple[nn.Modu
         precision: of the copy to run; `bf16` computes in bfloat16.
 
     Raises:
-        ValueError: a copy whose logits or input gradients are not the model's.
+        ValueError: a copy whose logits or input gradients are not the model's, or a model of
+            TorchScript, which is whole already.
         One of `UNABLE`: a model that cannot be traced, folded or packed.
     """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ValueError("TorchScript has no layers to fold")
     with float32_by("ieee"):
         expected = intact_logits(model, sample)
         folded = folded_copy(model)

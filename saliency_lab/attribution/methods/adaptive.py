@@ -122,7 +122,9 @@ def adaptive_map(
 
 def _check_order(least: int, most: int) -> None:
     if most < least:
-        raise UserError(f"Expected `most` to be at least `least` ({least}), but got {most}.")
+        raise UserError(
+            f"Expected `method.most` to be at least `method.least` ({least}), but got {most}."
+        )
 
 
 def _of_round(streams: SampleGenerator, at: Tensor, number: int) -> SampleGenerator:
