@@ -155,5 +155,5 @@ def test_what_it_is_no_use_for_is_refused(relu_net, images, classes):
         adaptive_map(relu_net, images, classes, base=partial(adaptive_map, most=4))
     with pytest.raises(UserError, match=r"at least `method\.least` \(4\), but got 3"):
         adaptive(relu_net, images, most=3)
-    with pytest.raises(UserError, match="`most` to be at least"):
+    with pytest.raises(UserError, match=r"`method\.most` to be at least"):
         adaptive_map(relu_net, images, classes, most=3)
