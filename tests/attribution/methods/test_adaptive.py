@@ -149,7 +149,7 @@ def test_it_gives_up_after_the_most(relu_net, images):
 def test_what_it_is_no_use_for_is_refused(relu_net, images, classes):
     with pytest.raises(UserError, match=r"got rise, which gives maps; use method=adaptive_map"):
         adaptive(relu_net, images, base=rise)
-    with pytest.raises(UserError, match=r"got smoothgrad, which gives a signed field; use method=ad"):
+    with pytest.raises(UserError, match=r"got smoothgrad, which gives a signed field; use"):
         adaptive_map(relu_net, images, classes, base=smoothgrad)
     with pytest.raises(UserError, match="maps alone, but got EstimatedMaps of adaptive_map"):
         adaptive_map(relu_net, images, classes, base=partial(adaptive_map, most=4))
