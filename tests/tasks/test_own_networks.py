@@ -95,7 +95,7 @@ def test_explain_draws_a_network_of_ones_own(command, tmp_path, own):
     ("words", "said"),
     [
         (("model=resnet18",), "to be a network that is trained already with ckpt=none"),
-        (("model=torchscript", "model.file=net.pt", "method=grad_cam"), "cannot be looked into"),
+        (("model=torchscript", "model.file=net.pt", "method=grad_cam"), "are not accessible"),
         (("model=torchscript", "model.file=nope.pt"), "a file, but there is none at 'nope.pt'"),
         (("model=torchscript",), "`model.file` to be given"),
         (("model=python", "model.target=nope.build"), "can be imported"),

@@ -177,7 +177,7 @@ def test_each_training_tells_where_it_ran(tmp_path: Path) -> None:
         (directory / "summary.json").write_text(json.dumps(summary))
     page = write_reproduction([Column("cifar10_basic_cnn", runs, ())], tmp_path / "docs")
     text = page.read_text()
-    assert "- Seed 1: 50 epochs in 1.0 h (a processor, 11 thread(s), torch 2)" in text
+    assert "- Seed 1: 50 epochs in 1.0 h (a processor, 11 threads, torch 2)" in text
     assert "- Seed 2: 50 epochs in 1.0 h (a processor, 12 thread(s), torch 2)" in text
 
 

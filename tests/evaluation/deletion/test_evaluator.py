@@ -229,7 +229,7 @@ def test_maps_that_are_nearly_empty_are_warned_of() -> None:
     found = Deletion().facts(pd.DataFrame(), scores(original=0.86, active=0.02, inactive=0.1))
     (warning,) = found["warnings"]
     assert warning.startswith("gradient/active: only 4.0% of the pixels are not 0, on average")
-    assert "evaluator.protocol=standard" in warning
+    assert "evaluator.deletion.protocol=standard" in warning
     # Where every pixel goes, or few were to go, there is nothing to say.
     for other in (Deletion(protocol="standard"), Deletion(fractions=[0.0, 0.02])):
         assert "warnings" not in other.facts(pd.DataFrame(), scores(active=0.02))
