@@ -178,7 +178,7 @@ def test_each_training_tells_where_it_ran(tmp_path: Path) -> None:
     page = write_reproduction([Column("cifar10_basic_cnn", runs, ())], tmp_path / "docs")
     text = page.read_text()
     assert "- Seed 1: 50 epochs in 1.0 h (a processor, 11 threads, torch 2)" in text
-    assert "- Seed 2: 50 epochs in 1.0 h (a processor, 12 thread(s), torch 2)" in text
+    assert "- Seed 2: 50 epochs in 1.0 h (a processor, 12 threads, torch 2)" in text
 
 
 def test_columns_published_before_stay_on_the_page_in_the_papers_order(tmp_path: Path) -> None:
