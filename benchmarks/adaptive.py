@@ -34,6 +34,7 @@ from saliency_lab.inference.folding import folded_copy
 FIELDS: dict[str, tuple[Callable[..., Any], int]] = {
     "SmoothGrad": (smoothgrad, 25),
     "GradientSHAP": (gradient_shap, 20),
+    "GradientSHAP, stratified": (partial(gradient_shap, stratified=True), 20),
 }
 MAPS: dict[str, tuple[Callable[..., Any], int]] = {
     "RISE": (rise, 250),

@@ -89,7 +89,7 @@ IN_PATH = ("data.name", "model.name", "method.name", "view.names", "seed")
 # Decides a trained classifier; the rest of an evaluation's configuration does not.
 TRAINING = ("data", "model", "optimizer", "scheduler", "trainer", "callback", "seed")
 # Keys that a later version has brought, and the value that all earlier runs were made with.
-CAME_LATER: Mapping[str, Any] = {"model.zero_init_last": None}
+CAME_LATER: Mapping[str, Any] = {"model.zero_init_last": None, "method.stratified": False}
 # Mappings whose keys are whatever their component takes: they are the same only as wholes, and
 # none at all is the same as an empty one.
 _WHOLE = ("model.arguments", "callback")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.context import Context
 from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.models.classifier import Classifier
-from saliency_lab.runs.directory import CONFIG
+from saliency_lab.runs.directory import read_config
 
 
 def other_classifier(context: Context, other: str, key: str) -> Classifier:
@@ -37,11 +35,7 @@ def other_classifier(context: Context, other: str, key: str) -> Classifier:
 
 def training_labels(other: str) -> str | None:
     """`data.training_labels` of the training that a checkpoint lies in; None where nobody knows."""
-    settings = _checkpoint(other).parent.parent / CONFIG
-    if not settings.is_file():
-        return None
-    stored = yaml.safe_load(settings.read_text(encoding="utf-8"))
-    data = stored.get("data") if isinstance(stored, dict) else None
+    data = read_config(_checkpoint(other).parent.parent).get("data")
     said = data.get("training_labels") if isinstance(data, dict) else None
     return None if said is None else str(said)
 

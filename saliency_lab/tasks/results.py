@@ -42,6 +42,7 @@ from saliency_lab.runs.directory import (
     begin,
     finish,
     is_finished,
+    read_config,
     read_summary,
     say_running,
 )
@@ -56,7 +57,7 @@ def begin_evaluation(config: Mapping[str, Any], directory: Path, labels: Sequenc
     if config["overwrite"] or not is_finished(directory):
         begin(directory, config, overwrite=config["overwrite"], checkpoint=checkpoint)
         return
-    stored = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
+    stored = read_config(directory)
     both = {key: {**stored.get(key, {}), **config[key]} for key in ("evaluator", "labels")}
     write_text(directory / CONFIG, yaml.safe_dump({**config, **both}, sort_keys=False))
     say_running(directory, labels)

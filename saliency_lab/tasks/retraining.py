@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import yaml
 
 from saliency_lab.config.identity import NUMBERS, decides, is_below, leaves, not_identity
 from saliency_lab.data.module import ImageData
@@ -23,7 +22,7 @@ from saliency_lab.evaluation.retraining.conditions import Retrained
 from saliency_lab.evaluation.retraining.evaluator import Retraining
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.runs.agreement import agreed
-from saliency_lab.runs.directory import CONFIG, held, is_finished
+from saliency_lab.runs.directory import CONFIG, held, is_finished, read_config
 from saliency_lab.tasks.retraining_sweep import IMAGES, MEAN, Job, Sweep
 from saliency_lab.training.checkpoints import newest_checkpoint
 
@@ -136,7 +135,12 @@ def _stored_training(config: Mapping[str, Any], method: Method) -> dict[str, Any
             "evaluator=retraining, which trains as that did, but got "
             f"'{config['classifier']['path']}'"
         )
-    stored: dict[str, Any] = yaml.safe_load((Path(home) / CONFIG).read_text(encoding="utf-8"))
+    stored = read_config(Path(home))
+    if "data" not in stored:
+        raise UserError(
+            "Expected `ckpt` to lie in the run directory of its training for "
+            f"evaluator=retraining, but '{home}' has no readable {CONFIG}"
+        )
     return stored
 
 

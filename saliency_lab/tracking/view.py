@@ -7,10 +7,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.report.reading.records import EvaluationRun
+from saliency_lab.runs.directory import read_config
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +83,5 @@ def view_blocks(entity: str, project: str, panels: Sequence[Panel]) -> list[Any]
 
 
 def _group(run: EvaluationRun) -> str:
-    stored = yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8")) or {}
-    group = (stored.get("logger") or {}).get("group")
+    group = (read_config(run.path).get("logger") or {}).get("group")
     return str(group or f"{run.summary.data.name}/{run.summary.model.name}")

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch.nn import Parameter
 
 from saliency_lab.config.identity import conflicts
 from saliency_lab.errors import UserError
-from saliency_lab.runs.directory import CONFIG
+from saliency_lab.runs.directory import CONFIG, read_config
 from saliency_lab.training.checkpoints import newest_checkpoint
 from saliency_lab.training.components import schedule
 
@@ -60,15 +59,11 @@ def continued_checkpoint(config: Mapping[str, Any]) -> Path | None:
 
 
 def _stored_config(directory: Path) -> dict[str, Any]:
-    stored, reason = None, "it has no configuration of one"
-    try:
-        stored = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-    if not isinstance(stored, dict) or stored.get("task") != "train":
+    stored = read_config(directory)
+    if stored.get("task") != "train":
         raise UserError(
-            f"Expected `continues` to be the directory of a training, but got '{directory}': "
-            f"{reason}"
+            f"Expected `continues` to be the directory of a training, but '{directory}' has no "
+            f"readable {CONFIG} of one"
         )
     return stored
 

@@ -13,12 +13,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from saliency_lab.config.content import file_digest
 from saliency_lab.config.identity import comparable, conflicts, is_below, training_config
 from saliency_lab.errors import UserError
-from saliency_lab.runs.directory import CONFIG, is_finished
+from saliency_lab.runs.directory import CONFIG, is_finished, read_config
 from saliency_lab.training.brought_along import NO_CHECKPOINT, brought_along
 from saliency_lab.training.origin import require_no_contradiction
 
@@ -186,7 +184,7 @@ def _trained(config: Mapping[str, Any]) -> Path:
     near = list(_near_by(config, wanted))
     matching = [(directory, keys) for directory, keys in near if set(keys) <= {_LIMIT}]
     finished = [(d, keys) for d, keys in matching if is_finished(d) and newest_file(d)]
-    unlimited = [d for d, _ in finished if _stored(d).get("data", {}).get("limit") is None]
+    unlimited = [d for d, _ in finished if read_config(d).get("data", {}).get("limit") is None]
     usable = unlimited or [directory for directory, _ in finished]
     if len(usable) == 1:
         found = _said_to_be_newest(usable[0])
@@ -200,7 +198,7 @@ def _trained(config: Mapping[str, Any]) -> Path:
         )
     unfinished = [d for d, _ in matching if newest_file(d)]
     if unfinished:
-        limit = _stored(unfinished[0]).get("data", {}).get("limit")
+        limit = read_config(unfinished[0]).get("data", {}).get("limit")
         limited = "" if limit is None else f" {_LIMIT}={limit}"
         raise UserError(
             f"Expected a finished training, but the one in {unfinished[0]} is unfinished; "
@@ -223,17 +221,8 @@ def _near_by(
     for path in sorted(
         (Path(config["output_root"]) / "train").joinpath(*names).glob(f"*/{CONFIG}")
     ):
-        keys = [key for key, *_ in conflicts(wanted, training_config(_stored(path.parent)))]
+        keys = [key for key, *_ in conflicts(wanted, training_config(read_config(path.parent)))]
         yield path.parent.absolute(), keys
-
-
-def _stored(directory: Path) -> dict[str, Any]:
-    try:
-        text = (directory / CONFIG).read_text(encoding="utf-8")
-        stored = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError):
-        return {}
-    return stored if isinstance(stored, dict) else {}
 
 
 def _commands(directories: list[Path]) -> str:

@@ -12,7 +12,7 @@ import yaml
 from saliency_lab.config.identity import NOT_IDENTITY, TRAINING, comparable, is_below, leaves
 from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError
-from saliency_lab.runs.directory import CONFIG
+from saliency_lab.runs.directory import CONFIG, read_config
 
 TASKS = ("evaluate", "explain", "compare")
 # Which images are measured, and how they are read, is the evaluation's own business.
@@ -29,18 +29,16 @@ def stored_settings(directory: Path) -> dict[str, Any]:
     Raises:
         UserError: the directory is none of a training.
     """
-    try:
-        stored = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    stored = read_config(directory)
+    if not stored:
         raise UserError(
             f"Expected `run` to be the run directory of a training, but '{directory}' has no "
             f"readable {CONFIG}"
-        ) from error
-    if not isinstance(stored, dict) or stored.get("task") != "train" or "data" not in stored:
-        task = stored.get("task") if isinstance(stored, dict) else None
+        )
+    if stored.get("task") != "train" or "data" not in stored:
         raise UserError(
             f"Expected `run` to be the run directory of a training, but '{directory}' is one of "
-            f"'{task}'"
+            f"'{stored.get('task')}'"
         )
     return stored
 

@@ -18,6 +18,7 @@ from saliency_lab.runs.directory import (
     finish,
     held,
     is_finished,
+    read_config,
     read_summary,
     remove_empty,
     require_same_run,
@@ -25,6 +26,7 @@ from saliency_lab.runs.directory import (
 from saliency_lab.runs.processes import SWEEP
 
 CONFIG = {
+    "sources": {"model": "0123456789"},
     "task": "train",
     "seed": 3,
     "overwrite": False,
@@ -52,6 +54,16 @@ def test_a_damaged_summary_is_no_finished_run(tmp_path):
     (tmp_path / "summary.json").write_text('{"status": "fini')
     assert read_summary(tmp_path) == {}
     assert not is_finished(tmp_path)
+
+
+@pytest.mark.parametrize("text", [b"data: [1", b"- a list", b"", b"name: \xff\xfe"])
+def test_a_damaged_configuration_is_none(tmp_path, text):
+    assert read_config(tmp_path) == {}
+    begin(tmp_path, CONFIG, overwrite=False)
+    assert read_config(tmp_path) == CONFIG
+    (tmp_path / "config.yaml").write_bytes(text)
+    assert read_config(tmp_path) == {}
+    require_same_run(tmp_path, CONFIG)
 
 
 def test_overwrite_leaves_nothing_but_logs(tmp_path):

@@ -247,8 +247,11 @@ def test_what_cannot_be_retrained_is_refused_in_one_line(
     command: Command, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(classifier() / "checkpoints" / "last.ckpt", "alone.ckpt")
+    shutil.copytree(classifier(), "damaged")
+    Path("damaged", "config.yaml").write_text("data: [")
     home = f"ckpt={classifier()}"
     for more, message in (
+        (("ckpt=damaged/checkpoints/last.ckpt",), "has no readable config.yaml"),
         (("ckpt=alone.ckpt",), "run directory of its training"),
         ((home, "split=train"), "Expected `split` to be test"),
         ((home, f"{S}.fills=[blur]"), f"{S}.fills"),

@@ -31,6 +31,7 @@ def gradient_shap(
     baselines: Annotated[Sequence[Baseline], MinLen(1)] = SEVERAL,
     samples: Annotated[int, Gt(0)] = 50,
     noise: Annotated[float, Ge(0)] = 0.0,
+    stratified: bool = False,
     generator: SampleGenerator | None = None,
 ) -> BaselineField:
     """E over I⁰ and α of (Ĩ − I⁰) ∂S_c/∂I(I⁰ + α(Ĩ − I⁰)), Ĩ the image with noise added.
@@ -46,6 +47,9 @@ def gradient_shap(
         baselines: the distribution of I⁰.
         samples: draws per image.
         noise: standard deviation of the noise as a share of the image's own range (max − min).
+        stratified: whether the n draws of a baseline take one α from each of n equal parts of
+            [0, 1) (Owen 2013, section 8.4) instead of n from all of it: the same expectation, with
+            a smaller error.
         generator: one stream per image.
 
     Returns:
@@ -58,9 +62,12 @@ def gradient_shap(
 
     def points() -> Iterator[PathPoint]:
         draws = restarted(generator, images)
-        for turn in turns:
+        for sample, turn in enumerate(turns):
             start = baseline_images(images, turn, draws)
             place = draws.uniform(1, 1, 1).to(images)
+            if stratified:
+                part, first = divmod(sample, len(baselines))
+                place = (part + place) / len(turns[first :: len(baselines)])
             end = images
             if noise:
                 end = images + scale * draws.normal(*images.shape[1:]).to(images)

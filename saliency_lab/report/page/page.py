@@ -121,7 +121,7 @@ def _page_text(
     """The whole page as HTML; it asks for no other file."""
     values = {panel.slug: known.of_panel(sections.panel_values, panel) for panel in panels}
     content: dict[str, Any] = {
-        "verdicts": [verdict_texts.verdict_section(one) for one in judged],
+        "verdicts": verdict_texts.verdict_sections(judged),
         "comparisons": records.comparisons,
         "panels": [known.of_panel(sections.panel_section, panel) for panel in panels],
         "reference": overview.reference_section(overview.overview_rows(panels, groups)),

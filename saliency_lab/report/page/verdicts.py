@@ -15,12 +15,29 @@ from saliency_lab.report.page.score_tables import legend_entry
 _NAMED = 4
 
 
-def verdict_section(verdict: Verdict) -> dict[str, Any]:
+def verdict_sections(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """One for each classifier of which something was asked; one for all the others together."""
+    found = [_verdict_section(one) for one in verdicts if _was_asked(one) or one.truths]
+    silent = [one for one in verdicts if not _was_asked(one) and not one.truths]
+    if silent:
+        found.append(_verdict_section(silent[0]) | {"classifiers": [_link(one) for one in silent]})
+    return found
+
+
+def _link(verdict: Verdict) -> dict[str, str]:
+    return {"title": verdict.title, "slug": verdict.slug}
+
+
+def _was_asked(verdict: Verdict) -> bool:
+    return bool(verdict.measures) or verdict.gated
+
+
+def _verdict_section(verdict: Verdict) -> dict[str, Any]:
     """Sentences, a table of the maps, and how measures agree with known evidence."""
     labels = {one.map.key: one.map.label for one in verdict.standings}
     return {
         "title": verdict.title,
-        "slug": verdict.slug,
+        "classifiers": [_link(verdict)],
         "sentences": sentences(verdict),
         "rows": [_row(one, labels, len(verdict.measures)) for one in _ordered(verdict)],
         "voted": bool(verdict.measures),
@@ -34,7 +51,7 @@ def verdict_section(verdict: Verdict) -> dict[str, Any]:
 def sentences(verdict: Verdict) -> list[str]:
     """What all evaluators together say, and what was not asked, in a few plain sentences."""
     found = []
-    if not verdict.measures and not verdict.gated:
+    if not _was_asked(verdict):
         return [
             "These runs cannot tell which of these maps to believe: no single measure, deletion "
             "included, can. Add `evaluator=[panel,randomisation]` to the evaluations' commands.",
@@ -69,7 +86,7 @@ def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """A row per classifier and map: gates, the maps that it beats and loses to, its twin."""
     rows = []
     for verdict in verdicts:
-        if not verdict.measures and not verdict.gated:
+        if not _was_asked(verdict):
             continue
         labels = {one.map.key: one.map.label for one in verdict.standings}
         for one in _ordered(verdict):

@@ -10,11 +10,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from saliency_lab.config.identity import leaves, method_label
 from saliency_lab.errors import UserError
-from saliency_lab.runs.directory import CONFIG, ERROR, is_held, read_summary
+from saliency_lab.runs.directory import CONFIG, ERROR, is_held, read_config, read_summary
 
 STATES = ("finished", "running", "failed", "unfinished")
 
@@ -122,7 +120,7 @@ def _directories(outputs: Path) -> Iterator[Path]:
 
 
 def _read(path: Path, outputs: Path) -> Run:
-    config, summary = _config(path), read_summary(path)
+    config, summary = read_config(path), read_summary(path)
     name = path.relative_to(outputs.absolute()).as_posix()
     sizes, times = [], [path.stat().st_mtime]
     for file in path.rglob("*"):
@@ -192,15 +190,6 @@ def _method(config: Mapping[str, Any]) -> str:
 
 def _listed(names: object) -> str:
     return ", ".join(map(str, names)) if isinstance(names, list) else str(names)
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        text = (path / CONFIG).read_text(encoding="utf-8")
-        config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError):
-        return {}
-    return config if isinstance(config, dict) else {}
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import yaml
 
 from saliency_lab.config.identity import CAME_LATER
 from saliency_lab.config.location import config_directory
-from saliency_lab.runs.directory import CONFIG
+from saliency_lab.runs.directory import read_config
 
 _FOLDER = "llorente2023"
 
@@ -30,9 +30,7 @@ def experiment_model(column: str) -> dict[str, Any]:
 
 def trained_model(column: str, training: Path) -> dict[str, Any]:
     """The same settings as a training was made with them, from its run directory."""
-    path = training / CONFIG
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    stored = (content or {}).get("model", {})
+    stored = read_config(training).get("model", {})
     names = [
         name
         for name in experiment_model(column)

@@ -17,7 +17,7 @@ from saliency_lab.report.comparing.verdict import Verdict, verdicts
 from saliency_lab.report.page.verdicts import (
     agreement_table,
     sentences,
-    verdict_section,
+    verdict_sections,
     verdict_table,
 )
 from saliency_lab.report.reading.records import EvaluationRun
@@ -213,7 +213,7 @@ def test_agreement_is_positive_where_better_maps_are_truer() -> None:
     table = agreement_table([found]).set_index("measure")
     assert table.loc["area", "rank correlation"] == pytest.approx(1)
     assert list(table["maps"]) == [10, 10]
-    svg = verdict_section(found)["truths"][0]["figures"][0]["svg"]
+    svg = verdict_sections([found])[0]["truths"][0]["figures"][0]["svg"]
     assert svg.count("<title>") == 10
 
 
@@ -290,3 +290,14 @@ def test_table_lists_what_each_map_lost_to() -> None:
     assert list(table.index) == ["a", "b"]
     assert table.loc["b", "loses to these"] == "a"
     assert list(table["gate"]) == ["not tested", "passed"]
+
+
+def test_classifiers_of_which_nothing_was_asked_share_one_section() -> None:
+    silent = [Verdict(name, f"panel-{name}", [], []) for name in ("first", "third")]
+    asked = Verdict("second", "panel-second", [], [], measures=["one"], images=9, least=3)
+    sections = verdict_sections([silent[0], asked, silent[1]])
+    titles = [[one["title"] for one in section["classifiers"]] for section in sections]
+    assert titles == [["second"], ["first", "third"]]
+    assert [one["slug"] for one in sections[1]["classifiers"]] == ["panel-first", "panel-third"]
+    assert "cannot tell which of these maps" in sections[1]["sentences"][0]
+    assert "No map can beat another" in sections[0]["sentences"][0]
