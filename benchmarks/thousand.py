@@ -25,7 +25,7 @@ from benchmarks.options import Options
 from saliency_lab.attribution.maps import maps
 from saliency_lab.evaluation.deletion.curves import deletion_curve
 from saliency_lab.evaluation.deletion.removal import PAPER_FRACTIONS, area_under_curve
-from saliency_lab.evaluation.rows.statistics import paired_difference
+from saliency_lab.evaluation.rows.significance import paired_difference
 from saliency_lab.inference.engine import Engine, PreparedModel
 from saliency_lab.models.network import network
 

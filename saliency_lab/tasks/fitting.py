@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError
-from saliency_lab.evaluation.rows.statistics import accuracy_interval
+from saliency_lab.evaluation.rows.intervals import accuracy_interval
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.models.given import has_layers
 from saliency_lab.models.trained_samples import FACT, sample_digests

@@ -35,7 +35,7 @@ from saliency_lab.evaluation.rows.format import (
     scores_path,
     table_path,
 )
-from saliency_lab.evaluation.rows.statistics import accuracy_interval
+from saliency_lab.evaluation.rows.intervals import accuracy_interval
 from saliency_lab.report.drawing.figures import figure_bytes
 from saliency_lab.runs.directory import (
     CONFIG,

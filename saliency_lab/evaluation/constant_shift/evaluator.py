@@ -16,7 +16,7 @@ from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.constant_shift.compensation import compensated
 from saliency_lab.evaluation.context import Context, Found, Need
 from saliency_lab.evaluation.randomisation.similarity import RANGES, SIMILARITIES, similarities
-from saliency_lab.evaluation.rows.statistics import student_interval
+from saliency_lab.evaluation.rows.intervals import student_interval
 
 
 class ConstantShift(Evaluator):

@@ -16,7 +16,7 @@ from saliency_lab.evaluation.context import Context, Found, Need
 from saliency_lab.evaluation.localisation.scores import energy_inside
 from saliency_lab.evaluation.localisation.use import flips
 from saliency_lab.evaluation.other_network import other_classifier
-from saliency_lab.evaluation.rows.statistics import accuracy_interval, bootstrap_interval
+from saliency_lab.evaluation.rows.intervals import accuracy_interval, bootstrap_interval
 from saliency_lab.frozen import intact_logits
 from saliency_lab.imputation.fills import checked_fill, fill_for, replacement
 

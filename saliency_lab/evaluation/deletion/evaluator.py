@@ -19,7 +19,7 @@ from saliency_lab.evaluation.deletion.curves import masked_scores
 from saliency_lab.evaluation.deletion.draws import checked_draws, drawn_fractions
 from saliency_lab.evaluation.deletion.masking import MaskingJob, Mode
 from saliency_lab.evaluation.deletion.removal import Protocol, checked_fractions, deletion_levels
-from saliency_lab.evaluation.rows.statistics import bootstrap_interval
+from saliency_lab.evaluation.rows.intervals import bootstrap_interval
 from saliency_lab.imputation.fills import checked_fill, replacement
 from saliency_lab.imputation.linear import Imputation
 

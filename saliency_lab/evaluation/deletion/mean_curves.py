@@ -14,7 +14,7 @@ from saliency_lab.evaluation.deletion.removal import (
     STANDARD_FRACTIONS,
     area_under_curve,
 )
-from saliency_lab.evaluation.rows.statistics import Interval, bootstrap_interval
+from saliency_lab.evaluation.rows.intervals import Interval, bootstrap_interval
 from saliency_lab.explanation import named_method
 
 

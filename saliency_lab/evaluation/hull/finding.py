@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from saliency_lab.evaluation.hull.tables import BOTH
-from saliency_lab.evaluation.rows.statistics import is_significant
+from saliency_lab.evaluation.rows.significance import is_significant
 
 _SCORES = {"relative_complexity": ("RC", 1), "relative_sensitivity": ("RS × 1,000", 1000)}
 _NAMED = {

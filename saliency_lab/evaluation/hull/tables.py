@@ -8,12 +8,8 @@ from typing import Any
 import pandas as pd
 
 from saliency_lab.evaluation.hull.hulls import SHAPES
-from saliency_lab.evaluation.rows.statistics import (
-    accuracy_interval,
-    bootstrap_interval,
-    holm,
-    paired_difference,
-)
+from saliency_lab.evaluation.rows.intervals import accuracy_interval, bootstrap_interval
+from saliency_lab.evaluation.rows.significance import holm, paired_difference
 
 BOTH = -1
 """In place of a label: the images of both classes."""

@@ -10,12 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from saliency_lab.evaluation.rows.statistics import (
-    Interval,
-    bootstrap_interval,
-    holm,
-    mean_ps,
-)
+from saliency_lab.evaluation.rows.intervals import Interval, bootstrap_interval
+from saliency_lab.evaluation.rows.significance import holm, mean_ps
 
 LEAST = 4
 """Measures that have to decide for a map."""

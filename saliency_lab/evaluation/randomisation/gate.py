@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from saliency_lab.evaluation.rows.statistics import bootstrap_interval, student_interval
+from saliency_lab.evaluation.rows.intervals import bootstrap_interval, student_interval
 
 Verdict = Literal["passed", "failed", "undecided"]
 

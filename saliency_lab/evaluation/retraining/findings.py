@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from saliency_lab.evaluation.rows.statistics import bootstrap_interval
+from saliency_lab.evaluation.rows.intervals import bootstrap_interval
 
 _TRAINING = ["method", "view", "order", "fill", "fraction", "seed"]
 

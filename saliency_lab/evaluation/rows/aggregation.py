@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from saliency_lab.evaluation.base import Evaluator
-from saliency_lab.evaluation.rows.statistics import bootstrap_interval, holm, paired_difference
+from saliency_lab.evaluation.rows.intervals import bootstrap_interval
+from saliency_lab.evaluation.rows.significance import holm, paired_difference
 
 MAP = ["method", "view"]
 

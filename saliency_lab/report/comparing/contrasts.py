@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from saliency_lab.evaluation.rows.format import Comparison, Side
-from saliency_lab.evaluation.rows.statistics import PairedDifference, holm, is_significant
+from saliency_lab.evaluation.rows.significance import PairedDifference, holm, is_significant
 from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import (
     Condition,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saliency_lab.evaluation.rows.statistics import Floats
+from saliency_lab.evaluation.rows.intervals import Floats
 from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
 

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 import saliency_lab
 from saliency_lab.evaluation.panel import votes
-from saliency_lab.evaluation.rows import agreement, statistics
-from saliency_lab.evaluation.rows.statistics import Floats, PairedDifference, paired_difference
+from saliency_lab.evaluation.rows import agreement, intervals, significance
+from saliency_lab.evaluation.rows.intervals import Floats
+from saliency_lab.evaluation.rows.significance import PairedDifference, paired_difference
 from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.runs.files import write_text
 
@@ -191,7 +192,7 @@ def _text(module: str) -> bytes:
 def _program() -> bytes:
     """What compares: the text of the modules, and the versions of what they build on."""
     digest = hashlib.blake2b()
-    for module in (statistics, votes, agreement):
+    for module in (intervals, significance, votes, agreement):
         digest.update(_text(module.__name__))
     digest.update(f"{np.__version__} {scipy.__version__} {pd.__version__}".encode())
     return digest.digest()

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from saliency_lab.evaluation.rows.statistics import seeds_interval
+from saliency_lab.evaluation.rows.intervals import seeds_interval
 from saliency_lab.report.comparing.grouping import family_of, titles_of
 from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Panel, PanelMap, Place

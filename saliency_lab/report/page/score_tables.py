@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from saliency_lab.evaluation.rows.statistics import is_significant
+from saliency_lab.evaluation.rows.significance import is_significant
 from saliency_lab.report.comparing.contrasts import beats
 from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
 from saliency_lab.report.drawing.notation import number, p_text, span

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from saliency_lab.evaluation.hull.tables import BOTH
-from saliency_lab.evaluation.rows.statistics import SIGNIFICANT, is_significant
+from saliency_lab.evaluation.rows.significance import SIGNIFICANT, is_significant
 
 COMPLEXITY, SENSITIVITY = "relative_complexity", "relative_sensitivity"
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from saliency_lab.evaluation.rows.statistics import accuracy_over_seeds, is_significant
+from saliency_lab.evaluation.rows.intervals import accuracy_over_seeds
+from saliency_lab.evaluation.rows.significance import is_significant
 from saliency_lab.report.page.table_texts import markdown_lines
 from saliency_lab.reproductions.llorente2023.form import departures
 from saliency_lab.reproductions.llorente2023.workload import (

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from saliency_lab.evaluation.rows.format import read_scores, table_path
-from saliency_lab.evaluation.rows.statistics import Interval, accuracy_over_seeds, seeds_interval
+from saliency_lab.evaluation.rows.intervals import Interval, accuracy_over_seeds, seeds_interval
 from saliency_lab.report.drawing.figures import curves_figure, figure_bytes
 from saliency_lab.reproductions.llorente2023.form import trained_model
 from saliency_lab.reproductions.llorente2023.page import page_text

@@ -9,16 +9,18 @@ import pytest
 from scipy import stats
 
 from saliency_lab.errors import UserError
-from saliency_lab.evaluation.rows.statistics import (
+from saliency_lab.evaluation.rows.intervals import (
     accuracy_interval,
     accuracy_over_seeds,
     bootstrap_interval,
+    seeds_interval,
+    student_interval,
+)
+from saliency_lab.evaluation.rows.significance import (
     holm,
     is_significant,
     mean_ps,
     paired_difference,
-    seeds_interval,
-    student_interval,
     wilcoxon_p,
 )
 

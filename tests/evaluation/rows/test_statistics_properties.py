@@ -10,13 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from saliency_lab.evaluation.rows.statistics import (
+from saliency_lab.evaluation.rows.intervals import (
     accuracy_interval,
     bootstrap_interval,
-    holm,
-    paired_difference,
     seeds_interval,
 )
+from saliency_lab.evaluation.rows.significance import holm, paired_difference
 
 P_VALUES = st.lists(st.floats(0, 1), max_size=8)
 NUMBERS = st.floats(-1e3, 1e3, allow_subnormal=False)

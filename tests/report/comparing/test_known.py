@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from saliency_lab.evaluation.panel.votes import pair_verdicts
-from saliency_lab.evaluation.rows.statistics import paired_difference
+from saliency_lab.evaluation.rows.significance import paired_difference
 from saliency_lab.report.comparing import known
 from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Panel

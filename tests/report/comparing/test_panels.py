@@ -11,7 +11,7 @@ import pytest
 
 from saliency_lab.evaluation.deletion.sections import points_of
 from saliency_lab.evaluation.rows.format import Comparison, Side
-from saliency_lab.evaluation.rows.statistics import holm, paired_difference
+from saliency_lab.evaluation.rows.significance import holm, paired_difference
 from saliency_lab.report.comparing.contrasts import beats
 from saliency_lab.report.comparing.panels import Panel, build_panels
 from saliency_lab.report.drawing.palette import style_of

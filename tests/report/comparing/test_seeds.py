@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from saliency_lab.evaluation.deletion.sections import points_of
-from saliency_lab.evaluation.rows.statistics import seeds_interval
+from saliency_lab.evaluation.rows.intervals import seeds_interval
 from saliency_lab.report.comparing.panels import build_panels
 from saliency_lab.report.comparing.seeds import SeedGroup, seed_groups
 from saliency_lab.report.page.page import write_report

@@ -16,7 +16,7 @@ import pytest
 
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.rows.format import table_path
-from saliency_lab.evaluation.rows.statistics import holm, paired_difference
+from saliency_lab.evaluation.rows.significance import holm, paired_difference
 from saliency_lab.report.comparing.panels import Panel, build_panels
 from saliency_lab.report.page import tables
 from saliency_lab.report.page.examples import chosen_examples, packed_examples

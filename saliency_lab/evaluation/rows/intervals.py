@@ -1,9 +1,8 @@
-"""How sure an average over images is: bootstrap intervals, paired comparisons, several seeds."""
+"""How sure an average is: intervals over images, over training seeds, and of a share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,9 +13,6 @@ from scipy import stats
 from saliency_lab.errors import UserError
 
 Floats = NDArray[np.float64]
-
-SIGNIFICANT = 0.05
-"""What a p, corrected for the number of comparisons, has to be below."""
 
 # Numbers held at once while resampling (256 MiB of float64 or int64), whatever N and resamples.
 _HELD = 2**25
@@ -31,16 +27,6 @@ class Interval(NamedTuple):
     value: float | Floats
     low: float | Floats
     high: float | Floats
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """How two methods differ on the same images: the mean of a − b, its interval, its p-value."""
-
-    difference: float
-    low: float
-    high: float
-    p: float
 
 
 def bootstrap_interval(
@@ -63,7 +49,7 @@ def bootstrap_interval(
 
     Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
     """
-    rows = _rows(values)
+    rows = finite_rows(values)
     flat = rows.reshape(len(rows), -1)
     if 0 < len(rows) * resamples <= _KEPT:
         means = _kept_counts(len(rows), resamples, seed) @ flat / len(rows)
@@ -84,86 +70,9 @@ def student_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
 
     Source: Student, "The probable error of a mean", 1908.
     """
-    rows = _rows(values)
+    rows = finite_rows(values)
     _check_level(level)
     return _around(rows.mean(0), _half_width(rows, level))
-
-
-def paired_difference(
-    a: ArrayLike, b: ArrayLike, *, level: float = 0.95, resamples: int = 1000, seed: int = 42
-) -> PairedDifference:
-    """The mean difference a − b over the same images, with interval and Wilcoxon's p-value.
-
-    The p-value is the two-sided signed-rank test's, zero differences dropped, as SciPy chooses its
-    method (exact for few images, else the normal approximation); it is 1 where no image differs.
-
-    Args:
-        a, b: one number per image, (N,), in the same order of images.
-        level, resamples, seed: see `bootstrap_interval`.
-
-    Raises:
-        UserError: lengths that differ, and what `bootstrap_interval` raises.
-
-    Source: Wilcoxon, "Individual comparisons by ranking methods", 1945.
-    """
-    first, second = _rows(a), _rows(b)
-    if first.shape != second.shape or first.ndim != 1:
-        raise UserError(
-            "Expected paired values to be two lists of one number per image, "
-            f"but got shapes {first.shape} and {second.shape}."
-        )
-    differences = first - second
-    found = bootstrap_interval(differences, level=level, resamples=resamples, seed=seed)
-    p = wilcoxon_p(differences)
-    return PairedDifference(float(found.value), float(found.low), float(found.high), p)
-
-
-def wilcoxon_p(differences: Floats) -> float:
-    """The two-sided signed-rank test's p-value, as `paired_difference` gives it."""
-    if not np.any(differences != 0):
-        return 1.0
-    return float(stats.wilcoxon(differences, zero_method="wilcox").pvalue)
-
-
-def mean_ps(differences: Floats) -> list[float]:
-    """Student's two-sided p-value that the mean is 0, of every column of (N, M).
-
-    Wilcoxon's test asks whether the values lie evenly about 0: of skewed ones it says no where the
-    mean is 0. This asks about the mean itself. Of one value, and of equal ones that are 0, it is 1.
-    """
-    number, means = len(differences), differences.mean(0)
-    if number < 2:
-        return [1.0] * len(means)
-    errors = differences.std(0, ddof=1) / np.sqrt(number)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(means == 0, 0.0, np.abs(means / errors))
-    return [float(p) for p in 2 * stats.t.sf(t, number - 1)]
-
-
-def is_significant(low: float, high: float, p: float) -> bool:
-    """Whether a difference of means is one: its interval excludes 0 and its p is small enough.
-
-    Either alone can mislead: Wilcoxon's test sees a shift of skewed differences whose mean is not
-    clear of 0, and an interval knows nothing of how many others were looked at.
-
-    Args:
-        low, high: of the interval.
-        p: corrected for the number of comparisons, if there are several.
-    """
-    return bool((low > 0 or high < 0) and p < SIGNIFICANT)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for being a family, by Holm's step-down method, in the given order.
-
-    Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    stepped = p[order] * np.arange(len(p), 0, -1)
-    corrected = np.empty_like(p)
-    corrected[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
-    return [float(value) for value in corrected]
 
 
 def seeds_interval(
@@ -202,7 +111,7 @@ def seeds_interval(
     Source: Howe, "Approximate confidence limits on the mean of X + Y where X and Y are two tabled
         independent random variables", 1974.
     """
-    groups = [_rows(values) for values in seeds]
+    groups = [finite_rows(values) for values in seeds]
     shapes = {group.shape[0 if same_images else 1 :] for group in groups}
     if len(shapes) != 1:
         raise UserError(
@@ -269,7 +178,7 @@ def accuracy_over_seeds(
     Raises:
         UserError: no seed or no image, or a share that is not in 0 to 1.
     """
-    shares = _rows(accuracies)
+    shares = finite_rows(accuracies)
     if total < 1 or shares.min() < 0 or shares.max() > 1:
         raise UserError(
             "Expected `accuracies` to be shares of one or more images, each in 0 to 1, "
@@ -291,7 +200,12 @@ def _wilson(share: float, total: int, level: float) -> tuple[float, float]:
     return float(middle - half), float(middle + half)
 
 
-def _rows(values: ArrayLike) -> Floats:
+def finite_rows(values: ArrayLike) -> Floats:
+    """The values as float64, one row per image.
+
+    Raises:
+        UserError: no row, or values that are not finite.
+    """
     rows = np.asarray(values, dtype=np.float64)
     if rows.ndim == 0 or len(rows) == 0:
         raise UserError(f"Expected `values` to hold one row per image, but got {rows.shape}.")
