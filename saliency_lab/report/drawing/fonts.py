@@ -42,10 +42,10 @@ def fallback_families(letters: frozenset[str]) -> tuple[str, ...]:
     if missing:
         shown = "".join(chr(code) for code in sorted(missing)[:20])
         log.warning(
-            "no installed font has %d characters of the figures' texts (%s), which show as boxes; "
-            "install one that does, such as Noto Sans CJK",
-            len(missing),
+            "the figures' texts show boxes for letters that no installed font has: %s%s; "
+            "install one that has them, such as Noto Sans CJK",
             shown,
+            " …" if len(missing) > len(shown) else "",
         )
     return tuple(dict.fromkeys(found))
 
