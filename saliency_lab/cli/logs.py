@@ -38,6 +38,8 @@ def configure_logging(directory: Path, task: str) -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    # An int8 screen's results are written over the memory that this is about.
+    warnings.filterwarnings("ignore", message="quantized_resize_cpu_ does not have a deterministic")
     # What is logged is the same number on every process, summed by the classifier itself.
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*to accumulate the metric.*")
     # Metrics are logged by the epoch, however few batches it has.

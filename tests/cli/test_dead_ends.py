@@ -180,12 +180,17 @@ def test_a_trial_lies_apart_and_its_classifier_is_found(command, tmp_path):
     assert "found none; train one" not in outcome.err
 
 
-def test_lightnings_advice_about_steps_is_not_shown(tmp_path):
-    advice = (
+@pytest.mark.parametrize(
+    "advice",
+    [
         "The number of training batches (1) is smaller than the logging interval "
         "Trainer(log_every_n_steps=50). Set a lower value for log_every_n_steps if you want to "
-        "see logs for the training epoch."
-    )
+        "see logs for the training epoch.",
+        "quantized_resize_cpu_ does not have a deterministic implementation, but you set "
+        "'torch.use_deterministic_algorithms(True, warn_only=True)'.",
+    ],
+)
+def test_advice_that_helps_nobody_is_not_shown(tmp_path, advice):
     with warnings.catch_warnings(record=True) as seen:
         configure_logging(tmp_path, "train")
         warnings.warn(advice, stacklevel=1)
