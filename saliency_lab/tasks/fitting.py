@@ -27,6 +27,7 @@ from saliency_lab.tasks.components import checked, tracker
 from saliency_lab.tracking.epoch_logger import EpochLogger
 from saliency_lab.tracking.records import record_training
 from saliency_lab.tracking.tracking import Record
+from saliency_lab.training.batch_norms import lagging_accuracy
 from saliency_lab.training.checkpoints import Checkpoints, newest_checkpoint
 from saliency_lab.training.components import (
     classifier,
@@ -133,10 +134,23 @@ def _trained(
         )
     if not trainer.is_global_zero:
         return
+    _warn_of_lag(data, model, checkpoints.history[-1]["train/accuracy"])
     summary = _summary(config, data, model, checkpoints, tested, time.monotonic() - began)
     _draw(directory, checkpoints, tested, data)
     record_training(record, summary, directory)
     finish(directory, summary)
+
+
+def _warn_of_lag(data: ImageData, model: Classifier, trained: float) -> None:
+    found = lagging_accuracy(model.network, data, trained)
+    if found is not None:
+        log.warning(
+            "in evaluation the network has an accuracy of %.3f [%.3f, %.3f] on training images, "
+            "while it was trained %.3f: its batch norms' running statistics lag behind weights "
+            "that still change; with scheduler=cosine both settle",
+            *found,
+            trained,
+        )
 
 
 def _summary(
