@@ -78,7 +78,7 @@ def renew_statistics(network: nn.Module, data: ImageData, count: int) -> None:
 
 def train(network: nn.Module, data: ImageData, rate: float, epoch: int, *, bf16: bool) -> None:
     """One epoch more, in the order of that epoch, by AdamW from a fresh state."""
-    network.train()
+    network.train().requires_grad_(True)
     split = data.split("train")
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
     for places in TrainBatches(
