@@ -45,8 +45,10 @@ def main() -> None:
     if settings.epochs:
         first = int(config["trainer"]["max_epochs"])
         bf16 = config["trainer"]["precision"] == "bf16-mixed"
+        network.requires_grad_(True)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate)
         for epoch in range(first, first + settings.epochs):
-            train(network, data, settings.rate, epoch, bf16=bf16)
+            train(network, data, optimizer, epoch, bf16=bf16)
             _say(f"after epoch {epoch + 1}, at {settings.rate:g}", network, data)
     else:
         renew_statistics(network, data, settings.images)
@@ -76,11 +78,17 @@ def renew_statistics(network: nn.Module, data: ImageData, count: int) -> None:
     network.eval()
 
 
-def train(network: nn.Module, data: ImageData, rate: float, epoch: int, *, bf16: bool) -> None:
-    """One epoch more, in the order of that epoch, by AdamW from a fresh state."""
-    network.train().requires_grad_(True)
+def train(
+    network: nn.Module,
+    data: ImageData,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    *,
+    bf16: bool,
+) -> None:
+    """One epoch more, in the order of that epoch."""
+    network.train()
     split = data.split("train")
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
     for places in TrainBatches(
         len(split), data.batch_size, data.seed, rank=0, world=1, epoch=epoch
     ):
