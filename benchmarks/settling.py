@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.options import Options
 from saliency_lab.data.batch import channels_last_pixels
@@ -25,6 +24,7 @@ from saliency_lab.frozen import intact_logits
 from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.models.weights import read_file
 from saliency_lab.runs.directory import read_config
+from saliency_lab.training.batch_norms import renew_statistics
 from saliency_lab.training.components import data_module
 
 _TOLD, _AT_ONCE = 1000, 50
@@ -58,24 +58,6 @@ def main() -> None:
     Path(settings.to).parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, settings.to)
     print(f"wrote {settings.to}")
-
-
-def renew_statistics(network: nn.Module, data: ImageData, count: int) -> None:
-    """Means and variances of all batch norms over training images in batches of the training."""
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    network.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average of all batches
-        norm.train()
-    chosen = np.random.default_rng(data.seed).permutation(len(data.labels("train")))[:count]
-    with torch.no_grad():
-        for start in range(0, len(chosen), data.batch_size):
-            network(_pixels(data, "train", np.sort(chosen[start : start + data.batch_size])))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.eval()
 
 
 def train(

@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError
-from saliency_lab.evaluation.rows.intervals import accuracy_interval
+from saliency_lab.evaluation.rows.intervals import Interval, accuracy_interval
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.models.given import has_layers
 from saliency_lab.models.trained_samples import FACT, sample_digests
@@ -27,7 +27,7 @@ from saliency_lab.tasks.components import checked, tracker
 from saliency_lab.tracking.epoch_logger import EpochLogger
 from saliency_lab.tracking.records import record_training
 from saliency_lab.tracking.tracking import Record
-from saliency_lab.training.batch_norms import lagging_accuracy
+from saliency_lab.training.batch_norms import evaluated_accuracy, lags
 from saliency_lab.training.checkpoints import Checkpoints, newest_checkpoint
 from saliency_lab.training.components import (
     classifier,
@@ -134,21 +134,23 @@ def _trained(
         )
     if not trainer.is_global_zero:
         return
-    _warn_of_lag(data, model, checkpoints.history[-1]["train/accuracy"])
-    summary = _summary(config, data, model, checkpoints, tested, time.monotonic() - began)
+    evaluated = evaluated_accuracy(model.network, data)
+    _warn_of_lag(evaluated, checkpoints.history[-1]["train/accuracy"])
+    seconds = time.monotonic() - began
+    summary = _summary(config, data, model, checkpoints, tested, evaluated, seconds)
     _draw(directory, checkpoints, tested, data)
     record_training(record, summary, directory)
     finish(directory, summary)
 
 
-def _warn_of_lag(data: ImageData, model: Classifier, trained: float) -> None:
-    found = lagging_accuracy(model.network, data, trained)
-    if found is not None:
+def _warn_of_lag(evaluated: Interval | None, trained: float) -> None:
+    if evaluated is not None and lags(evaluated, trained):
         log.warning(
             "in evaluation the network has an accuracy of %.3f [%.3f, %.3f] on training images, "
             "while it was trained %.3f: its batch norms' running statistics lag behind weights "
-            "that still change; with scheduler=cosine both settle",
-            *found,
+            "that still change; scheduler=cosine lets both settle, callback=precise_batch_norm "
+            "takes the statistics anew after each epoch",
+            *evaluated,
             trained,
         )
 
@@ -159,6 +161,7 @@ def _summary(
     model: Classifier,
     checkpoints: Checkpoints,
     tested: Mapping[str, Any],
+    evaluated: Interval | None,
     seconds: float,
 ) -> dict[str, Any]:
     interval = accuracy_interval(tested["correct"], tested["images"])
@@ -186,7 +189,19 @@ def _summary(
             "loss": tested["loss"],
             "images": tested["images"],
         },
-        "train": {"loss": last["train/loss"], "accuracy": last["train/accuracy"]},
+        "train": {
+            "loss": last["train/loss"],
+            "accuracy": last["train/accuracy"],
+            # of 256 images, where batch norms may make this another network
+            "in_evaluation": None
+            if evaluated is None
+            else {
+                "accuracy": float(evaluated.value),
+                "low": float(evaluated.low),
+                "high": float(evaluated.high),
+                "lags": lags(evaluated, last["train/accuracy"]),
+            },
+        },
         "best": checkpoints.best,
         "confusion": tested["confusion"],
         "training_seconds": sum(row["seconds"] for row in checkpoints.history),

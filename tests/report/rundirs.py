@@ -239,6 +239,7 @@ def write_training(
     epochs: int = 30,
     finished: bool = True,
     classes: Sequence[str] = CLASSES,
+    in_evaluation: Mapping[str, object] | None = None,
 ) -> Path:
     """Write one training run; returns its directory under outputs/train."""
     path = outputs / "train" / data / model / name
@@ -265,7 +266,7 @@ def write_training(
         "seed": 42,
         "epochs": epochs,
         "test": test,
-        "train": {"loss": 0.2, "accuracy": 0.951},
+        "train": {"loss": 0.2, "accuracy": 0.951, "in_evaluation": in_evaluation},
         "best": {"epoch": epochs - 1, "value": 0.78, "monitor": "val/accuracy"},
         "confusion": confusion.tolist(),
         "seconds": 5400.0,

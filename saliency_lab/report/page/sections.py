@@ -134,6 +134,8 @@ def training_section(run: TrainingRun, slug: str) -> dict[str, Any]:
         "slug": slug,
         "title": title_of(summary.data.name, summary.model.name, run.pretrained),
         "charts": charts,
+        "trained": summary.train.get("accuracy"),
+        "in_evaluation": summary.train.get("in_evaluation"),
         "classes": summary.data.classes,
         "confusion": _confusion_rows(summary.confusion, summary.data.classes),
         "name": run.name,

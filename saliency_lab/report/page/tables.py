@@ -123,6 +123,7 @@ def training_table(trainings: Sequence[TrainingRun]) -> pd.DataFrame:
                 "epochs": summary.epochs,
                 "best epoch": (summary.best or {}).get("epoch"),
                 "training accuracy": summary.train.get("accuracy"),
+                "in evaluation": (summary.train.get("in_evaluation") or {}).get("accuracy"),
                 "test accuracy": summary.test.get("accuracy"),
                 "low": summary.test.get("low"),
                 "high": summary.test.get("high"),

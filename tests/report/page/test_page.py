@@ -26,7 +26,7 @@ from saliency_lab.report.reading.records import EvaluationRun, read_records
 from saliency_lab.reproductions.published import published
 from saliency_lab.tasks import report as report_task
 
-from ..rundirs import FRACTIONS, PAPER_VIEWS, write_evaluation
+from ..rundirs import FRACTIONS, PAPER_VIEWS, write_evaluation, write_training
 
 
 def _data(page: Path) -> dict:
@@ -48,6 +48,23 @@ def test_page_names_every_run_and_escapes_what_they_say(report: ReportFiles) -> 
     assert "out of &lt;memory&gt; &amp; time" in text
     assert "torch 2.15.0" in text
     assert "AMD EPYC 7B13, 16 cores" in text
+
+
+def test_page_says_where_a_training_is_not_what_is_measured(tmp_path: Path) -> None:
+    """Running statistics that lag, and beside it a training whose statistics do not."""
+    for name, accuracy, lags in (("seed-1", 0.5039, True), ("seed-2", 0.94, False)):
+        asked = {"accuracy": accuracy, "low": 0.4432, "high": 0.96, "lags": lags}
+        write_training(tmp_path / "outputs", name=name, in_evaluation=asked)
+    write_training(tmp_path / "outputs", name="seed-3")  # of a version that did not ask
+    report = write_report(tmp_path / "outputs", None, tmp_path / "report")
+    text = report.page.read_text(encoding="utf-8")
+    (notice,) = re.findall(r'<p class="notice">The network that is measured(.*?)</p>', text)
+    assert "0.504 [0.443, 0.960]" in notice
+    assert "0.951" in notice
+    table = pd.read_csv(tmp_path / "report" / "tables" / "trainings.csv")
+    shown = table.set_index("run")["in evaluation"].to_dict()
+    assert [shown.get(f"train/cifar10/resnet18/seed-{n}") for n in (1, 2)] == [0.5039, 0.94]
+    assert table["in evaluation"].isna().sum() == 1
 
 
 def test_page_names_no_address_to_fetch(report: ReportFiles) -> None:
