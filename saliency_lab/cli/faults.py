@@ -95,8 +95,8 @@ def _unreadable(override: str) -> str:
     quoted = value.replace('"', '\\"')
     hint = shlex.quote(f'{key}="{quoted}"')
     return (
-        f"Cannot read the override '{override}': write a text with commas, spaces, brackets or = as "
-        f"{hint}, a list as KEY=[a,b], a mapping as 'KEY={{a: b}}'"
+        f"Cannot read the override '{override}': write a text with commas, spaces, brackets or = "
+        f"as {hint}, a list as KEY=[a,b], a mapping as 'KEY={{a: b}}'"
     )
 
 
