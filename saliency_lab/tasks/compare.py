@@ -40,7 +40,7 @@ from saliency_lab.runs.files import atomic_path
 from saliency_lab.tasks.classifiers import configured_classifier, require_usable
 from saliency_lab.tasks.components import checked, tracker
 from saliency_lab.tasks.pairs import DRAWN, Comparison, compared, paired_differences
-from saliency_lab.tasks.verdicts import finish_comparison
+from saliency_lab.tasks.verdicts import earlier_verdicts, finish_comparison
 from saliency_lab.tracking.records import record_comparison
 from saliency_lab.training.components import data_module, lightning_trainer, require_unseen
 
@@ -71,7 +71,7 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         require_usable(config, method)
     trainer = lightning_trainer(config, directory, [])
     with contextlib.ExitStack() as stack:
-        agreed(trainer, lambda: _begun(config, directory, stack))
+        earlier = agreed(trainer, lambda: _begun(config, directory, stack))
         data = data_module(config)
         data.download()
         data.setup("test")
@@ -81,7 +81,14 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         with tracker(config).run(config, directory) as record:
             size = len(data.ids(config["split"]))
             summary = finish_comparison(
-                config, directory, comparison, found.made, found.conditions, found.drawn, size
+                config,
+                directory,
+                comparison,
+                found.made,
+                found.conditions,
+                found.drawn,
+                size,
+                earlier,
             )
             record_comparison(record, summary, directory)
 
@@ -100,9 +107,14 @@ class _State:
     conditions: Sequence[Mapping[str, str]] = ()
 
 
-def _begun(config: Mapping[str, Any], directory: Path, stack: contextlib.ExitStack) -> None:
+def _begun(
+    config: Mapping[str, Any], directory: Path, stack: contextlib.ExitStack
+) -> list[dict[str, Any]]:
+    """Hold and prepare the directory; the verdicts that were given here by other rules."""
     stack.enter_context(held(directory))
-    begin(directory, config, overwrite=config["overwrite"])
+    earlier = [] if config["overwrite"] else earlier_verdicts(config, directory)
+    begin(directory, config, overwrite=config["overwrite"], earlier=earlier)
+    return earlier
 
 
 def _drawn_until(

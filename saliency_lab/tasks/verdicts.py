@@ -8,8 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from saliency_lab.evaluation.rows.decisions import Decision
-from saliency_lab.runs.directory import finish
+from saliency_lab.runs.directory import finish, read_summary
 from saliency_lab.tasks.pairs import Comparison
+
+
+def earlier_verdicts(config: Mapping[str, Any], directory: Path) -> list[dict[str, Any]]:
+    """What this directory's comparison was found to be by other rules, oldest first.
+
+    A rule that is chosen after a look at another's verdict errs more often than it says. Asked
+    again with another `tolerance` or `least` it does not: its bounds hold at any stop.
+    """
+    known = read_summary(directory)
+    earlier = list(known.get("earlier", []))
+    if known.get("status") == "finished" and "rule" in known:
+        told = ("a", "b", "condition", "verdict", "images")
+        pairs = [{name: pair[name] for name in told} for pair in known["pairs"]]
+        earlier.append({"rule": known["rule"], "pairs": pairs})
+    several = bool(earlier) and len(earlier[-1]["pairs"]) > 1
+    # Once each: the rule's last verdict, at its place in time.
+    last = {str(one["rule"]): one for one in earlier if one["rule"] != _rule(config, several)}
+    return list(last.values())
+
+
+def _rule(config: Mapping[str, Any], several: bool) -> dict[str, Any]:
+    """What the error of verdicts depends on."""
+    correction = config["correction"] if several else None
+    return {"alpha": float(config["alpha"]), "kind": config["kind"], "correction": correction}
 
 
 def finish_comparison(
@@ -20,6 +44,7 @@ def finish_comparison(
     conditions: Sequence[Mapping[str, str]],
     drawn: int,
     population: int,
+    earlier: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Write the summary, say how each pair was decided, and give the summary."""
     evaluator, score = comparison.evaluator, comparison.evaluator.scores[0]
@@ -47,6 +72,9 @@ def finish_comparison(
         "kind": config["kind"],
         "correction": config["correction"] if len(entries) > 1 else None,
         "tolerance": config["tolerance"],
+        "rule": _rule(config, len(entries) > 1),
+        "earlier": list(earlier),
+        "caution": _caution(earlier, alpha),
         "remark": (
             "`difference` is the mean over the images drawn until the stop and biased by "
             "stopping there; `low` and `high` hold at any stop. They are about the images of this "
@@ -58,8 +86,30 @@ def finish_comparison(
     finish(directory, summary)
     for entry in entries:
         print(entry["sentence"])
+    if earlier:
+        print(summary["caution"])
     print(f"wrote {directory}")
     return summary
+
+
+def _caution(earlier: Sequence[Mapping[str, Any]], alpha: float) -> str | None:
+    """A sentence on what was asked before by other rules; None where nothing was."""
+    if not earlier:
+        return None
+    asked = []
+    for one in earlier:
+        rule = {name: value for name, value in one["rule"].items() if value is not None}
+        ends = ", ".join(
+            f"{pair['verdict'] if pair['verdict'] == 'undecided' else pair[pair['verdict']]} "
+            f"after {pair['images']:,} images"
+            for pair in one["pairs"]
+        )
+        asked.append(f"{' '.join(f'{name}={value}' for name, value in rule.items())}: {ends}")
+    total = min(1.0, alpha + sum(float(one["rule"]["alpha"]) for one in earlier))
+    return (
+        f"asked before by other rules ({'; '.join(asked)}); one that is chosen after such a look "
+        f"errs more often than it says, all of them together at most {100 * total:g} %"
+    )
 
 
 def verdict_text(entry: Mapping[str, Any], population: int, alpha: float, correction: str) -> str:

@@ -69,6 +69,49 @@ def test_a_comparison_says_what_its_rows_say_and_can_be_widened(command, classif
     assert wide["verdict"] == ("a" if wide["difference"] < 0 else "b")
 
 
+def test_a_rule_chosen_after_a_look_keeps_what_was_said_before(command, classifier_file) -> None:
+    given = [*DATA, f"ckpt={classifier_file}", "block_size=30", "condition=[black]"]
+    given += ["a=gradient/original", "b=gradient/positive"]
+
+    def asked(*words: str) -> tuple[list[float], str | None]:
+        outcome = command("compare", *given, *words)
+        assert outcome.code == 0, outcome.err
+        summary = only_summary()[1]
+        assert ("asked before by other rules" in outcome.out) == bool(summary["earlier"])
+        return [one["rule"]["alpha"] for one in summary["earlier"]], summary["caution"]
+
+    assert asked("alpha=0.001", "tolerance=0.5") == ([], None)
+    first = only_summary()[1]
+    assert asked("alpha=0.001", "least=60") == ([], None)  # the same rule, held at any stop
+    before, caution = asked("alpha=0.2", "least=60")
+    assert before == [0.001]
+    assert caution is not None
+    assert "alpha=0.001 kind=betting: " in caution
+    assert "at most 20.1 %" in caution
+    assert asked("alpha=0.2", "kind=bernstein", "least=60")[0] == [0.001, 0.2]
+    # Back at the first: the others were asked as well, each once.
+    assert asked("alpha=0.001", "least=60")[0] == [0.2, 0.2]
+    assert asked("alpha=0.001", "least=60")[0] == [0.2, 0.2]
+    assert asked("alpha=0.001", "overwrite=true", "tolerance=0.5") == ([], None)
+    assert only_summary()[1]["pairs"] == first["pairs"]
+
+
+def test_a_run_that_was_killed_after_another_rule_still_knows_it(command, classifier_file) -> None:
+    given = [*DATA, f"ckpt={classifier_file}", "block_size=30", "condition=[black]"]
+    given += ["a=[gradient/original,sobel]", "b=gradient/positive", "least=60"]
+    assert command("compare", *given, "alpha=0.1").code == 0
+    directory, _ = only_summary()
+    assert command("compare", *given, "alpha=0.2").code == 0
+    path = directory / "summary.json"
+    told = json.loads(path.read_text())
+    killed = {"task": "compare", "status": "running", "earlier": told["earlier"]}
+    path.write_text(json.dumps(killed))
+    assert command("compare", *given, "alpha=0.2", "correction=e-bh").code == 0
+    (one,) = only_summary()[1]["earlier"]
+    assert one["rule"] == {"alpha": 0.1, "kind": "betting", "correction": "bonferroni"}
+    assert [pair["a"] for pair in one["pairs"]] == ["gradient/original", "sobel"]
+
+
 def test_several_pairs_by_another_score(command, classifier_file) -> None:
     outcome = command(
         "compare", *DATA, f"ckpt={classifier_file}", "a=[active,positive]", "b=original",

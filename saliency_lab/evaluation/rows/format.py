@@ -189,6 +189,7 @@ class ComparisonSummary(BaseModel):
     evaluator: str
     score: ScoreFacts
     remark: str
+    caution: str | None = None
     pairs: list[ComparedPair]
 
 

@@ -46,6 +46,12 @@ def comparison(outputs: Path, **changes: object) -> Path:
     return directory
 
 
+def test_a_comparison_that_was_asked_by_another_rule_says_so(tmp_path: Path) -> None:
+    comparison(tmp_path / "outputs", caution="asked before by other rules (alpha=0.01: <i>a</i>)")
+    page = write_report(tmp_path / "outputs", None, tmp_path / "report").page.read_text()
+    assert "Caution:</strong> asked before by other rules (alpha=0.01: &lt;i&gt;a" in page
+
+
 def test_a_comparison_alone_makes_a_page_with_its_sentence(tmp_path: Path) -> None:
     comparison(tmp_path / "outputs")
     files = write_report(tmp_path / "outputs", None, tmp_path / "report")
@@ -53,6 +59,7 @@ def test_a_comparison_alone_makes_a_page_with_its_sentence(tmp_path: Path) -> No
     assert "active beats &lt;b&gt;original&lt;/b&gt; after 57 of 10,000 images" in page
     assert "biased by stopping there" in page
     assert "<b>original</b>" not in page
+    assert "Caution:" not in page
     table = pd.read_csv(tmp_path / "report" / "tables" / "comparisons.csv")
     assert list(table["verdict"]) == ["active"]
     assert (table["images"].item(), table["of"].item()) == (57, 10_000)
