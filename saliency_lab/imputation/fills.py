@@ -95,8 +95,14 @@ def fill_for(fill: Tensor | Imputation, removed: Tensor) -> Tensor:
 
 def checked_fill(fill: str) -> str:
     """The fill's name if there is such a fill; a UserError otherwise."""
-    if fill not in FILLS and not _SHIFT.fullmatch(fill):
+    shift = _SHIFT.fullmatch(fill)
+    if fill not in FILLS and not shift:
         raise unknown_choice("fill", fill, FILLS)
+    if shift and not 0 < abs(float(shift[1])) <= 1:
+        raise UserError(
+            "Expected `fill` to shift pixels, which lie in [0, 1], by more than 0 and at most 1, "
+            f"but got '{fill}'"
+        )
     return fill
 
 

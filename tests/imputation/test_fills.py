@@ -83,3 +83,10 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match="shift"):
         checked_fill("shift0.1")
     assert checked_fill("shift-0.02") == "shift-0.02"
+    assert checked_fill("shift+1") == "shift+1"
+
+
+@pytest.mark.parametrize("fill", ["shift+5", "shift-1.01", "shift+0", "shift-0.00"])
+def test_a_shift_beyond_the_pixels_or_by_nothing_is_refused(fill: str) -> None:
+    with pytest.raises(UserError, match=r"more than 0 and at most 1, but got 'shift"):
+        checked_fill(fill)

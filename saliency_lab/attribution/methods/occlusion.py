@@ -12,6 +12,7 @@ from saliency_lab.attribution.core.baselines import Baseline, baseline_images
 from saliency_lab.attribution.core.field import ClassField, input_gradients_only
 from saliency_lab.attribution.core.perturbation import altered_logits
 from saliency_lab.attribution.core.random_streams import SampleGenerator, restarted
+from saliency_lab.errors import UserError
 
 
 @input_gradients_only
@@ -40,10 +41,15 @@ def occlusion(
 
     Returns:
         Signed field in logit units: positive where covering lowers the logit.
+
+    Raises:
+        UserError: a window that is larger than the images, or a stride that leaves pixels between
+            the windows.
     """
     images = images.detach()
+    width, step = _in_pixels(images, window, stride)
     covers = baseline_images(images, baseline, restarted(generator, images))
-    rows, columns = (_cover(side, images, window, stride) for side in images.shape[2:])
+    rows, columns = (_cover(side, images, width, step) for side in images.shape[2:])
     found = torch.stack(
         [
             _covered_logits(model, image, cover, rows, columns)
@@ -79,10 +85,24 @@ class _OcclusionField:
         return (total / cover)[:, None].repeat(1, self._channels, 1, 1)
 
 
-def _cover(side: int, images: Tensor, window: float, stride: float) -> Tensor:
+def _in_pixels(images: Tensor, window: float, stride: float) -> tuple[int, int]:
     shorter = min(images.shape[2:])
-    width = min(side, max(1, round(window * shorter if window < 1 else window)))
+    width = max(1, round(window * shorter if window < 1 else window))
     step = max(1, round(stride * shorter if stride < 1 else stride))
+    if width > shorter:
+        raise UserError(
+            f"Expected `window` to be at most the {shorter} pixels of an image's shorter side, but "
+            f"got {window:g}"
+        )
+    if step > width:
+        raise UserError(
+            f"Expected `stride` to be at most `window`, {width} pixels here, for no pixel to be "
+            f"left uncovered, but got {stride:g}" + (f", {step} pixels" if stride < 1 else "")
+        )
+    return width, step
+
+
+def _cover(side: int, images: Tensor, width: int, step: int) -> Tensor:
     starts = sorted({*range(0, side - width + 1, step), side - width})
     pixels = torch.arange(side)
     first = torch.tensor(starts)[:, None]

@@ -7,6 +7,7 @@ import timm
 import torch
 
 from saliency_lab.attribution.methods.occlusion import occlusion
+from saliency_lab.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -17,7 +18,7 @@ def test_linear_model_pixel_by_pixel(linear_net, images, classes):
     assert torch.allclose(found, expected.expand_as(found))
 
 
-@pytest.mark.parametrize(("window", "stride"), [(3, 2), (4, 4), (0.375, 0.25), (5, 1), (9, 3)])
+@pytest.mark.parametrize(("window", "stride"), [(3, 2), (4, 4), (0.375, 0.25), (5, 1), (8, 3)])
 def test_the_long_way(window, stride, relu_net, images, classes):
     width = min(8, round(8 * window) if window < 1 else window)
     step = round(8 * stride) if stride < 1 else stride
@@ -34,6 +35,22 @@ def test_the_long_way(window, stride, relu_net, images, classes):
     found = occlusion(relu_net, images, window=window, stride=stride).of(classes)
     for channel in range(3):
         np.testing.assert_allclose(found[:, channel], total / cover, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "said"),
+    [
+        (9, 3, r"`window` to be at most the 8 pixels of an image's shorter side, but got 9$"),
+        (2, 4, r"`stride` to be at most `window`, 2 pixels here, .* but got 4$"),
+        (0.25, 0.5, r"2 pixels here, .* but got 0.5, 4 pixels$"),
+    ],
+)
+def test_windows_that_leave_pixels_out_are_refused(window, stride, said, relu_net, images):
+    """Pixels that no window covers would be NaN, and one window for all of them a constant."""
+    with pytest.raises(UserError, match=said):
+        occlusion(relu_net, images, window=window, stride=stride)
+    with pytest.raises(UserError, match="of an image's shorter side"):
+        occlusion(relu_net, images[..., :6, :], window=7, stride=1)
 
 
 def test_captum_agrees(relu_net, images, classes):
