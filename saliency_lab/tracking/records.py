@@ -41,6 +41,8 @@ def record_training(record: Record | None, summary: Mapping[str, Any], directory
     with record.kept():
         run = record.run
         run.summary.update({f"test/{key}": value for key, value in summary["test"].items()})
+        asked = summary["train"].get("in_evaluation") or {}
+        run.summary.update({f"train/in_evaluation/{key}": value for key, value in asked.items()})
         figures = sorted((directory / "figures").glob("*.png"))
         content = {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures}
         chart = confusion_chart(summary["confusion"], summary["data"]["classes"])

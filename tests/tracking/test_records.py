@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ import yaml
 from saliency_lab.cli.command import run
 from saliency_lab.report.comparing.panels import build_panels
 from saliency_lab.report.reading.records import read_records
+from saliency_lab.tracking import records
 from saliency_lab.tracking.charts import example_table
 from saliency_lab.tracking.epoch_logger import EpochLogger
 from saliency_lab.tracking.records import artifact_name, record_evaluation
@@ -159,6 +161,22 @@ def test_training_has_its_curves_on_an_epoch_axis(outputs: Path, training: Recor
     counts = cells["nPredictions"].to_numpy().reshape(len(summary["confusion"]), -1)
     np.testing.assert_array_equal(counts, summary["confusion"])
     assert cells["Actual"].unique().tolist() == summary["data"]["classes"]
+
+
+def test_a_training_with_batch_norms_says_what_it_is_in_evaluation(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = directory_of(outputs, "train/shapes/basic_cnn")
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["train"]["in_evaluation"] is None
+    asked = {"accuracy": 0.82, "low": 0.77, "high": 0.86, "lags": True}
+    summary["train"]["in_evaluation"] = asked
+    monkeypatch.setattr(records, "_log_files", lambda *_: None)
+    run = SimpleNamespace(summary={}, log=lambda content: None)
+    fake: Any = SimpleNamespace(lost=False, kept=nullcontext, run=run)
+    records.record_training(fake, summary, directory)
+    told = {k: v for k, v in run.summary.items() if k.startswith("train/")}
+    assert told == {f"train/in_evaluation/{name}": value for name, value in asked.items()}
 
 
 @pytest.mark.parametrize("method", ["all", "active"])
