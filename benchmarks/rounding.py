@@ -18,13 +18,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.options import Options
-from benchmarks.settling import accuracy
+from benchmarks.settling import accuracy, opened
 from saliency_lab.data.batch import channels_last_pixels
 from saliency_lab.data.module import ImageData
 from saliency_lab.models.checkpoint import load_classifier
-from saliency_lab.runs.directory import read_config
 from saliency_lab.training.batch_norms import renew_statistics
-from saliency_lab.training.components import data_module
 
 _BATCHES = 5
 
@@ -32,12 +30,7 @@ _BATCHES = 5
 def main() -> None:
     """Print gradients' distances and accuracies."""
     settings = _settings()
-    torch.set_num_threads(settings.threads)
-    config = read_config(Path(settings.run))
-    config["data"]["root"] = settings.data
-    data = data_module(config)
-    data.setup("fit")
-    data.setup("test")
+    _, data = opened(settings)
     source = Path(settings.ckpt or Path(settings.run) / "checkpoints" / "last.ckpt")
     network = load_classifier(source, "--ckpt").network
     _distances(copy.deepcopy(network), data)

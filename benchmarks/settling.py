@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,12 +34,7 @@ _TOLD, _AT_ONCE = 1000, 50
 def main() -> None:
     """Print accuracies before and after, write the checkpoint."""
     settings = _settings()
-    torch.set_num_threads(settings.threads)
-    config = read_config(Path(settings.run))
-    config["data"]["root"] = settings.data
-    data = data_module(config)
-    data.setup("fit")
-    data.setup("test")
+    config, data = opened(settings)
     source = Path(settings.run) / "checkpoints" / "last.ckpt"
     network = load_classifier(source, "--run").network
     _say("as it ended", network, data)
@@ -58,6 +54,17 @@ def main() -> None:
     Path(settings.to).parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, settings.to)
     print(f"wrote {settings.to}")
+
+
+def opened(settings: argparse.Namespace) -> tuple[dict[str, Any], ImageData]:
+    """What the run was made from, and its images; torch on as many threads as are asked for."""
+    torch.set_num_threads(settings.threads)
+    config = read_config(Path(settings.run))
+    config["data"]["root"] = settings.data
+    data = data_module(config)
+    data.setup("fit")
+    data.setup("test")
+    return config, data
 
 
 def train(
