@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -12,6 +14,28 @@ class UserError(ValueError):
 
 class ProcessError(RuntimeError):
     """Another process of the run failed: shown as one line, exit code 1; it said more itself."""
+
+
+@contextmanager
+def in_section(section: str, names: Collection[str]) -> Iterator[None]:
+    """Names a setting as the command line does where a function's own error names its argument.
+
+    Args:
+        section: `method`, `evaluator.deletion`, …
+        names: the settings of that section; errors about anything else pass as they are.
+    """
+    try:
+        yield
+    except UserError as error:
+        found = re.match(r"Expected (?:one of )?`(\w+)`", str(error))
+        if found is None or found[1] not in names:
+            raise
+        text = re.sub(
+            r"`(\w+)`",
+            lambda name: f"`{section}.{name[1]}`" if name[1] in names else name[0],
+            str(error),
+        )
+        raise UserError(text) from error
 
 
 def unknown_choice(key: str, value: object, options: Iterable[object]) -> UserError:

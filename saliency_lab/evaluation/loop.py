@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from saliency_lab.attribution.core.sources import reads_layers
 from saliency_lab.attribution.maps import BatchMaps, require_finite
 from saliency_lab.data.batch import Batch
 from saliency_lab.data.module import ImageData
-from saliency_lab.errors import UserError
+from saliency_lab.errors import UserError, in_section
 from saliency_lab.evaluation.base import Evaluator, measured_rows
 from saliency_lab.evaluation.context import Context, Found, Method, found_maps
 from saliency_lab.evaluation.cost import CostMeter
@@ -168,8 +169,7 @@ def measure_block(plan: Plan, context: Context, batch: Batch) -> None:
         found = found_maps(batch_maps)
         for label, evaluator in plan.evaluators.items():
             if not plan.shards[label].has(number):
-                measured = evaluator.measure(context, batch, found)
-                rows = measured_rows(evaluator, batch, plan.method.name, measured)
+                rows = block_rows(evaluator, label, context, batch, found)
                 cost.mark(label)
                 meta = {"images": len(batch.ids), "cost": cost.totals(label)}
                 rows = rows[~rows["sample_id"].isin(skipped)] if skipped else rows
@@ -192,11 +192,28 @@ def measure_block(plan: Plan, context: Context, batch: Batch) -> None:
     )
 
 
+def block_maps(context: Context, batch: Batch) -> BatchMaps:
+    """The maps of a block; errors name settings of the method as the command line does."""
+    with in_section("method", getattr(context.method.source, "keywords", {})):
+        return context.maps_of(batch.image, batch.ids)
+
+
+def block_rows(
+    evaluator: Evaluator, label: str, context: Context, batch: Batch, found: Found
+) -> pd.DataFrame:
+    """An evaluator's rows of a block; errors name its settings as the command line does."""
+    section = f"evaluator.{label.partition('+')[0]}"
+    with in_section(section, inspect.signature(type(evaluator)).parameters):
+        measured = evaluator.measure(context, batch, found)
+        # Here, too: what measures may do so as its rows are asked for.
+        return measured_rows(evaluator, batch, context.method.name, measured)
+
+
 def _block_maps(plan: Plan, context: Context, batch: Batch, number: int) -> BatchMaps:
     start, kept = number * plan.shards[MAPS].block, plan.kept_maps
     if kept is not None and kept.has(start, batch.ids):
         return kept.read(start, len(batch.ids), batch.image.device)
-    found = context.maps_of(batch.image, batch.ids)
+    found = block_maps(context, batch)
     if kept is not None:
         kept.write(start, batch.ids, found)
     return found

@@ -21,9 +21,8 @@ from saliency_lab.config.binding import built
 from saliency_lab.data.batch import Batch, channels_last_pixels
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError, unknown_choice
-from saliency_lab.evaluation.base import measured_rows
 from saliency_lab.evaluation.context import Context, found_maps
-from saliency_lab.evaluation.loop import block_size, prepared
+from saliency_lab.evaluation.loop import block_maps, block_rows, block_size, prepared
 from saliency_lab.evaluation.rows.aggregation import conditions_of
 from saliency_lab.evaluation.rows.decisions import (
     Decision,
@@ -239,11 +238,10 @@ def _measured(
     names = conditions_of(evaluator)
     keys = ["sample_id", "view", *names]
     for key, context in contexts.items():
-        batch_maps = context.maps_of(batch.image, batch.ids)
+        batch_maps = block_maps(context, batch)
         require_finite(batch_maps.finite, batch.ids)
         found = found_maps(batch_maps)
-        measured = evaluator.measure(context, batch, found)
-        rows = measured_rows(evaluator, batch, context.method.name, measured)
+        rows = block_rows(evaluator, comparison.label, context, batch, found)
         # Each image's scores come from its own rows, so a block gives what a whole run would.
         scores = evaluator.image_scores(rows)
         scores = scores.astype(dict.fromkeys(keys, str))

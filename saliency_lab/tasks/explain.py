@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.maps import maps, require_finite
-from saliency_lab.errors import UserError, unknown_choice
+from saliency_lab.errors import UserError, in_section, unknown_choice
 from saliency_lab.evaluation.context import Method
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.report.drawing.figures import example_grid, figure_bytes
@@ -129,16 +129,17 @@ def _maps(
     # A few at a time: a person's own images may be many.
     for start in range(0, len(examples.names), 16):
         rows = slice(start, start + 16)
-        batch = maps(
-            model.network,
-            torch.from_numpy(examples.images[rows]).float().div(255),
-            method.source,
-            method.views,
-            targets[rows],
-            channels=method.channels,
-            competitors=method.competitors,
-            generator=SampleGenerator(seed, examples.names[rows]),
-        )
+        with in_section("method", getattr(method.source, "keywords", {})):
+            batch = maps(
+                model.network,
+                torch.from_numpy(examples.images[rows]).float().div(255),
+                method.source,
+                method.views,
+                targets[rows],
+                channels=method.channels,
+                competitors=method.competitors,
+                generator=SampleGenerator(seed, examples.names[rows]),
+            )
         require_finite(batch.finite, examples.names[rows])
         found.append(batch.maps)
     return {

@@ -347,3 +347,38 @@ def test_a_training_says_what_need_not_be_repeated(
         told = capsys.readouterr().err
         assert "leave it out, it comes from `run`" in told, told
         assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("evaluate", "method=occlusion", "method.window=1", "method.stride=2"),
+            "Expected `method.stride` to be at most `method.window`, 1 pixel here",
+        ),
+        (("explain", "method=occlusion", "method.window=40"), "Expected `method.window` to be"),
+        (("explain", "method=grad_cam", "method.layer=x"), "`method.layer`"),
+        (
+            (
+                "evaluate", "evaluator=infidelity", "evaluator.infidelity.perturbation=square",
+                "evaluator.infidelity.size=0.99",
+            ),
+            "Expected `evaluator.infidelity.size` to leave the square a choice",
+        ),
+        (
+            (
+                "compare", "a=active", "b=original", "evaluator=infidelity",
+                "evaluator.infidelity.perturbation=square",
+                "evaluator.infidelity.size=0.99",
+            ),
+            "Expected `evaluator.infidelity.size` to leave the square a choice",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_function_refuses_is_named_as_the_command_line_names_it(
+    command: Command, capfd: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    assert command(*words, *TINY) == 2
+    told = capfd.readouterr().err
+    assert said in told
+    assert "Traceback" not in told

@@ -95,9 +95,10 @@ def _in_pixels(images: Tensor, window: float, stride: float) -> tuple[int, int]:
             f"got {window:g}"
         )
     if step > width:
+        covered = f"{width} pixel{'s' * (width > 1)}"
         raise UserError(
-            f"Expected `stride` to be at most `window`, {width} pixels here, for no pixel to be "
-            f"left uncovered, but got {stride:g}" + (f", {step} pixels" if stride < 1 else "")
+            f"Expected `stride` to be at most `window`, {covered} here, for no pixel to be left "
+            f"uncovered, but got {stride:g}" + (f", {step} pixels" if stride < 1 else "")
         )
     return width, step
 
