@@ -132,7 +132,8 @@ def record_comparison(record: Record | None, summary: Mapping[str, Any], directo
         source = _used_checkpoint(run, summary["checkpoint"])
         pairs = summary["pairs"]
         run.summary["images"] = summary["drawn"]
-        run.summary["verdict"] = "; ".join(str(pair["sentence"]) for pair in pairs)
+        said = [*(str(pair["sentence"]) for pair in pairs), summary["caution"]]
+        run.summary["verdict"] = "; ".join(filter(None, said))
         table = pd.DataFrame({**pair, "condition": str(pair["condition"])} for pair in pairs)
         run.log({"pairs": wandb.Table(dataframe=table)})
         files = sorted(directory.glob("*.parquet"))
