@@ -25,7 +25,7 @@ def earlier_verdicts(config: Mapping[str, Any], directory: Path) -> list[dict[st
         pairs = [{name: pair[name] for name in told} for pair in known["pairs"]]
         earlier.append({"rule": known["rule"], "pairs": pairs})
     several = bool(earlier) and len(earlier[-1]["pairs"]) > 1
-    # Once each: the rule's last verdict, at its place in time.
+    # Each rule once, with its last verdict.
     last = {str(one["rule"]): one for one in earlier if one["rule"] != _rule(config, several)}
     return list(last.values())
 
@@ -72,9 +72,9 @@ def finish_comparison(
         "kind": config["kind"],
         "correction": config["correction"] if len(entries) > 1 else None,
         "tolerance": config["tolerance"],
-        "rule": _rule(config, len(entries) > 1),
+        "rule": (rule := _rule(config, len(entries) > 1)),
         "earlier": list(earlier),
-        "caution": _caution(earlier, alpha),
+        "caution": _caution(earlier, rule),
         "remark": (
             "`difference` is the mean over the images drawn until the stop and biased by "
             "stopping there; `low` and `high` hold at any stop. They are about the images of this "
@@ -92,24 +92,28 @@ def finish_comparison(
     return summary
 
 
-def _caution(earlier: Sequence[Mapping[str, Any]], alpha: float) -> str | None:
+def _caution(earlier: Sequence[Mapping[str, Any]], rule: Mapping[str, Any]) -> str | None:
     """A sentence on what was asked before by other rules; None where nothing was."""
     if not earlier:
         return None
     asked = []
     for one in earlier:
-        rule = {name: value for name, value in one["rule"].items() if value is not None}
+        named = " ".join(f"{name}={value}" for name, value in one["rule"].items() if value)
         ends = ", ".join(
             f"{pair['verdict'] if pair['verdict'] == 'undecided' else pair[pair['verdict']]} "
             f"after {pair['images']:,} images"
             for pair in one["pairs"]
         )
-        asked.append(f"{' '.join(f'{name}={value}' for name, value in rule.items())}: {ends}")
-    total = min(1.0, alpha + sum(float(one["rule"]["alpha"]) for one in earlier))
-    return (
+        asked.append(f"{named}: {ends}")
+    said = (
         f"asked before by other rules ({'; '.join(asked)}); one that is chosen after such a look "
-        f"errs more often than it says, all of them together at most {100 * total:g} %"
+        "errs more often than it says"
     )
+    rules = [rule, *(one["rule"] for one in earlier)]
+    if any(one["correction"] == "e-bh" for one in rules):
+        return said  # shares of false verdicts do not add up to the probability of one
+    total = min(1.0, sum(one["alpha"] for one in rules))
+    return f"{said}, all of them together at most {100 * total:g} %"
 
 
 def verdict_text(entry: Mapping[str, Any], population: int, alpha: float, correction: str) -> str:

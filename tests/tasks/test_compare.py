@@ -112,9 +112,14 @@ def test_a_run_that_was_killed_after_another_rule_still_knows_it(
         assert command("compare", *given, "alpha=0.2").code == 130
     assert only_summary()[1]["status"] == "running"
     assert command("compare", *given, "alpha=0.2").code == 0
+    assert "at most 30 %" in only_summary()[1]["caution"]
     (one,) = only_summary()[1]["earlier"]
     assert one["rule"] == {"alpha": 0.1, "kind": "betting", "correction": "bonferroni"}
     assert [pair["a"] for pair in one["pairs"]] == ["gradient/original", "sobel"]
+    assert command("compare", *given, "alpha=0.1", "correction=e-bh").code == 0
+    caution = only_summary()[1]["caution"]
+    assert "alpha=0.1 kind=betting correction=bonferroni: " in caution
+    assert "together" not in caution  # shares of false verdicts do not add up
 
 
 def test_several_pairs_by_another_score(command, classifier_file) -> None:
