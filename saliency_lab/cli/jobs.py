@@ -186,7 +186,7 @@ def _start(task: str, settings: dict[str, Any], directory: Path) -> None:
         return
     # Processes that have nothing to do are not even started.
     if is_finished(directory) and importlib.import_module(module).is_done(settings, directory):
-        importlib.import_module(module).say_done(directory)
+        importlib.import_module(module).say_done(settings, directory)
         return
     missing = settings.get("classifier", {}).get("error")
     if missing is not None:

@@ -35,7 +35,7 @@ from saliency_lab.evaluation.rows.format import (
 from saliency_lab.evaluation.rows.shards import Shards
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.runs.agreement import agreed
-from saliency_lab.runs.directory import held, is_finished, read_summary
+from saliency_lab.runs.directory import held, is_finished, read_config, read_summary
 from saliency_lab.runs.processes import process_rank
 from saliency_lab.runs.progress import rate_text
 from saliency_lab.tasks.classifiers import configured_classifier, require_usable
@@ -93,7 +93,7 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         labels = agreed(trainer, lambda: _begun(config, directory, stack))
         if not labels:
             tell_changed_data(config, directory)
-            say_done(directory)
+            say_done(config, directory)
             return
         with tracker(config).run(config, directory) as record:
             wanted = {label: evaluators[label] for label in labels}
@@ -102,12 +102,23 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         print_summary(read_summary(directory), directory, labels)
 
 
-def say_done(directory: Path) -> None:
+def say_done(config: Mapping[str, Any], directory: Path) -> None:
     """Tell the user that there is nothing to do, and what came of it then."""
     if process_rank() == 0:
-        print(f"already finished; pass overwrite=true to rerun: {directory}")
+        kept = _kept_otherwise(config, directory)
+        made = f" with {' '.join(kept)}" if kept else ""
+        print(f"already finished{made}; pass overwrite=true to rerun: {directory}")
         summary = read_summary(directory)
         print_summary(summary, directory, list(summary["evaluators"]))
+
+
+def _kept_otherwise(config: Mapping[str, Any], directory: Path) -> list[str]:
+    """What a finished run kept of its images, where more or less is asked for now."""
+    examples = read_config(directory).get("examples", config["examples"])
+    found = [] if examples == config["examples"] else [f"examples={examples}"]
+    if config["maps"] == "keep" and not kept_maps_folder(directory).is_dir():
+        found.append("maps=discard")
+    return found
 
 
 def _check_choices(config: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
             from saliency_lab.training.components import tell_changed_data
 
             tell_changed_data(config, directory)
-        say_done(directory)
+        say_done(config, directory)
         return
     # torch takes seconds to import, and a finished run has no use for it.
     from saliency_lab.tasks.fitting import train_classifier
@@ -39,7 +39,7 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         _show(read_summary(directory), directory)
 
 
-def say_done(directory: Path) -> None:
+def say_done(config: Mapping[str, Any], directory: Path) -> None:
     """Tell the user that there is nothing to do, and what came of it then."""
     if process_rank() == 0:
         print(f"already finished; pass overwrite=true to rerun: {directory}")

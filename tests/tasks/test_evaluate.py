@@ -115,6 +115,9 @@ def test_a_finished_run_is_shown_and_another_checkpoint_is_another_run(
     assert command(*words) == 0
     assert "already finished" in capsys.readouterr().out
     assert (directory / "deletion.parquet").stat().st_mtime_ns == before
+    # What it kept of its images does not make another run, and is said.
+    assert command(*words, "examples=3", "maps=keep") == 0
+    assert "already finished with examples=50 maps=discard; pass" in capsys.readouterr().out
     # A training with a limit of its own does not become the classifier of limited evaluations.
     assert command("train", *TINY, "data.limit=10") == 0
     assert command(*words) == 0
