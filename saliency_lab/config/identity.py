@@ -86,6 +86,8 @@ _OF_THE_CLASSIFIER = (
 )
 # Named in the path itself.
 IN_PATH = ("data.name", "model.name", "method.name", "view.names", "seed")
+NO_CHECKPOINT = "none"
+"""The word of `ckpt` for a network that was trained elsewhere."""
 # Decides a trained classifier; the rest of an evaluation's configuration does not.
 TRAINING = ("data", "model", "optimizer", "scheduler", "trainer", "callback", "seed")
 # Keys that a later version has brought, and the value that all earlier runs were made with.

@@ -72,6 +72,8 @@ class Evaluator(ABC):
             the gates; the first score of a `truth` is taken against evidence that is known; a
             `panel` has the score `value` under the conditions `measure` and `version`; a `measure`
             is anything else.
+        tested: whether images are all that is left to chance, so that a difference of two maps has
+            a p. Not where each map has networks of its own: how they were trained varies, too.
         sections: module with this evaluator's part of the page, by its dotted path; without one
             the page shows a table of the scores with their intervals.
     """
@@ -83,6 +85,7 @@ class Evaluator(ABC):
     selects: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[frozenset[Need]] = frozenset()
     role: ClassVar[Role] = "measure"
+    tested: ClassVar[bool] = True
     sections: ClassVar[str | None] = None
 
     @property

@@ -8,12 +8,12 @@ from typing import Any
 
 from saliency_lab.attribution.core.sources import reads_layers, source_name
 from saliency_lab.attribution.methods.gad import needs_support
+from saliency_lab.config.identity import NO_CHECKPOINT
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.context import Method
 from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.models.given import given_classifier, has_layers
-from saliency_lab.training.brought_along import NO_CHECKPOINT
 from saliency_lab.training.components import data_module
 
 

@@ -36,12 +36,23 @@ def print_summary(summary: Mapping[str, Any], directory: Path, labels: Sequence[
             key = (label_of(mean["method"], mean["view"]), *mean["condition"].values())
             values.setdefault(key, {})[mean["score"]] = mean
         rows = [[*key, *_cells(scores, names)] for key, scores in values.items()]
-        better = found["scores"][0]["better"]
-        title = f"{label}: {names[0]}" + (f", {better} is better" if better else "")
+        title = ", ".join([f"{label}: {names[0]}", *_directions(found, names[0])])
         accuracy = summary["accuracy"]["value"]
         columns = ["map", *found["conditions"], names[0], "95 %", *names[1:], "images"]
         print_table(f"{title}; accuracy {accuracy:.4f}", columns, rows)
     print(f"wrote {directory}")
+
+
+def _directions(found: Mapping[str, Any], score: str) -> list[str]:
+    """Which way a score is better; where conditions differ, by the one that decides it."""
+    means = [mean for mean in found["means"] if mean["score"] == score]
+    if len({mean["better"] for mean in means}) == 1:
+        return [f"{means[0]['better']} is better"] if means[0]["better"] else []
+    for name in found["conditions"]:
+        ways = {(mean["condition"][name], mean["better"]) for mean in means}
+        if len({value for value, _ in ways}) == len(ways):
+            return [f"{way} is better by {value}" for value, way in sorted(ways) if way]
+    return []
 
 
 def _cells(scores: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[object]:

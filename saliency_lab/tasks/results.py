@@ -154,6 +154,7 @@ def _written(
             for s in evaluator.scores
         ],
         "role": evaluator.role,
+        "tested": evaluator.tested,
         "sections": evaluator.sections,
         "means": score_means(evaluator, scores, resamples),
         "comparisons": comparisons(evaluator, scores, resamples),

@@ -59,7 +59,8 @@ def finish_comparison(
         for pair, condition, decision in zip(comparison.pairs, conditions, made, strict=True)
     ]
     for entry in entries:
-        entry["sentence"] = verdict_text(entry, population, alpha, config["correction"])
+        shares = config["correction"] == "e-bh" and len(entries) > 1
+        entry["sentence"] = verdict_text(entry, population, alpha, shares=shares)
     summary = {
         "task": "compare",
         "data": {"name": config["data"]["name"], "split": config["split"], "images": population},
@@ -116,18 +117,20 @@ def _caution(earlier: Sequence[Mapping[str, Any]], rule: Mapping[str, Any]) -> s
     return f"{said}, all of them together at most {100 * total:g} %"
 
 
-def verdict_text(entry: Mapping[str, Any], population: int, alpha: float, correction: str) -> str:
-    """One sentence on a pair."""
+def verdict_text(entry: Mapping[str, Any], population: int, alpha: float, *, shares: bool) -> str:
+    """One sentence on a pair; with `shares` of several, of whose verdicts few are to be false."""
     bounds = (
         f"difference {entry['difference']:+.4f}, in [{entry['low']:+.4f}, {entry['high']:+.4f}]"
     )
+    if shares:
+        bounds += " by this pair alone"  # which may exclude 0 where the verdict, over all, is open
     if entry["verdict"] == "undecided":
         return (
             f"{entry['a']} against {entry['b']}: undecided after {entry['images']:,} of "
             f"{population:,} images ({bounds})"
         )
     winner, loser = ("a", "b") if entry["verdict"] == "a" else ("b", "a")
-    error = "false verdicts" if correction == "e-bh" else "error"
+    error = "false verdicts" if shares else "error"
     return (
         f"{entry[winner]} beats {entry[loser]} after {entry['images']:,} of {population:,} images "
         f"({error} ≤ {100 * alpha:g} % however often you look; {bounds})"

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from saliency_lab.config.content import component_source
+from saliency_lab.config.identity import NO_CHECKPOINT
 from saliency_lab.errors import UserError
-
-NO_CHECKPOINT = "none"
-"""The word of `ckpt` for a network that was trained elsewhere."""
 
 _NAMED_BY_MODEL = ("target", "file", "folder", "weights")
 

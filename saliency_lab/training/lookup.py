@@ -14,10 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from saliency_lab.config.content import file_digest
-from saliency_lab.config.identity import comparable, conflicts, is_below, training_config
+from saliency_lab.config.identity import (
+    NO_CHECKPOINT,
+    comparable,
+    conflicts,
+    is_below,
+    training_config,
+)
 from saliency_lab.errors import UserError
 from saliency_lab.runs.directory import CONFIG, is_finished, read_config
-from saliency_lab.training.brought_along import NO_CHECKPOINT, brought_along
+from saliency_lab.training.brought_along import brought_along
 from saliency_lab.training.origin import require_no_contradiction
 
 log = logging.getLogger(__name__)

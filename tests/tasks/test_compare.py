@@ -17,6 +17,7 @@ from saliency_lab.evaluation.rows.sequences import confidence_sequence
 from saliency_lab.models.trained_samples import FACT, sample_digests
 from saliency_lab.tasks import compare
 from saliency_lab.tasks.pairs import chosen_condition, paired_names
+from saliency_lab.tasks.verdicts import verdict_text
 
 DATA = ["data.train_images=20", "data.test_images=60", "trainer.threads=1", "logger=none"]
 
@@ -137,6 +138,16 @@ def test_several_pairs_by_another_score(command, classifier_file) -> None:
     assert "verdict" not in summary
     assert "mu_fidelity" in directory.name
     assert outcome.out.count("original") >= 2
+
+
+def test_bounds_of_one_pair_are_said_to_be_its_own_where_verdicts_are_of_all() -> None:
+    entry = {"a": "A", "b": "B", "verdict": "undecided", "images": 283, "difference": 0.0322,
+             "low": 0.002, "high": 0.0584}  # fmt: skip
+    alone = verdict_text(entry, 2000, 0.05, shares=False)
+    assert alone.endswith("(difference +0.0322, in [+0.0020, +0.0584])")
+    assert verdict_text(entry, 2000, 0.05, shares=True).endswith("+0.0584] by this pair alone)")
+    won = verdict_text({**entry, "verdict": "a"}, 2000, 0.05, shares=True)
+    assert "false verdicts ≤ 5 %" in won
 
 
 @pytest.mark.parametrize(

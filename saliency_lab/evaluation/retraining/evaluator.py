@@ -75,6 +75,8 @@ class Retraining(Evaluator):
     columns: tuple[str, ...] = ("correct", "probability")
     selects: ClassVar[tuple[str, ...]] = ("fractions", "orders", "fills")
     needs: ClassVar[frozenset[Need]] = frozenset({"source", "retrained"})
+    # Two trainings on the same images differ by as much as tests over images find significant.
+    tested: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -57,7 +57,7 @@ def comparisons(evaluator: Evaluator, scores: pd.DataFrame, resamples: int) -> l
     """Every pair of maps under the same condition, image by image, by the main score.
 
     The difference a − b with its interval, Wilcoxon's p, and p corrected by Holm over all pairs of
-    the table.
+    the table. Both are None where the evaluator is not one to be tested.
 
     Returns:
         Entries of the shape of `format.Comparison`.
@@ -90,7 +90,7 @@ def comparisons(evaluator: Evaluator, scores: pd.DataFrame, resamples: int) -> l
             )
     for row, corrected in zip(table, holm([row["p"] for row in table]), strict=True):
         row["p_holm"] = corrected
-    return table
+    return table if evaluator.tested else [{**row, "p": None, "p_holm": None} for row in table]
 
 
 def completeness_table(metas: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

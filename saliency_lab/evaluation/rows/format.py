@@ -137,6 +137,7 @@ class EvaluatorSummary(BaseModel):
     conditions: list[str] = []
     scores: list[ScoreFacts]
     role: str = "measure"
+    tested: bool = True
     sections: str | None = None
     means: list[Mean]
     comparisons: list[Comparison] = []

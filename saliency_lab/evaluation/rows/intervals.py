@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -78,7 +79,7 @@ def student_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
 def seeds_interval(
     seeds: Sequence[ArrayLike],
     *,
-    same_images: bool,
+    images: Sequence[Sequence[Hashable]] | None,
     lowest: float | None = None,
     highest: float | None = None,
     level: float = 0.95,
@@ -96,8 +97,8 @@ def seeds_interval(
 
     Args:
         seeds: per seed the values (N_i, ...) of its images; trailing shapes agree.
-        same_images: whether row n is the same image for every seed. What makes an image hard for
-            all of them is then part of the variance.
+        images: per seed the names (N_i) of its images, none twice. What makes an image hard for
+            all seeds that have it is then part of the variance. None: no two rows are of one image.
         lowest, highest: what no value can be below or above: the interval ends there, too.
         level: see `bootstrap_interval`.
         resamples, seed: of the resamples of one seed.
@@ -109,25 +110,45 @@ def seeds_interval(
         UserError: no seed, shapes that do not go together, and what `bootstrap_interval` raises.
 
     Source: Howe, "Approximate confidence limits on the mean of X + Y where X and Y are two tabled
-        independent random variables", 1974.
+        independent random variables", 1974; for images that some seeds share, the variance of a
+        mean over clusters in Liang and Zeger, "Longitudinal data analysis using generalized linear
+        models", 1986, equation 9.
     """
     groups = [finite_rows(values) for values in seeds]
-    shapes = {group.shape[0 if same_images else 1 :] for group in groups}
-    if len(shapes) != 1:
+    names = images or [[] for _ in groups]
+    named = [len(set(its)) for its in names] == [len(group) for group in groups]
+    if len({group.shape[1:] for group in groups}) != 1 or (images is not None and not named):
         raise UserError(
-            "Expected `seeds` to be one array of values per seed with equal columns, and equal "
-            f"images where they are the same, but got shapes {[g.shape for g in groups]}."
+            "Expected `seeds` to be one array of values per seed with equal columns, and `images` "
+            f"a name for each of its rows, but got shapes {[g.shape for g in groups]} and "
+            f"{[len(its) for its in names]} names."
         )
     if len(groups) == 1:
         return bootstrap_interval(groups[0], level=level, resamples=resamples, seed=seed)
     _check_level(level)
     means = np.stack([group.mean(0) for group in groups])
     squares = _half_width(means, level) ** 2
-    if same_images:
-        squares += _half_width(np.mean(groups, axis=0), level) ** 2
-    else:
+    if images is None:
         squares += sum(_half_width(group, level) ** 2 for group in groups) / len(groups) ** 2
+    else:
+        squares += _half_width_of_shared(groups, names, level) ** 2
     return _around(means.mean(0), np.sqrt(squares), lowest, highest)
+
+
+def _half_width_of_shared(
+    groups: Sequence[Floats], names: Sequence[Sequence[Hashable]], level: float
+) -> Floats:
+    """Over images: the squares of what each, in all the seeds that have it, adds to the mean."""
+    place = {name: at for at, name in enumerate(dict.fromkeys(chain.from_iterable(names)))}
+    count = len(place)
+    adds = np.zeros((count, *groups[0].shape[1:]))
+    for group, its in zip(groups, names, strict=True):
+        rows = [place[name] for name in its]
+        adds[rows] += (group - group.mean(0)) / (len(group) * len(groups))
+    if count == 1:
+        return np.zeros(adds.shape[1:])
+    factor = stats.t.ppf((1 + level) / 2, count - 1) * np.sqrt(count / (count - 1))
+    return np.asarray(factor * np.sqrt((adds**2).sum(0)))
 
 
 def _around(

@@ -23,8 +23,9 @@ from saliency_lab.report.comparing.maps import (
 def to_reference(panel: Panel, known: Known) -> dict[Place, Comparison]:
     """Paired differences to the reference: map minus reference, on the same images.
 
-    The runs' own comparisons are taken where they cover the panel. Maps measured by runs of their
-    own were never compared by any of them: then all are, from the rows, as one family.
+    The runs' own comparisons are taken where they cover the panel, and corrected as one family,
+    whichever runs they are of. Maps measured by runs of their own were never compared by any of
+    them: then all are, from the rows.
     """
     return _restored(known.within(_to_reference, panel))
 
@@ -33,7 +34,8 @@ def to_controls(panel: Panel, known: Known) -> dict[Place, Comparison]:
     """Every map minus the best control under its condition; Holm over all of the panel.
 
     A control is a map that cannot know the classifier's reasons (noise, edges, the centre). The
-    best one has the best mean of the main score. Scores without a better side have no best.
+    best one has the best mean of the main score. Scores without a better side have no best, and
+    where differences have no p, nothing is said to beat a control or not to.
     """
     return _restored(known.within(_to_controls, panel))
 
@@ -48,11 +50,22 @@ def _to_reference(panel: Panel, known: Known) -> list[_Written]:
     }
     recorded = _recorded(panel)
     if not wanted - set(recorded):
-        return _written(recorded)
+        return _written(_corrected({place: recorded[place] for place in sorted(wanted)}))
     return _written(_compared(panel, [(place, reference.key) for place in sorted(wanted)], known))
 
 
+def _corrected(found: Mapping[Place, Comparison]) -> dict[Place, Comparison]:
+    tested = {place: one.p for place, one in found.items() if one.p is not None}
+    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    return {
+        place: one.model_copy(update={"p_holm": corrected.get(place)})
+        for place, one in found.items()
+    }
+
+
 def _to_controls(panel: Panel, known: Known) -> list[_Written]:
+    if not panel.found.tested:
+        return []
     controls = {one.key for one in panel.maps if one.control}
     best: dict[tuple[str, ...], tuple[float, str]] = {}
     for (key, condition, score), mean in panel.mean_of.items():
@@ -110,6 +123,7 @@ def _compared(
             difference = known.difference(both[0], both[1])
             found.append(((key, condition), other, difference))
     corrected = holm([difference.p for *_, difference in found])
+    untested: dict[str, None] = {} if panel.found.tested else dict.fromkeys(("p", "p_holm"))
     return {
         place: Comparison(
             a=_side(maps[place[0]]),
@@ -117,8 +131,7 @@ def _compared(
             condition=dict(zip(names, place[1], strict=True)),
             score=panel.main,
             better=panel.mean_of[(*place, panel.main)].better,
-            p_holm=p_holm,
-            **asdict(difference),
+            **{**asdict(difference), "p_holm": p_holm, **untested},
         )
         for (place, other, difference), p_holm in zip(found, corrected, strict=True)
     }

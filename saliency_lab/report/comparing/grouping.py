@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from saliency_lab.report.drawing.notation import count_text
 from saliency_lab.report.reading.configs import difference_text
@@ -10,6 +10,8 @@ from saliency_lab.report.reading.records import EvaluationRun
 from saliency_lab.reproductions.published import title_of
 
 Identity = tuple[object, ...]
+Measure = tuple[str, tuple[tuple[str, str], ...]]
+"""An evaluator and its settings, as `EvaluationRun.measure` has them."""
 
 _SEED_TRAIT = 4  # the place in `_traits`; those after it are named only if these do not tell
 
@@ -56,11 +58,14 @@ def titles_of(
     return titles
 
 
-def _measure_text(run: EvaluationRun, same: Sequence[EvaluationRun]) -> str:
-    """ "relevance_gain, protocol=standard": the evaluator, and what tells its settings apart."""
-    alike = [dict(other.measure[1]) for other in same if other.measure[0] == run.measure[0]]
-    told = difference_text(dict(run.measure[1]), alike)
-    return f"{run.measure[0]}, {told}" if told else run.measure[0]
+def measure_names(measures: Collection[Measure]) -> dict[Measure, str]:
+    """ "relevance_gain, protocol=standard": each evaluator, and what tells its settings apart."""
+    names = {}
+    for measure in measures:
+        name, settings = measure
+        told = difference_text(dict(settings), [dict(its) for one, its in measures if one == name])
+        names[measure] = f"{name}, {told}" if told else name
+    return names
 
 
 def _telling(mine: Sequence[str], same: Sequence[Sequence[str]]) -> list[str]:
@@ -82,8 +87,10 @@ def _traits(
     traits = (
         f"{summary.data.split} split",
         f"{count_text(summary.data.images)} images" if measured else "",
-        _measure_text(run, same) if measured else "",
-        difference_text(run.recipe, [other.recipe for other in same if other.recipe]),
+        measure_names([one.measure for one in same])[run.measure] if measured else "",
+        difference_text(run.recipe, [other.recipe for other in same if other.recipe])
+        if run.recipe
+        else "",
     )
     if not seeds:
         return traits

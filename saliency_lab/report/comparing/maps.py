@@ -18,8 +18,14 @@ from saliency_lab.evaluation.rows.format import (
 from saliency_lab.report.drawing.axes import Axis
 from saliency_lab.report.drawing.figures import condition_text, ordered_conditions
 from saliency_lab.report.drawing.palette import Style
+from saliency_lab.report.reading.configs import agree
 from saliency_lab.report.reading.records import EvaluationRun
-from saliency_lab.reproductions.published import Published, published
+from saliency_lab.reproductions.published import (
+    PUBLISHED_FRACTIONS,
+    PUBLISHED_SETTINGS,
+    Published,
+    published,
+)
 
 Condition = tuple[str, ...]
 """A value for each of the evaluator's conditions, in its order."""
@@ -168,8 +174,16 @@ class Panel:
 
 
 def follows_published(found: EvaluatorSummary) -> bool:
-    """Whether an evaluator measured what Llorente et al. did: deletion by thresholds."""
-    return found.name == "deletion" and found.facts.get("protocol") == "threshold"
+    """Whether an evaluator measured what Llorente et al. did: deletion by thresholds, as far."""
+    facts = found.facts
+    if found.name != "deletion" or facts.get("protocol") != "threshold":
+        return False
+    return tuple(facts.get("fractions", PUBLISHED_FRACTIONS)) == PUBLISHED_FRACTIONS
+
+
+def is_made_as_published(one: PanelMap) -> bool:
+    """Whether a map is Llorente et al.'s: of the gradient, all classes, the largest channel."""
+    return one.method == "gradient" and agree(PUBLISHED_SETTINGS, one.run.settings)
 
 
 def under(table: pd.DataFrame, names: Sequence[str], conditions: set[Condition]) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from saliency_lab.report.comparing.grouping import family_of, titles_of
 from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Panel, PanelMap, Place
 from saliency_lab.report.reading.configs import agree
+from saliency_lab.report.reading.records import EvaluationRun
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def seed_groups(panels: Sequence[Panel], known: Known | None = None) -> list[See
         run = panel.runs[0]
         for family in families:
             first = family[0].runs[0]
-            if family_of(first) == family_of(run) and agree(first.recipe, run.recipe):
+            if family_of(first) == family_of(run) and _same_recipe(first, run):
                 family.append(panel)
                 break
         else:
@@ -65,6 +66,13 @@ def seed_groups(panels: Sequence[Panel], known: Known | None = None) -> list[See
     return [
         SeedGroup(title, each, _combined(each, known)) for title, each in found if len(each) > 1
     ]
+
+
+def _same_recipe(one: EvaluationRun, other: EvaluationRun) -> bool:
+    """Where a training is not known, nothing says that the seed alone is different."""
+    if one.recipe is None or other.recipe is None:
+        return False
+    return agree(one.recipe, other.recipe)
 
 
 def _one_per_seed(family: Sequence[Panel]) -> list[Panel]:
@@ -117,11 +125,13 @@ def _intervals_of(panels: Sequence[Panel], known: Known) -> list[list[Any]]:
             np.stack([columns[place][seed].dropna().to_numpy() for place in places], axis=1)
             for seed, _ in pattern
         ]
-        same_images = len({images for _, images in pattern}) == 1
-        intervals = _intervals_of_same_images if same_images else _intervals
+        place_of = {
+            name: at for at, name in enumerate(sorted({n for _, its in pattern for n in its}))
+        }
+        images = [np.array([place_of[name] for name in its]) for _, its in pattern]
         limits = np.array([-np.inf if main.low is None else main.low,
                            np.inf if main.high is None else main.high])  # fmt: skip
-        values, lows, highs = known.result(intervals, limits, *arrays)
+        values, lows, highs = known.result(_intervals, limits, *arrays, *images)
         for at, place in enumerate(places):
             each = [
                 (seed, float(a[:, at].mean())) for (seed, _), a in zip(pattern, arrays, strict=True)
@@ -130,20 +140,18 @@ def _intervals_of(panels: Sequence[Panel], known: Known) -> list[list[Any]]:
     return found
 
 
-def _intervals(
-    limits: NDArray[np.float64], *arrays: NDArray[np.float64], same_images: bool = False
-) -> list[list[float]]:
-    """Mean, lower and upper end for each column of scores, one array (images, columns) a seed."""
+def _intervals(limits: NDArray[np.float64], *arrays: NDArray[Any]) -> list[list[float]]:
+    """Mean, lower and upper end for each column of scores.
+
+    Args:
+        limits: what no score can be below or above.
+        arrays: scores (images, columns) of each seed, then the images' numbers of each seed.
+    """
     lowest, highest = limits
-    found = seeds_interval(arrays, same_images=same_images, lowest=lowest, highest=highest)
+    scores, images = arrays[: len(arrays) // 2], arrays[len(arrays) // 2 :]
+    names = [each.tolist() for each in images]
+    found = seeds_interval(scores, images=names, lowest=lowest, highest=highest)
     return [np.asarray(ends, np.float64).tolist() for ends in found]
-
-
-def _intervals_of_same_images(
-    limits: NDArray[np.float64], *arrays: NDArray[np.float64]
-) -> list[list[float]]:
-    """As `_intervals`, where a row is the same image for every seed."""
-    return _intervals(limits, *arrays, same_images=True)
 
 
 def _ordered(panels: Sequence[Panel]) -> list[str]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from saliency_lab.evaluation.panel.votes import pair_verdicts, twin_table
 from saliency_lab.evaluation.rows.agreement import Correlation, rank_agreement
+from saliency_lab.report.comparing.grouping import measure_names
 from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
 from saliency_lab.report.drawing.palette import order_of
@@ -27,7 +28,7 @@ class Standing:
     """Where one map stands: its gates, and the keys of the maps that it beats or loses to.
 
     `voted` says whether the panel measured it; `gates` holds the verdict of each gate by its
-    evaluator; `twin_wins` the panel's measures by
+    evaluator, and by its settings where there are several; `twin_wins` the panel's measures by
     which the map's smoothed twin is better than the map.
     """
 
@@ -185,17 +186,18 @@ def _least(panel: Panel) -> int:
 def _gates(panels: Sequence[Panel]) -> dict[str, dict[str, str]]:
     """Key of a map to what each gate says of it; the plain variant where there are several.
 
-    Of a gate that was asked on several sets of images the largest counts.
+    Of a gate that was asked on several sets of images the largest counts. Under several settings
+    it is several gates, for one that is easier to pass must not hide what another has found.
     """
+    gates = [panel for panel in panels if panel.found.role == "gate"]
+    name_of = measure_names([panel.runs[0].measure for panel in gates])
     found: dict[str, dict[str, str]] = defaultdict(dict)
-    for panel in sorted(panels, key=lambda panel: panel.images):
-        if panel.found.role != "gate":
-            continue
+    for panel in sorted(gates, key=lambda panel: panel.images):
         for run in panel.runs:
             for entry in run.found.facts.get("gate", []):
                 key = panel.key_of.get((run.name, entry["method"], entry["view"]))
                 if key is not None and entry.get("variant", "plain") == "plain":
-                    found[key][panel.found.name] = str(entry["verdict"])
+                    found[key][name_of[panel.runs[0].measure]] = str(entry["verdict"])
     return found
 
 

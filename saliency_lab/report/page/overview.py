@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from saliency_lab.report.comparing.contrasts import beats
-from saliency_lab.report.comparing.maps import Panel, follows_published
+from saliency_lab.report.comparing.maps import Panel, follows_published, is_made_as_published
 from saliency_lab.report.comparing.seeds import SeedGroup
 from saliency_lab.report.drawing.notation import number, percent, span
 from saliency_lab.reproductions.published import PUBLISHED_VIEWS, Published
@@ -121,9 +121,11 @@ def findings(panels: Sequence[Panel]) -> list[str]:
 
 
 def _panel_row(panel: Panel) -> OverviewRow:
+    known = {one.key for one in panel.maps if is_made_as_published(one)}
     means = {
         (fill, view): panel.mean_of.get((f"gradient/{view}", ("deletion", fill), "allegiance"))
         for fill, view in _PLACES
+        if f"gradient/{view}" in known
     }
     return OverviewRow(
         title=panel.title,
@@ -141,7 +143,7 @@ def _group_row(group: SeedGroup) -> OverviewRow:
     cells = {}
     for fill, view in _PLACES:
         found = group.combined.get((f"gradient/{view}", ("deletion", fill)))
-        if found:
+        if found and is_made_as_published(found.map):
             cells[fill, view] = Cell(found.value, found.low, found.high, len(found.by_seed))
     return OverviewRow(
         title=group.title,

@@ -60,15 +60,20 @@ def _difference(panel: Panel, one: PanelMap, condition: Condition) -> dict[str, 
     p = found.p_holm if found.p_holm is not None else found.p
     clear = found.low > 0 or found.high < 0
     sure = p is not None and is_significant(found.low, found.high, p)
+    doubt = (
+        "its interval excludes 0, but not after correcting for the number of comparisons "
+        "(or with so few images)"
+    )
+    if p is None:
+        doubt = "its interval is over images; how much another training changes is not in it"
     return {
         "difference": number(found.difference),
         "difference_interval": span(found.low, found.high),
         "p": p_text(p),
         "sure": sure,
         # An interval clear of zero beside a large p needs a word.
-        "unsure": "its interval excludes 0, but not after correcting for the number of comparisons "
-        "(or with so few images)" if clear and not sure else "",
-    }  # fmt: skip
+        "unsure": doubt if clear and not sure else "",
+    }
 
 
 def _standing(panel: Panel, one: PanelMap, condition: Condition) -> dict[str, str]:

@@ -10,15 +10,12 @@ import pandas as pd
 
 from saliency_lab.report.comparing.contrasts import beats
 from saliency_lab.report.comparing.known import Known
-from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
+from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap, is_made_as_published
 from saliency_lab.report.comparing.seeds import SeedGroup
 from saliency_lab.report.drawing.palette import label_of
-from saliency_lab.report.reading.configs import agree
 from saliency_lab.report.reading.records import ComparisonRun, EvaluationRun, Problem, TrainingRun
 
 SHOWN_DISAGREEMENTS = 50
-# How the maps were made whose areas are published: all classes compared, the largest channel.
-_OF_THE_PAPERS = {"view.channels": "max", "view.competitors": "none"}
 _QUANTITIES = {
     "forwards": ("forward passes", 1.0),
     "backwards": ("backward passes", 1.0),
@@ -215,9 +212,7 @@ def _against_controls(panel: Panel, key: str, condition: Condition) -> dict[str,
 
 def published_value(panel: Panel, one: PanelMap, condition: Condition) -> float | None:
     """The published area of this map, where a paper reports one of a map made like it."""
-    if panel.published is None or one.method != "gradient" or condition[0] != "deletion":
-        return None
-    if not agree(_OF_THE_PAPERS, one.run.settings):
+    if panel.published is None or condition[0] != "deletion" or not is_made_as_published(one):
         return None
     return panel.published.areas.get((condition[1], one.view))
 

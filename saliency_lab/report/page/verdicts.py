@@ -70,7 +70,7 @@ def sentences(verdict: Verdict) -> list[str]:
     if verdict.gated:
         for word, text in (
             ("failed", "Hardly changed when what the model learned was randomised (gate failed)"),
-            ("undecided", "Changed, but not clearly enough to pass the gate"),
+            ("undecided", "Not shown to depend on what the model learned (gate undecided)"),
         ):
             mine = [one for one in verdict.standings if one.gate == word]
             if mine:
@@ -144,7 +144,8 @@ def _panel_sentence(verdict: Verdict) -> str:
         verbs = ("each beat", "lose") if len(best) > 1 else ("beats", "loses")
         return f"{rule}: {_names(best)} {verbs[0]} {others} and {verbs[1]} to none; {open_pairs}."
     if verdict.decided:
-        return f"{rule}: no map that passes its gate stands above the others; {open_pairs}."
+        allowed = "no map that did not fail its gate" if verdict.gated else "no map"
+        return f"{rule}: {allowed} stands above the others; {open_pairs}."
     return f"{rule}: no map beats another."
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import yaml
 from pydantic import ValidationError
 
+from saliency_lab.config.identity import NO_CHECKPOINT
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.rows.format import (
     EXAMPLES,
@@ -42,6 +43,7 @@ from saliency_lab.report.reading.configs import (
     settings_of,
 )
 from saliency_lab.report.reading.directories import chosen_directories, run_directories
+from saliency_lab.runs.directory import read_config
 
 _UNREADABLE: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, EOFError)
 _UNREADABLE += (zipfile.BadZipFile, zlib.error, pa.ArrowException, yaml.YAMLError)
@@ -60,8 +62,9 @@ class Problem:
 class EvaluationRun:
     """What one evaluator measured in a finished evaluation.
 
-    `recipe` is how the classifier was trained but for the seed, `settings` what shapes the maps
-    beside classifier and images ("method.samples": "20"); empty where the config does not say.
+    `recipe` is how the classifier was trained but for the seed, None where that is not known;
+    `settings` what shapes the maps beside classifier and images ("method.samples": "20"), empty
+    where the config does not say.
     """
 
     name: str
@@ -70,7 +73,7 @@ class EvaluationRun:
     summary: EvaluationSummary
     environment: Mapping[str, Any]
     pretrained: bool
-    recipe: Mapping[str, str]
+    recipe: Mapping[str, str] | None
     settings: Mapping[str, str]
     read_scores: Callable[[], pd.DataFrame] = field(repr=False, compare=False)
     example_ids: tuple[str, ...]
@@ -238,7 +241,7 @@ def _read_evaluation(
                 summary=summary,
                 environment=_environment(path),
                 pretrained=is_pretrained(config),
-                recipe=recipe_of(config),
+                recipe=_recipe(config),
                 settings=settings_of(config),
                 read_scores=partial(shown_scores, path, label, found),
                 example_ids=examples,
@@ -255,6 +258,15 @@ def _table(path: Path, changed: int) -> pd.DataFrame:
 def _environment(path: Path) -> dict[str, Any]:
     file = path / "environment.json"
     return _json(file) if file.exists() else {}
+
+
+def _recipe(config: Mapping[str, Any]) -> Mapping[str, str] | None:
+    """How the classifier was trained: with `ckpt`, an evaluation's own settings do not say it."""
+    if config.get("ckpt") in (None, NO_CHECKPOINT):
+        return recipe_of(config)
+    home = (config.get("classifier") or {}).get("directory")
+    trained = read_config(Path(home)) if home else {}
+    return recipe_of(trained) if trained else None
 
 
 def _config(path: Path) -> Mapping[str, Any]:

@@ -281,22 +281,30 @@ def _with_interval(row: Mapping[str, Any] | None, best: float) -> str:
 
 
 def _readings(evaluation: Mapping[str, Any]) -> Iterator[str]:
-    """Whether signed maps fall faster than the original, how surely, and where they flatten."""
+    """Whether signed maps fall faster than the original, how surely, and where they flatten.
+
+    Differences are means over the seeds; tests and curves are those of the first one.
+    """
+    first = f"seed {evaluation['seeds'][0]}" if len(evaluation["seeds"]) > 1 else ""
+    known = {(row["mode"], row["fill"], row["view"]): row for row in evaluation["areas"]}
     for pair in evaluation["comparisons"]:
         a, b = pair["a"]["view"], pair["b"]["view"]
         if "original" in (a, b) and pair["fill"] in PUBLISHED_VIEWS:
-            sign = 1 if a == "original" else -1
             other = b if a == "original" else a
+            both = (known["deletion", pair["fill"], view] for view in ("original", other))
+            each = [x - y for x, y in zip(*(row["by_seed"] for row in both), strict=True)]
+            apart = f"{', '.join(f'{one:+.3f}' for one in each)} by seed; {first} " if first else ""
             clear = is_significant(pair["low"], pair["high"], pair["p_holm"])
             sure = "significant" if clear else "not significant"
             yield (
-                f"- {pair['fill']}: original − {other} = {sign * pair['difference']:+.3f} "
-                f"(paired over images, Wilcoxon with Holm {_p(pair['p_holm'])}, {sure})"
+                f"- {pair['fill']}: original − {other} = {sum(each) / len(each):+.3f} "
+                f"({apart}paired over images, Wilcoxon with Holm {_p(pair['p_holm'])}, {sure})"
             )
     for end in evaluation["ends"]:
         if end["view"] in FLATTEN and end["mode"] == "deletion":
+            place = f"{end['view']} ({end['fill']}{first and ', '}{first})"
             yield (
-                f"- {end['view']} ({end['fill']}): flat from {end['flat_from']:.0%} on (the paper: "
+                f"- {place}: flat from {end['flat_from']:.0%} on (the paper: "
                 f"near {FLATTEN[end['view']]:.0%}) at an allegiance of {end['allegiance']:.3f}; on "
                 f"average {end['deleted']:.0%} of a map's pixels are not 0"
             )

@@ -100,9 +100,9 @@ class Column:
             tables = [
                 group[key].set_index("sample_id")["allegiance"].sort_index() for group in groups
             ]
-            same_images = all(table.index.equals(tables[0].index) for table in tables)
             values = [table.to_numpy() for table in tables]
-            found[key] = seeds_interval(values, same_images=same_images, lowest=0.0, highest=1.0)
+            images = [table.index.tolist() for table in tables]
+            found[key] = seeds_interval(values, images=images, lowest=0.0, highest=1.0)
         return found
 
     def curves(self, kind: str) -> pd.DataFrame:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.retraining.evaluator import Retraining
 from saliency_lab.evaluation.retraining.findings import leakage, unlearned
+from saliency_lab.evaluation.rows.aggregation import comparisons
 
 IMAGES = 40
 
@@ -33,6 +35,24 @@ def test_scores_are_means_over_seeds():
     removed = scores[scores["order"] == "remove"].sort_values("index")["correct"]
     assert removed.tolist() == [1.0] * 10 + [0.5] * 20 + [0.0] * 10
     assert set(scores["probability"]) == {0.375}
+
+
+def test_differences_between_maps_have_no_p_for_trainings_differ_too():
+    rng = np.random.default_rng(0)
+    scores = pd.DataFrame(
+        {
+            "sample_id": [f"{at}" for at in range(50)] * 2,
+            "method": "gradient",
+            "view": ["original"] * 50 + ["active"] * 50,
+            "order": "remove",
+            "fill": "mean",
+            "fraction": 0.5,
+            "correct": rng.random(100),
+        }
+    )
+    (found,) = comparisons(Retraining(), scores, 100)
+    assert (found["p"], found["p_holm"]) == (None, None)
+    assert found["low"] < found["difference"] < found["high"]
 
 
 def test_accuracies_are_said_by_seed():

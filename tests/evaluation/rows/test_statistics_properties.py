@@ -98,7 +98,7 @@ def test_a_difference_the_other_way_round_is_its_mirror(pairs) -> None:
 @given(st.lists(arrays.arrays(np.float64, st.integers(1, 6), elements=NUMBERS), min_size=1,
                 max_size=4))  # fmt: skip
 def test_every_seed_counts_the_same_in_the_mean_of_several(groups) -> None:
-    found = seeds_interval(groups, same_images=False, resamples=30)
+    found = seeds_interval(groups, images=None, resamples=30)
     assert found.value == pytest.approx(np.mean([group.mean() for group in groups]), abs=1e-9)
     assert found.low - 1e-9 <= found.value <= found.high + 1e-9
 

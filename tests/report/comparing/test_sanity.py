@@ -49,6 +49,14 @@ def test_robustness_stands_beside_gates_and_measures_do_not() -> None:
     assert not any("area" in column for column in table.columns)
 
 
+def test_a_test_under_two_settings_has_columns_of_its_own() -> None:
+    strict, easy = gate("a", "failed"), gate("a", "passed")
+    easy.found.settings = {"modes": "independent"}
+    (row,) = sanity_table(build_panels([strict, easy])).to_dict("records")
+    assert row["randomisation, modes=default: upper half"] == "failed, 0.600 [.550, .650]"
+    assert row["randomisation, modes=independent: upper half"] == "passed, 0.600 [.550, .650]"
+
+
 def test_runs_without_a_sanity_test_have_no_table() -> None:
     assert sanity_table(build_panels([values_run("a", "area", 0.5)])).empty
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from saliency_lab.evaluation.deletion.sections import points_of
 from saliency_lab.evaluation.rows.intervals import seeds_interval
@@ -43,7 +44,8 @@ def test_areas_over_seeds_have_the_interval_of_seeds_and_images(tmp_path: Path) 
         mine = rows[(rows["view"] == "active") & (rows["fill"] == "white")]
         wide = mine.pivot_table(index="sample_id", columns="fraction", values="agrees")
         values.append(np.trapezoid(wide.to_numpy(dtype=float), FRACTIONS, axis=1))
-    expected = seeds_interval(values, same_images=True, lowest=0.0, highest=1.0)
+    images = [range(len(each)) for each in values]
+    expected = seeds_interval(values, images=images, lowest=0.0, highest=1.0)
     found = group.combined["gradient/active", ("deletion", "white")]
     assert found.value == pytest.approx(expected.value)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
@@ -84,6 +86,26 @@ def test_what_differs_in_more_than_the_seed_is_not_combined(tmp_path: Path) -> N
     assert _groups(tmp_path) == []
     titles = [panel.title for panel in build_panels(read_records(tmp_path).evaluations)]
     assert all("seed" in title for title in titles)
+
+
+@pytest.mark.parametrize(("epochs", "found"), [((30, 30), 1), ((30, 1), 0), (None, 0)])
+def test_classifiers_given_by_a_file_are_combined_by_what_their_trainings_say(
+    tmp_path: Path, epochs: tuple[int, int] | None, found: int
+) -> None:
+    """An evaluation's own settings do not say how the checkpoint that it was given came about."""
+    for at, seed in enumerate((1, 2)):
+        home = tmp_path / f"train/seed-{seed}"
+        if epochs:
+            home.mkdir(parents=True)
+            trained = {"trainer": {"max_epochs": epochs[at]}, "seed": seed}
+            (home / "config.yaml").write_text(yaml.safe_dump(trained))
+        config = {
+            "ckpt": "some.ckpt",
+            "trainer": {"max_epochs": 50},
+            "classifier": {"directory": str(home) if epochs else None},
+        }
+        _write_seeds(tmp_path / "outputs", seed, config=config)
+    assert len(_groups(tmp_path / "outputs")) == found
 
 
 def test_seeds_with_their_own_data_order_are_combined(tmp_path: Path) -> None:

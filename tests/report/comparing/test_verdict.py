@@ -159,7 +159,7 @@ def test_a_map_that_fails_a_gate_or_is_a_control_is_never_believed() -> None:
     assert standing(found, "c").gate == "not tested"
     assert found.believed == []
     text = " ".join(sentences(found))
-    assert "no map that passes its gate stands above the others" in text
+    assert "no map that did not fail its gate stands above the others" in text
     assert "(gate failed): a." in text
     # Neither the smooth variant nor one gate hides what another says.
     both = verdict_of([*panels, gate_run("b", "undecided")])
@@ -173,6 +173,34 @@ def test_of_a_gate_on_several_sets_of_images_the_largest_counts() -> None:
     panels = [panel_run("a", 0.8), panel_run("b", 0.5)]
     for order in (gates, gates[::-1]):
         assert standing(verdict_of([*panels, *order]), "a").gate == "failed"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_gate_under_two_settings_is_two_gates_of_which_the_worse_counts(order: int) -> None:
+    strict, easy = gate_run("a", "failed"), gate_run("a", "passed")
+    easy.found.settings = {"modes": "independent"}
+    easy.summary.data.images = IMAGES + 100
+    panels = [panel_run("a", 0.8), panel_run("b", 0.5)]
+    found = standing(verdict_of([*panels, *(strict, easy)[::order]]), "a")
+    assert found.gate == "failed"
+    assert found.gates == {
+        "randomisation, modes=default": "failed",
+        "randomisation, modes=independent": "passed",
+    }
+
+
+def test_what_no_gate_has_said_is_not_said() -> None:
+    without = [
+        panel_run("a", 0.8),
+        panel_run("b", 0.8, twin=0.1),
+        panel_run("c", 0.2, control=True),
+    ]
+    for run in without[:1]:
+        run.summary.control = True
+    text = " ".join(sentences(verdict_of(without)))
+    assert "its gate" not in text
+    undecided = sentences(verdict_of([*without, gate_run("a", "undecided")]))
+    assert "Not shown to depend on what the model learned (gate undecided): a." in undecided
 
 
 def test_too_few_measures_cannot_decide() -> None:

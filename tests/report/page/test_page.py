@@ -15,15 +15,17 @@ import pandas as pd
 import pytest
 
 from saliency_lab.errors import UserError
+from saliency_lab.evaluation.deletion.removal import PAPER_FRACTIONS
 from saliency_lab.evaluation.rows.format import table_path
 from saliency_lab.evaluation.rows.significance import holm, paired_difference
 from saliency_lab.report.comparing.panels import Panel, build_panels
 from saliency_lab.report.page import tables
 from saliency_lab.report.page.examples import chosen_examples, packed_examples
+from saliency_lab.report.page.overview import overview_rows
 from saliency_lab.report.page.page import ReportFiles, write_report
 from saliency_lab.report.page.table_texts import latex_text, markdown_text
 from saliency_lab.report.reading.records import EvaluationRun, read_records
-from saliency_lab.reproductions.published import published
+from saliency_lab.reproductions.published import PUBLISHED_FRACTIONS, published
 from saliency_lab.tasks import report as report_task
 
 from ..rundirs import FRACTIONS, PAPER_VIEWS, write_evaluation, write_training
@@ -118,17 +120,18 @@ def test_the_score_table_has_the_numbers_of_the_runs_and_of_the_paper(
     assert mine.loc[("active", "black-deletion", "allegiance"), "published"] == 0.15
     assert np.isnan(mine.loc[("active", "black-deletion", "logit"), "published"])
     assert np.isnan(mine.loc[("active", "white-deletion", "allegiance"), "published"])
-    compared = 0
-    for comparison in found["comparisons"]:
+    # The page compares with the original alone, and corrects for as many.
+    shown = [
+        one for one in found["comparisons"] if "original" in (one["a"]["view"], one["b"]["view"])
+    ]
+    corrected = holm([one["p"] for one in shown])
+    for comparison, p_holm in zip(shown, corrected, strict=True):
         views = [comparison[side]["view"] for side in "ab"]
-        if "original" not in views:
-            continue
-        compared += 1
         view, sign = (views[0], 1) if views[1] == "original" else (views[1], -1)
         row = mine.loc[view, f"{comparison['condition']['fill']}-deletion", "allegiance"]
         assert row["difference"] == pytest.approx(sign * comparison["difference"])
-        assert row["p (Holm)"] == pytest.approx(comparison["p_holm"])
-    assert compared == 2 * 4
+        assert row["p (Holm)"] == pytest.approx(p_holm)
+    assert len(shown) == 2 * 4
 
 
 def test_methods_of_separate_runs_are_compared_on_the_same_images(panels: list[Panel]) -> None:
@@ -423,6 +426,26 @@ def test_published_areas_stand_beside_the_papers_own_settings_alone() -> None:
     assert tables.published_value(panel, inactive(), ("deletion", "white")) == 0.42
     for other in ({"channels": "sum"}, {"competitors": "20"}):
         assert tables.published_value(panel, inactive(**other), ("deletion", "white")) is None
+
+
+def test_published_areas_are_those_over_the_papers_fractions(tmp_path: Path) -> None:
+    assert PUBLISHED_FRACTIONS == PAPER_FRACTIONS
+    found = build_panels(read_records(_with_view(tmp_path, {"channels": "max"})).evaluations)[0]
+    assert found.published is not None
+    assert len(overview_rows([found], [])[0].cells) == 6
+    found.found.facts["fractions"] = [0.0, 0.1, 0.2]
+    assert found.published is None
+    assert overview_rows([found], []) == []
+
+
+def test_the_papers_table_leaves_out_maps_of_other_settings(tmp_path: Path) -> None:
+    panels = build_panels(read_records(_with_view(tmp_path, {"channels": "sum"})).evaluations)
+    assert overview_rows(panels, []) == []
+
+
+def _with_view(outputs: Path, view: dict[str, str]) -> Path:
+    write_evaluation(outputs, count=8, config={"view": view})
+    return outputs
 
 
 def test_published_numbers_are_those_of_the_paper() -> None:
