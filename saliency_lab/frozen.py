@@ -11,6 +11,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from saliency_lab.errors import UserError
 
@@ -25,6 +28,8 @@ _HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
+# PyTorch's own that make a layer's weight of its parameters before every forward.
+_COMPUTING = (WeightNorm, SpectralNorm, BasePruningMethod)
 
 
 @contextmanager
@@ -49,16 +54,33 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
-def bare_copy(model: M) -> M:
-    """A copy of the model without the hooks of its modules.
+def bare_copy(model: M, *, computing: bool = True) -> M:
+    """A copy of the model without the hooks of those who watch its modules.
 
-    Hooks belong to whoever watches the model itself; they may hold what cannot be copied, and
-    would go on reporting from the copy.
+    Such hooks belong to the model itself; they may hold what cannot be copied, and would go on
+    reporting from the copy.
+
+    Args:
+        model: left unchanged.
+        computing: keep the hooks by which `torch.nn.utils.weight_norm`, `spectral_norm` and `prune`
+            compute a weight. Without them it stays as the last forward left it, whatever becomes
+            of the parameters that it is made of.
     """
     memory: dict[int, object] = {}
     for module in model.modules():
         for name in _HOOKS:
             memory[id(getattr(module, name))] = OrderedDict()
+        if computing:
+            # The hooks themselves hold no tensor of the module: they are given it at every call.
+            memory[id(module._forward_pre_hooks)] = OrderedDict(
+                (key, hook)
+                for key, hook in module._forward_pre_hooks.items()
+                if isinstance(hook, _COMPUTING)
+            )
+        for value in (*vars(module).values(), *module._buffers.values()):
+            # A computed weight has a graph behind it, with which it cannot be copied.
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memory[id(value)] = value.detach().clone()
     return copy.deepcopy(model, memory)
 
 
@@ -83,6 +105,14 @@ def placed_images(model: nn.Module, images: Tensor) -> Tensor:
         )
     device, dtype = model_place(model, images)
     return images.to(device=device, dtype=dtype)
+
+
+def unshared(placed: Tensor, images: Tensor) -> Tensor:
+    """What was made of the images for a network that may work in place, in memory of its own.
+
+    A conversion that had nothing to do gives the images themselves; those are copied.
+    """
+    return placed.clone() if placed.data_ptr() == images.data_ptr() else placed
 
 
 def checked_logits(output: object, batch: int, *, several: bool = False) -> Tensor:
@@ -111,6 +141,23 @@ def checked_logits(output: object, batch: int, *, several: bool = False) -> Tens
             got += f" of {', '.join(str(key) for key in logits)}"
         got += "; put it into a module whose forward returns the logits alone"
     raise UserError(f"Expected `model` to return logits of shape ({batch}, K), but got {got}.")
+
+
+def require_classes(logits: Tensor) -> None:
+    """Nothing, or a refusal of logits (B, 1), where predictions or probabilities are read of them.
+
+    The highest of one logit and its softmax are the same whatever the image: every curve would be
+    perfect and say nothing.
+
+    Raises:
+        UserError: there are fewer than two classes.
+    """
+    if logits.shape[1] < 2:
+        raise UserError(
+            "Expected `model` to return logits of at least two classes, because the predicted "
+            f"class and its softmax never change otherwise, but got {logits.shape[1]}; give it two "
+            "logits, for instance (0, s) for a score s."
+        )
 
 
 def intact_logits(model: nn.Module, images: Tensor) -> Tensor:

@@ -51,7 +51,8 @@ def measure(
         methods: as in `sl.explain`: names, or SOURCE/VIEW.
         evaluator: a name of conf/evaluator with its `settings`, or an evaluator itself.
         labels: classes (B,), for columns of the rows; None: −1.
-        masks: ground-truth evidence, bool (B, H, W), for evaluators that need it.
+        masks: ground-truth evidence, bool (B, H, W), for evaluators that need it; also numbers,
+            where all that are not 0 are one positive number.
         class_names: K names; None: numbers.
         sample_ids: what random numbers depend on; 0 … B − 1 unless given.
         batch_size: images that are measured together.
@@ -130,6 +131,43 @@ def _found(context: Context, batch: Batch) -> Found:
     return found_maps(maps)
 
 
+def _given_masks(masks: object, images: Tensor) -> NDArray[np.bool]:
+    """The masks as bool (B, H, W), one for each image and of its size.
+
+    Raises:
+        UserError: another shape, or values that leave open what is evidence, as those of a soft
+            mask or of several classes do.
+    """
+    count, _, height, width = images.shape
+    try:
+        found = np.asarray(masks.cpu() if isinstance(masks, Tensor) else masks)
+    except ValueError as error:
+        raise UserError(
+            f"Expected `masks` to be an array (B, H, W), but got {type(masks).__name__} of unequal "
+            "parts."
+        ) from error
+    if found.shape != (count, height, width):
+        raise UserError(
+            f"Expected `masks` to be one for each image, of shape {(count, height, width)}, but "
+            f"got {found.shape}."
+        )
+    if found.dtype == np.bool:
+        return found
+    if not (np.issubdtype(found.dtype, np.integer) or np.issubdtype(found.dtype, np.floating)):
+        raise UserError(f"Expected `masks` to be bool or numbers, but got {found.dtype}.")
+    evidence = found != 0
+    others = np.unique(found[evidence])
+    if len(others) > 1 or not (others > 0).all() or not np.isfinite(others).all():
+        listed = ", ".join(f"{other:g}" for other in others[:4]) + (
+            ", …" if len(others) > 4 else ""
+        )
+        raise UserError(
+            f"Expected `masks` to hold 0 and one positive number, but got {listed}; say what is "
+            "evidence: masks > 0.5, for example."
+        )
+    return evidence
+
+
 class GivenImages(ImageData):
     """Images in memory as the data of an evaluation: one split, nothing decoded or cached."""
 
@@ -146,9 +184,10 @@ class GivenImages(ImageData):
                 f"Expected a label and an id for each of {len(images)} images, but got "
                 f"{len(labels)} and {len(ids)}."
             )
+        known = None if masks is None else _given_masks(masks, images)
         super().__init__(name="given images")
         self._images, self._labels, self._ids = images, labels, list(ids)
-        self._names, self._masks = tuple(class_names), masks
+        self._names, self._masks = tuple(class_names), known
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -182,7 +221,7 @@ class GivenImages(ImageData):
     ) -> NDArray[np.bool]:
         if self._masks is None:
             raise UserError("Expected `masks` to be given, but got none.")
-        return np.asarray(self._masks, dtype=np.bool)[np.asarray(indices)]
+        return self._masks[np.asarray(indices)]
 
     def batch(self, rows: slice) -> Batch:
         """These images as a batch, as the loop of `evaluate` gets them."""

@@ -5,9 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune, spectral_norm, weight_norm
 
 from saliency_lab.errors import UserError
-from saliency_lab.frozen import checked_logits, frozen, intact_logits, placed_images
+from saliency_lab.frozen import (
+    bare_copy,
+    checked_logits,
+    frozen,
+    intact_logits,
+    placed_images,
+    unshared,
+)
 
 
 def test_mode_and_flags_come_back_one_by_one() -> None:
@@ -52,3 +60,47 @@ def test_what_is_no_batch_of_images_is_refused(images: torch.Tensor) -> None:
 def test_what_is_no_logits_is_refused(logits: object) -> None:
     with pytest.raises(UserError, match="Expected `model` to return logits"):
         checked_logits(logits, 2)
+
+
+def computing(kind: str) -> nn.Linear:
+    """A layer whose weight a hook of PyTorch's computes before every forward."""
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 3)
+    if kind == "weight_norm":
+        weight_norm(layer)
+    elif kind == "spectral_norm":
+        spectral_norm(layer)
+    else:
+        prune.random_unstructured(layer, "weight", 0.5)
+    return layer
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+@pytest.mark.parametrize(
+    ("kind", "parameter"),
+    [("weight_norm", "weight_g"), ("spectral_norm", "weight_orig"), ("prune", "weight_orig")],
+)
+def test_a_copy_computes_its_weights_as_the_model_does(kind: str, parameter: str) -> None:
+    model, images = computing(kind).eval(), torch.rand(2, 4)
+    calls: list[int] = []
+    model.register_forward_pre_hook(lambda *_: calls.append(1))
+    expected = model(images)  # leaves a weight behind that has a graph
+    copied = bare_copy(model)
+    torch.testing.assert_close(copied(images), expected)
+    assert calls == [1]
+    # The hooks see the copy's parameters, and what they compute stays with the copy.
+    with torch.no_grad():
+        copied.get_parameter(parameter).add_(1)
+    assert not torch.allclose(copied(images), expected)
+    torch.testing.assert_close(model(images), expected)
+    # As the last forward left it: for copies whose layers are only read.
+    torch.testing.assert_close(bare_copy(model, computing=False)(images), expected)
+
+
+def test_what_a_conversion_left_as_it_was_is_copied() -> None:
+    images = torch.rand(2, 1, 3, 3)
+    same = unshared(images.contiguous(memory_format=torch.channels_last), images)
+    assert torch.equal(same, images)
+    assert same.data_ptr() != images.data_ptr()
+    other = images.double()
+    assert unshared(other, images) is other

@@ -84,6 +84,40 @@ def test_an_evaluator_of_ones_own(network, images) -> None:
         sl.measure(network, images, ("positive",), Mass(), power=2)
 
 
+def test_masks_are_bool_or_say_as_much(network, images) -> None:
+    masks = np.zeros((7, 32, 32), dtype=bool)
+    masks[:, 4:20, 8:24] = True
+    masks[0] = False
+
+    def scores(given):
+        found = sl.measure(network, images, "active", "localisation", masks=given, scores=True)
+        return found["roc_auc"].to_numpy()
+
+    expected = scores(masks)
+    said = (masks.astype(np.uint8) * 255, masks.astype(int), masks * 0.5, masks.tolist())
+    for same in (*said, torch.from_numpy(masks)):
+        np.testing.assert_array_equal(scores(same), expected)
+
+
+def test_masks_that_leave_something_open_are_refused(network, images) -> None:
+    soft = np.random.default_rng(0).random((7, 32, 32)) * 0.1
+    whole = np.ones((7, 32, 32), dtype=bool)
+    for wrong, said in (
+        (soft, r"0 and one positive number, but got .*, …; say what is evidence"),
+        (np.where(soft > 0.05, 2, 1), "but got 1, 2;"),
+        (np.where(soft > 0.05, 0, -1), "but got -1;"),
+        (np.where(soft > 0.05, np.nan, 1), "but got 1, nan;"),
+        (whole.astype("U1"), "bool or numbers, but got <U1"),
+        (np.ones((8, 32, 32), dtype=bool), r"of shape \(7, 32, 32\), but got \(8, 32, 32\)"),
+        (whole[:5], r"but got \(5, 32, 32\)"),
+        (whole[:, None], r"but got \(7, 1, 32, 32\)"),
+        (whole[:, :16], r"but got \(7, 16, 32\)"),
+        ([whole[0], whole[0, :16]], "unequal parts"),
+    ):
+        with pytest.raises(sl.UserError, match=f"Expected `masks` .*{said}"):
+            sl.measure(network, images, "active", "localisation", masks=wrong)
+
+
 def test_what_an_evaluator_needs_is_asked_for(network, images) -> None:
     with pytest.raises(sl.UserError, match="masks"):
         sl.measure(network, images, ("original",), "localisation")
@@ -93,3 +127,15 @@ def test_what_an_evaluator_needs_is_asked_for(network, images) -> None:
         sl.measure(network, images, ("original",), "deletion", fill="black")
     with pytest.raises(sl.UserError, match="a label and an id"):
         sl.measure(network, images, ("original",), labels=[1])
+
+
+def test_a_single_logit_is_refused_but_explained(images) -> None:
+    """Nothing is predicted by one logit, so no measure is taken; its gradient is a map as any."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 900, 1)).eval()
+    with pytest.raises(sl.UserError, match=r"at least two classes.* but got 1; .*\(0, s\)"):
+        sl.measure(model, images, ("original",), fills=["black"])
+    maps = sl.explain(model, images, ("original",))
+    with pytest.raises(sl.UserError, match="at least two classes"):
+        sl.prediction_gaps(model, images, maps["original"], samples=2)
+    assert maps["original"].abs().sum() > 0

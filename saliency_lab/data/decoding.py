@@ -24,6 +24,7 @@ DECODING = "rgb,exif,bilinear-antialias,1"
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
            Image.DecompressionBombError)  # fmt: skip
 _CROP_SHARE = 224 / 256
+_BITS_PER_SAMPLE = 258
 
 
 def decoded(path: Path, size: int, resize: Resize) -> Pixels:
@@ -33,11 +34,15 @@ def decoded(path: Path, size: int, resize: Resize) -> Pixels:
     `stretch` ignores the aspect; `crop` brings the shorter side to 256/224 of the size and takes
     the middle. Both are bilinear with antialiasing.
 
+    Greys of more than 8 bits keep their upper 8, whatever values an image has: a dark image of
+    16 bits stays dark. So are values of 0 … 255 that were saved with 16 or 32 bits, as an array of
+    wider integers is: nothing in the file tells them from those of a dark image.
+
     Raises:
         OSError, SyntaxError, ValueError and others of Pillow's: the file is damaged or no image.
     """
     with Image.open(path) as opened:
-        image = _rgb(ImageOps.exif_transpose(opened))
+        image = _rgb(ImageOps.exif_transpose(opened), _grey_bits(opened))
     image = resized(image, size, resize)
     return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
 
@@ -67,14 +72,25 @@ def file_reader(paths: Sequence[Path], size: int, resize: Resize) -> Reader:
     return read
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _grey_bits(image: Image.Image) -> int:
+    """Bits of a grey value, of files whose greys Pillow opens in a mode that begins with I.
+
+    PNG and PGM files are of 16 bits: PNG opens in I;16, in older versions in I; PGM opens in I,
+    scaled to 65535. TIFF files say their bits: 16 or 12 in I;16, or 32 in I, which are taken for
+    16, since nothing says what is white.
+    """
+    said = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
+    return min(int(said[0]), 16)
+
+
+def _rgb(image: Image.Image, grey_bits: int) -> Image.Image:
     if image.mode == "F":
         # Nothing says what is white; Pillow would cut everything off below 0 and above 255.
         raise ValueError("floating point; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         # 16-bit greys: Pillow's own conversion cuts everything above 255 off.
         values = np.asarray(image, dtype=np.int64)
-        divisor = 256 if values.max(initial=0) > 255 else 1
+        divisor = 2 ** (grey_bits - 8)
         image = Image.fromarray((np.clip(values, 0, 65535) // divisor).astype(np.uint8))
     return image if image.mode == "RGB" else image.convert("RGB")
 

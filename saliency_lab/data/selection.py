@@ -40,10 +40,22 @@ def _require_two(key: str, names: Sequence[str]) -> None:
 
 
 def renumbered(labels: Rows, chosen: Sequence[int]) -> tuple[Rows, Rows]:
-    """Rows of the chosen labels, in the source's order, and their places in `chosen`."""
-    places = np.full(int(labels.max(initial=-1)) + 1 + len(chosen), -1, dtype=np.int64)
+    """Rows of the chosen labels, in the source's order, and their places in `chosen`.
+
+    A chosen label may have no row: such a class is trained and not tested, or the other way round.
+
+    Raises:
+        UserError: no chosen label has any, though others have.
+    """
+    largest = max(int(labels.max(initial=-1)), *chosen, -1)
+    places = np.full(largest + 1, -1, dtype=np.int64)
     places[list(chosen)] = np.arange(len(chosen))
     rows = np.flatnonzero(places[labels] >= 0).astype(np.int64)
+    if len(labels) and not len(rows):
+        raise UserError(
+            "Expected `data.classes` to name a class with images in each split, but one split of "
+            f"{len(labels):,} images has none of them."
+        )
     return rows, places[labels[rows]]
 
 

@@ -19,6 +19,7 @@ from saliency_lab.data.batch import Batch
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.retraining.conditions import Retrained
+from saliency_lab.frozen import require_classes
 from saliency_lab.inference.engine import PreparedModel
 from saliency_lab.models.own import is_one_program
 
@@ -196,7 +197,13 @@ class Context:
 
 
 def found_maps(batch_maps: BatchMaps) -> Found:
-    """Maps that an evaluator can sort and sum: those of images to be dropped are zero."""
+    """Maps that an evaluator can sort and sum: those of images to be dropped are zero.
+
+    Raises:
+        UserError: the model has a single logit. Every run's logits pass here, so this is where
+            accuracies, curves and probabilities that say nothing are kept from its rows.
+    """
+    require_classes(batch_maps.logits)
     clean = batch_maps.maps
     if not bool(batch_maps.finite.all()):
         keep = batch_maps.finite[:, None, None]

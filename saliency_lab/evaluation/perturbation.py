@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lab.errors import UserError
-from saliency_lab.frozen import checked_logits, frozen, intact_logits, placed_images
+from saliency_lab.frozen import (
+    checked_logits,
+    frozen,
+    intact_logits,
+    placed_images,
+    require_classes,
+)
 from saliency_lab.inference.engine import PreparedModel
 
 Forward = Callable[[Tensor], Tensor]
@@ -54,7 +60,8 @@ def target_logits(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def target_probabilities(logits: Tensor, targets: Tensor) -> Tensor:
-    """The targets' softmax, float64 (B,)."""
+    """The targets' softmax, float64 (B,); a UserError where there is one class only."""
+    require_classes(logits)
     return target_logits(logits.double().log_softmax(1), targets).exp()
 
 

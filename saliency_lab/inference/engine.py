@@ -12,9 +12,10 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from saliency_lab.errors import UserError, unknown_choice
-from saliency_lab.frozen import checked_logits, frozen, intact_logits, placed_images
+from saliency_lab.frozen import checked_logits, frozen, intact_logits, placed_images, unshared
 from saliency_lab.inference.agreement import sign_agreement, unsteadiness
 from saliency_lab.inference.copies import UNABLE, fast_copy, float32_by
+from saliency_lab.inference.folding import first_line
 from saliency_lab.inference.memory import PartSize, fitting_batch, free_bytes, image_bytes
 from saliency_lab.inference.screening import Screen, cheap_copy, masked_sample
 
@@ -206,9 +207,8 @@ class PreparedModel:
         # A copy is frozen for good, and looking at each of its layers takes time at every batch.
         with frozen(self._forward) if self.reason else contextlib.nullcontext():
             placed = placed_images(self._forward, images)
-            # The model itself may work in place.
-            placed = placed.clone() if self.reason else placed
-            placed = placed.contiguous(memory_format=torch.channels_last)
+            # Model and copy may work in place.
+            placed = unshared(placed.contiguous(memory_format=torch.channels_last), images)
             if self._engine.compile:
                 return self._padded(placed).float().to(images.device)
             return checked_logits(self._forward(placed), len(placed)).float().to(images.device)
@@ -231,7 +231,7 @@ class PreparedModel:
                 if self._engine.precision == "bf16":
                     self.signs = sign_agreement(model, self.original, sample)
             except UNABLE as error:
-                self.reason = str(error).strip().splitlines()[0]
+                self.reason = first_line(error)
                 log.warning("cannot build the fast copy, running the model itself: %s", self.reason)
         if self._engine.precision == "bf16" and self.reason is not None:
             raise UserError(
@@ -257,7 +257,7 @@ class PreparedModel:
                 cheap(masked)
                 self._exact(masked)
         except UNABLE as error:
-            log.warning("screen off: %s", str(error).strip().splitlines()[0])
+            log.warning("screen off: %s", first_line(error))
             return None
         return Screen(cheap, self._exact, self._engine.calibration)
 

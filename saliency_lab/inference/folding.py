@@ -10,7 +10,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
-from torch.fx.passes.shape_prop import ShapeProp
 
 from saliency_lab.frozen import bare_copy
 from saliency_lab.inference.convolution import FrozenConv
@@ -39,15 +38,39 @@ class _Tracer(fx.Tracer):
             return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
 
 
+class _Shapes(fx.Interpreter):
+    """Notes the shape of each tensor; PyTorch's own such pass prints a traceback if one fails."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        try:
+            found = super().run_node(n)
+        except Exception as error:
+            raise RuntimeError(f"its copy fails at {n.name}: {first_line(error)}") from error
+        if isinstance(found, Tensor):
+            n.meta["shape"] = found.shape
+        return found
+
+
+def first_line(error: Exception) -> str:
+    """An error in one short line: what it says first, or its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
 def traced_copy(model: nn.Module) -> fx.GraphModule:
     """A frozen copy in eval mode as a graph of layers, sharing nothing with the model.
 
     Raises:
-        Whatever symbolic tracing raises for a model whose path depends on its input.
+        fx.proxy.TraceError: a model that cannot be traced, such as one whose path depends on its
+            input.
     """
-    frozen = with_plain_layers(bare_copy(model).eval().requires_grad_(False))
+    frozen = with_plain_layers(bare_copy(model, computing=False).eval().requires_grad_(False))
     tracer = _Tracer()
-    traced = fx.GraphModule(frozen, tracer.trace(frozen))
+    try:
+        graph = tracer.trace(frozen)
+    except Exception as error:  # a forward may do anything with what only stands for a tensor
+        raise fx.proxy.TraceError(first_line(error)) from error
+    traced = fx.GraphModule(frozen, graph)
     _answer_with_logits(traced.graph)
     traced.graph.eliminate_dead_code()  # what a layer recorded before it turned out opaque
     traced.recompile()
@@ -89,7 +112,7 @@ def packed_copy(folded: fx.GraphModule, images: Tensor) -> fx.GraphModule:
     """
     packed = copy.deepcopy(folded)
     _pool_first(packed)
-    ShapeProp(packed).propagate(images)
+    _Shapes(packed).run(images.clone())  # the model may work in place
     for node in list(packed.graph.nodes):
         conv = _layer(packed, node)
         if type(conv) is nn.Conv2d and _packable(conv):
@@ -160,4 +183,4 @@ def _only_user(node: fx.Node) -> fx.Node | None:
 
 
 def _shape(node: object) -> torch.Size:
-    return node.meta["tensor_meta"].shape  # type: ignore[attr-defined]
+    return node.meta["shape"]  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lab.errors import UserError
-from saliency_lab.frozen import model_place
+from saliency_lab.frozen import model_place, unshared
 from saliency_lab.inference.bfloat16 import bf16_model
 from saliency_lab.inference.folding import folded_copy
 
@@ -44,7 +44,9 @@ def int8_copy(model: nn.Module, sample: Tensor) -> nn.Module:
 
     if sample.device.type != "cpu" or "onednn" not in torch.backends.quantized.supported_engines:
         raise UserError("Expected `engine.screen` int8 on a CPU with oneDNN, but there is none.")
-    with warnings.catch_warnings(), torch.no_grad():
+    # Quantised layers are made like new ones, which draw their first weights from the process.
+    fork = torch.random.fork_rng(devices=[])
+    with fork, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # PyTorch announces that this module will move
         # The whole range: a histogram's tighter one clips a few numbers, and a few large errors
         # set the threshold; it would have twice as many images repeated.
@@ -56,7 +58,7 @@ def int8_copy(model: nn.Module, sample: Tensor) -> nn.Module:
             chosen.set_module_name(linear[-1], None)
         observed = prepare_fx(folded_copy(model), chosen, (sample,))
         for part in sample.split(32):
-            observed(part)
+            observed(part.clone())  # the model may work in place
         return _WithEngine(convert_fx(observed))
 
 
@@ -71,7 +73,7 @@ class _WithEngine(nn.Module):
         chosen = torch.backends.quantized.engine
         torch.backends.quantized.engine = "onednn"
         try:
-            return self.quantised(images)
+            return self.quantised(images.clone())  # the model may work in place
         finally:
             torch.backends.quantized.engine = chosen
 
@@ -88,7 +90,7 @@ class _Bf16(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         placed = images.to(model_place(self.model, images)[0], torch.bfloat16)
-        placed = placed.contiguous(memory_format=torch.channels_last)
+        placed = unshared(placed.contiguous(memory_format=torch.channels_last), images)
         return self.model(placed).float().to(images.device)
 
 

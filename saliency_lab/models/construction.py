@@ -46,7 +46,7 @@ def built_network(
 
 
 def _try(net: nn.Module, num_classes: int, input_shape: tuple[int, int, int]) -> None:
-    training = net.training
+    modes = [(module, module.training) for module in net.modules()]
     net.eval()
     size = "×".join(str(length) for length in input_shape)
     try:
@@ -56,7 +56,8 @@ def _try(net: nn.Module, num_classes: int, input_shape: tuple[int, int, int]) ->
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"Expected `model` to take images of {size}, but got: {reason}") from error
     finally:
-        net.train(training)
+        for module, training in modes:  # one by one: norms may have been built frozen
+            module.training = training
     found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if found != (1, num_classes):
         raise UserError(

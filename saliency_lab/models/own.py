@@ -34,6 +34,10 @@ class OwnNetwork(nn.Module):
     antialiasing) to `size`, normalised as (x − mean) / std, and given to `network`, whose answer
     are logits (B, K) or an object that holds them as `logits`. Gradients are with respect to the
     images as they go in, so maps have the data set's size.
+
+    In training mode, which it begins in, parts that `network` came with in eval mode stay in it:
+    whoever made it froze them. One that came in eval mode as a whole was made ready to be asked,
+    as `from_pretrained` leaves it; of that one, parts whose weights are all fixed stay so.
     """
 
     def __init__(
@@ -51,12 +55,40 @@ class OwnNetwork(nn.Module):
             self.normalize = _normalize(network, mean, std)
         self.network = network
         self.size = None if size is None else (size[0], size[1])
-        self.eval()
+        self._kept_in_eval = _frozen_parts(network)
+        # Lightning's fit leaves every module's mode as it finds it.
+        self.train()
+
+    def train(self, mode: bool = True) -> OwnNetwork:
+        """Training mode, except for parts that were frozen when the network came."""
+        super().train(mode)
+        if mode:
+            for name, module in self.network.named_modules():
+                if name in self._kept_in_eval:
+                    module.training = False
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         if self.size is not None and tuple(images.shape[2:]) != self.size:
             images = F.interpolate(images, self.size, mode="bilinear", antialias=True)
         return _logits(self.network(self.normalize(images)), images)
+
+
+def _frozen_parts(network: nn.Module) -> frozenset[str]:
+    """Names of the modules that training leaves in eval mode (see `OwnNetwork`)."""
+    # By name: synchronised batch norms take the place of others.
+    modules = dict(network.named_modules())
+    evaluating = {name for name, module in modules.items() if not module.training}
+    if len(evaluating) < len(modules):
+        return frozenset(evaluating)
+    # With their dropout, which has no weights of its own.
+    fixed = {part for module in modules.values() if _is_fixed(module) for part in module.modules()}
+    return frozenset(name for name, module in modules.items() if module in fixed)
+
+
+def _is_fixed(module: nn.Module) -> bool:
+    parameters = list(module.parameters())
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
 # A leaf of tracing, so that a folded copy of the network can be made.
@@ -172,7 +204,8 @@ def torchscript(
             network = torch.jit.load(str(path), map_location="cpu")
     except (RuntimeError, ValueError) as error:
         raise _unreadable(path, "TorchScript") from error
-    return OwnNetwork(network, mean, std, size)
+    # What `torch.jit.freeze` made has no mode before it is given one.
+    return OwnNetwork(network.eval(), mean, std, size).eval()
 
 
 @without_layers
@@ -212,7 +245,7 @@ def exported(
             f"{int(shapes[0][0])} images at a time; export it with dynamic_shapes, "
             "({0: torch.export.Dim('batch')},)"
         )
-    return OwnNetwork(Graph(program.module()), mean, std, size)
+    return OwnNetwork(Graph(program.module()), mean, std, size).eval()
 
 
 @contextlib.contextmanager

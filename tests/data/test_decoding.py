@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,34 @@ def test_sixteen_bit_grey_is_scaled_and_not_cut_off(tmp_path: Path) -> None:
     # The lower eight bits are what is left out, whatever they are.
     Image.fromarray(grey.astype(np.uint16) * 256 + 7).save(tmp_path / "b.png")
     assert np.array_equal(decoded(tmp_path / "b.png", 8, "stretch")[0], grey)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
+def test_a_dark_image_of_sixteen_bits_stays_dark(tmp_path: Path, suffix: str) -> None:
+    """What an image holds does not say how many bits it has: the others of its set are bright."""
+    dark = _noise(8, 8).astype(np.uint16)
+    for grey, expected in ((dark, dark // 256), (dark * 2, dark * 2 // 256), (dark * 257, dark)):
+        Image.fromarray(grey).save(tmp_path / f"a{suffix}")
+        assert np.array_equal(decoded(tmp_path / f"a{suffix}", 8, "stretch")[0], expected)
+
+
+def test_thirty_two_bits_are_taken_for_sixteen(tmp_path: Path) -> None:
+    grey = np.array([[-5, 255], [256, 70000]], dtype=np.int32)
+    Image.fromarray(grey).save(tmp_path / "a.tif")
+    with Image.open(tmp_path / "a.tif") as opened:
+        assert opened.mode == "I"
+    assert decoded(tmp_path / "a.tif", 2, "stretch")[0].tolist() == [[0, 0], [1, 255]]
+
+
+def test_twelve_bits_are_white_at_4095(tmp_path: Path) -> None:
+    # Two values in three bytes; each entry is (tag, kind, count, value), its strip after the last.
+    entries = [(256, 3, 1, 2), (257, 3, 1, 2), (258, 3, 1, 12), (259, 3, 1, 1), (262, 3, 1, 1),
+               (273, 4, 1, 122), (277, 3, 1, 1), (278, 3, 1, 2), (279, 4, 1, 6)]  # fmt: skip
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+    listed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    content = head + listed + struct.pack("<I", 0) + bytes.fromhex("000fff00f800")
+    (tmp_path / "a.tif").write_bytes(content)
+    assert decoded(tmp_path / "a.tif", 2, "stretch")[0].tolist() == [[0, 255], [0, 128]]
 
 
 def test_floating_point_is_refused_and_not_read_as_black(tmp_path: Path) -> None:

@@ -18,6 +18,15 @@ def test_classes_keep_the_given_order() -> None:
     assert labels.tolist() == [1, 0, 0, 1]
 
 
+def test_a_split_may_have_no_image_of_a_chosen_class() -> None:
+    """Such a class is trained and not tested; its label may be beyond all that the split has."""
+    rows, labels = renumbered(np.array([1, 0, 0]), [8, 1])
+    assert rows.tolist() == [0]
+    assert labels.tolist() == [1]
+    with pytest.raises(UserError, match=r"`data\.classes` .* of 3 images has none of them"):
+        renumbered(np.array([1, 0, 0]), [8, 7])
+
+
 def test_unknown_class_is_named_with_the_options_and_a_guess() -> None:
     with pytest.raises(UserError, match=r"`data.classes`.*bird, cat, dog.*'cet'.*'cat'"):
         class_labels(NAMES, ["cet"])

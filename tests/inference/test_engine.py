@@ -18,6 +18,7 @@ from saliency_lab.evaluation.deletion.removal import deletion_levels
 from saliency_lab.imputation.fills import fill_images
 from saliency_lab.inference import copies
 from saliency_lab.inference.agreement import sign_agreement
+from saliency_lab.inference.copies import float32_by
 from saliency_lab.inference.engine import Engine, PreparedModel
 from saliency_lab.inference.screening import masked_sample
 
@@ -413,3 +414,107 @@ def test_it_can_be_made_and_used_in_inference_mode() -> None:
         found = maps(prepared.model, images).maps["original"]
     assert prepared.reason is None
     assert found.abs().max() > 0
+
+
+class InPlace(nn.Module):
+    """Normalises what it is given in place."""
+
+    def __init__(self, channels: int, in_place: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(channels, 8, 3), nn.Linear(8, 4)
+        self.in_place = in_place
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images.sub_(0.5).div_(0.25) if self.in_place else (images - 0.5) / 0.25
+        return self.head(self.conv(images).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("packed", [pytest.param(True, marks=pytest.mark.onednn), False])
+@pytest.mark.parametrize("frozen_copy", [True, False])
+@pytest.mark.parametrize(
+    ("channels", "layout"), [(1, torch.contiguous_format), (3, torch.channels_last)]
+)
+def test_a_model_that_works_in_place_leaves_the_images_alone(
+    channels: int,
+    layout: torch.memory_format,
+    frozen_copy: bool,
+    packed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where the images need no conversion, and where a GPU leaves the copy unpacked."""
+    if not packed:
+        monkeypatch.setattr(copies, "packed_copy", lambda folded, sample: folded)
+    images = torch.rand(16, channels, 8, 8).contiguous(memory_format=layout)
+    before = images.clone()
+    expected = InPlace(channels, False)(before).detach()
+    prepared = Engine(frozen_copy=frozen_copy).prepare(InPlace(channels, True).eval(), images)
+    assert (prepared.reason is None) == frozen_copy
+    assert prepared.agreement == 1
+    for _ in range(2):
+        torch.testing.assert_close(prepared.logits(images), expected, atol=1e-4, rtol=1e-4)
+        assert torch.equal(images, before)
+
+
+class MadeInForward(nn.Module):
+    """Makes a layer at every call, which a tracer looks for among the model's own in vain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(nn.ReLU()(images).mean((2, 3)))
+
+
+class Optional(nn.Module):
+    """Traced along a path that a call with images alone never takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, images: Tensor, targets: Tensor | None = None) -> Tensor:
+        logits = self.head(images.mean((2, 3)))
+        return logits if targets is None else nn.functional.cross_entropy(logits, targets)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [(MadeInForward(), "not installed as a submodule"), (Optional(), "argument 'target'")],
+)
+def test_a_copy_is_given_up_in_one_line(
+    model: nn.Module,
+    reason: str,
+    packed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """PyTorch prints tracebacks of its own where a traced graph fails."""
+    if not packed:
+        monkeypatch.setattr(copies, "packed_copy", lambda folded, sample: folded)
+    images = torch.rand(4, 3, 8, 8)
+    prepared = Engine(screen="bf16").prepare(model.eval(), images)
+    assert reason in str(prepared.reason)
+    assert "\n" not in str(prepared.reason)
+    torch.testing.assert_close(prepared.logits(images), model(images).detach())
+    assert "Traceback" not in (printed := capfd.readouterr().err)
+    assert "traced Module" not in printed
+
+
+def test_switches_that_follow_another_go_on_following_it() -> None:
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    switches = (torch.backends, matmul, conv)
+    found = [switch.fp32_precision for switch in switches]
+    try:
+        matmul.fp32_precision = conv.fp32_precision = "none"
+        torch.backends.fp32_precision = "tf32"
+        with float32_by("ieee"):
+            assert matmul.fp32_precision == conv.fp32_precision == "ieee"
+        assert matmul.fp32_precision == conv.fp32_precision == "tf32"
+        torch.backends.fp32_precision = "ieee"
+        assert matmul.fp32_precision == conv.fp32_precision == "ieee"
+    finally:
+        for switch, value in zip(switches, found, strict=True):
+            switch.fp32_precision = value

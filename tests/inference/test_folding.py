@@ -234,6 +234,40 @@ def test_a_path_that_depends_on_the_image_is_refused() -> None:
         folded_copy(Branching())
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (IndexError("no such\ndimension"), "^no such$"),
+        (AssertionError(), "^AssertionError$"),
+        (Exception("x" * 999), "^x{200}$"),
+    ],
+)
+def test_whatever_a_forward_raises_it_cannot_be_traced(error: Exception, reason: str) -> None:
+    class Particular(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            if not isinstance(images, Tensor):
+                raise error
+            return images.mean((2, 3))
+
+    with pytest.raises(torch.fx.proxy.TraceError, match=reason):
+        folded_copy(Particular())
+
+
+def test_the_typical_input_is_left_alone() -> None:
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.conv(images.sub_(0.5)).mean((2, 3))
+
+    images = torch.rand(2, 3, 8, 8)
+    before = images.clone()
+    packed_copy(folded_copy(InPlace().eval()), images)
+    assert torch.equal(images, before)
+
+
 class Forked(nn.Module):
     """A ReLU whose output goes to a max-pool and elsewhere; a convolution that reflects."""
 

@@ -230,3 +230,36 @@ def test_low_precision_is_near_full_precision(kind: str) -> None:
     assert (found != expected).any()
     assert found.unique().numel() > 256  # logits themselves are not in eight bits
     assert torch.backends.quantized.engine == engine
+
+
+def test_nothing_is_drawn_from_the_process() -> None:
+    model, images = small_net(), torch.rand(8, 3, 16, 16)
+    state = torch.get_rng_state()
+    int8_copy(model, images)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Clipping(nn.Module):
+    """Works in place on what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(images.clamp_(0.2, 0.8).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("int8", torch.float32), ("bf16", torch.float32), ("bf16", torch.bfloat16)],
+)
+def test_images_are_left_alone(kind: str, dtype: torch.dtype) -> None:
+    sample = torch.rand(8, 3, 2, 2)
+    given = sample.to(dtype).contiguous(memory_format=torch.channels_last)
+    before = (sample.clone(), given.clone())
+    copy = int8_copy(Clipping(), sample) if kind == "int8" else bf16_copy(Clipping(), sample)
+    with torch.no_grad():
+        copy(given)
+    assert torch.equal(sample, before[0])
+    assert torch.equal(given, before[1])

@@ -272,3 +272,16 @@ def test_trying_a_network_leaves_it_as_it_was():
         net.state_dict().items(), untried.state_dict().values(), strict=True
     ):
         assert torch.equal(one, other), name
+
+
+class FrozenNorm(nn.Sequential):
+    """Built with a batch norm in eval mode."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, num_classes))
+        self[0].eval()
+
+
+def test_trying_a_network_keeps_the_mode_of_each_layer():
+    net = built_network({"_target_": f"{__name__}.FrozenNorm"}, 5, (3, 4, 4))
+    assert [module.training for module in net.modules()] == [True, False, True, True]

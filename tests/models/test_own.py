@@ -83,6 +83,37 @@ def test_preprocessing_by_hand() -> None:
         OwnNetwork(network, MEAN, None, None)
 
 
+def test_what_was_frozen_stays_frozen_and_the_rest_is_trained() -> None:
+    def modes(network: nn.Module) -> list[bool]:
+        own = OwnNetwork(network, MEAN, STD, None)
+        first = [module.training for module in own.network]
+        # Tried once, asked, and trained again, as all networks are.
+        own.eval()
+        assert not any(module.training for module in own.modules())
+        own.train()
+        assert own.training
+        assert [module.training for module in own.network] == first
+        return first
+
+    def layers() -> nn.Sequential:
+        return nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(), nn.BatchNorm2d(3))
+
+    assert modes(layers()) == [True, True, True]
+    partly = layers()
+    partly[0].eval()
+    assert modes(partly) == [False, True, True]
+    # With fixed weights, but in training mode as its maker left it.
+    assert modes(layers().requires_grad_(False)) == [True, True, True]
+    # As a whole ready to be asked: what `from_pretrained` gives.
+    assert modes(layers().eval()) == [True, True, True]
+    fixed = layers().eval()
+    fixed[0].requires_grad_(False)
+    assert modes(fixed) == [False, True, True]
+    backbone = nn.Sequential(layers().requires_grad_(False), nn.Dropout(), nn.BatchNorm2d(3))
+    assert modes(backbone.eval()) == [False, True, True]
+    assert not any(module.training for module in backbone[0])
+
+
 def test_a_transformer_behind_its_preprocessing_has_its_own_maps() -> None:
     """LeGrad has every block answer, which are more logits than there are images."""
     torch.manual_seed(0)
@@ -109,6 +140,8 @@ def test_a_file_gives_the_logits_and_maps_of_the_network(factory, name, files) -
     component = {**component, "file": str(files / name), "mean": MEAN, "std": STD}
     found = given_classifier(component, ("a", "b", "c"), (3, 12, 12))
     assert not has_layers(component)
+    assert not found.network.network.training
+    assert not factory(3, file=str(files / name)).training
     expected = sl.normalized(network, MEAN, STD)
     torch.testing.assert_close(found.network(images), expected(images))
     modes = [module.training for module in found.network.modules()]
@@ -120,6 +153,15 @@ def test_a_file_gives_the_logits_and_maps_of_the_network(factory, name, files) -
     # Prepared for speed it gives the same, in parts of any size.
     ready = sl.prepared(found.network, images)
     torch.testing.assert_close(ready.logits(images[:3]), expected(images[:3]), rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_torchscript_has_no_mode_of_its_own(files) -> None:
+    network, images = _network(), torch.rand(2, 3, 12, 12)
+    torch.jit.freeze(torch.jit.script(network)).save(str(files / "frozen.pt"))
+    own = torchscript(3, file=str(files / "frozen.pt"), mean=MEAN, std=STD)
+    normalised = sl.normalized(network, MEAN, STD)
+    found, expected = (sl.explain(model, images, "active") for model in (own, normalised))
+    torch.testing.assert_close(found["active"], expected["active"])
 
 
 @pytest.mark.parametrize(("factory", "name"), [(torchscript, "net.pt"), (exported, "net.pt2")])
@@ -161,6 +203,7 @@ def test_a_module_of_ones_own(tmp_path, monkeypatch) -> None:
     assert has_layers(component)
     found = given_classifier(component, ("a", "b", "c"), (3, 9, 9))
     torch.testing.assert_close(found.network(images), trained(images))
+    assert not any(module.training for module in found.modules())
     # Names of the logits in another order, and more of them than the data have.
     named = {**component, "classes": ["c", "x", "a"]}
     chosen = given_classifier(named, ("a", "c"), (3, 9, 9))
@@ -217,6 +260,40 @@ def test_what_a_preprocessor_says(tmp_path) -> None:
         preprocessing(tmp_path)
 
 
+def test_what_the_preprocessor_of_an_efficientnet_does_further(tmp_path) -> None:
+    """An offset of the rescaled pixels, and a second division by the deviation."""
+    mean, std, pixels = (0.5, 0.4), (0.25, 0.5), np.array([[0.0, 51.0, 255.0]] * 2)
+    plain = {"image_mean": mean, "image_std": std}
+    kind = {"image_processor_type": "EfficientNetImageProcessor"}
+    m, s = (np.array(values)[:, None] for values in (mean, std))
+    unit, signed = pixels / 255, pixels / 127.5 - 1
+    offset = {"rescale_factor": 1 / 127.5, "rescale_offset": True}
+    for further, expected in (
+        ({"include_top": False, **kind}, (unit - m) / s),
+        ({"include_top": True}, (unit - m) / s / s),
+        # Its own default, which a folder may leave out.
+        (kind, (unit - m) / s / s),
+        ({"include_top": True, "do_normalize": False}, unit / s),
+        (offset, (signed - m) / s),
+        ({**offset, "include_top": True}, (signed - m) / s / s),
+        ({**offset, "do_normalize": False, "include_top": True}, signed / s),
+        # Another factor: 1 is taken off whatever the range was.
+        ({"rescale_offset": True}, (unit - 1 - m) / s),
+        # Without rescaling there is no offset either.
+        ({"do_rescale": False, "rescale_offset": True}, (pixels - m) / s),
+    ):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps({**plain, **further}))
+        found = preprocessing(tmp_path)
+        (first, second) = (np.array(found[name])[:, None] for name in ("image_mean", "image_std"))
+        np.testing.assert_allclose((unit - first) / second, expected, rtol=1e-5, atol=1e-5)
+    bare = {**offset, "do_normalize": False}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(bare))
+    assert preprocessing(tmp_path) == {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"include_top": True}))
+    with pytest.raises(UserError, match="to say its `image_std`"):
+        preprocessing(tmp_path)
+
+
 def test_without_transformers_a_folder_is_refused_in_one_line(tmp_path) -> None:
     with pytest.raises(UserError, match=r"a folder with a config\.json"):
         huggingface(3, folder=str(tmp_path))
@@ -237,6 +314,8 @@ def test_an_image_classifier_of_hugging_face(tmp_path) -> None:
     stored = {"image_mean": list(MEAN), "image_std": list(STD), "size": {"height": 8, "width": 8}}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored))
     own = huggingface(3, folder=str(tmp_path))
+    assert all(module.training for module in own.modules())
+    own.eval()
     images = torch.rand(2, 3, 8, 8)
     expected = network(sl.normalized(nn.Identity(), MEAN, STD)(images)).logits
     torch.testing.assert_close(own(images), expected)

@@ -115,6 +115,50 @@ def test_a_file_of_a_network_is_not_trained(command, own):
     assert "evaluate it with ckpt=none" in outcome.err
 
 
+NORMALISED = """
+import torch
+
+class Normalised(torch.nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.frozen = torch.nn.BatchNorm2d(3).eval().requires_grad_(False)
+        self.conv = torch.nn.Conv2d(3, 4, 3)
+        self.norm = torch.nn.BatchNorm2d(4)
+        self.dropout = torch.nn.Dropout(0.5)
+        self.head = torch.nn.Linear(4, num_classes)
+
+    def forward(self, images):
+        if self.training:
+            assert self.dropout.training and not self.frozen.training
+        features = self.norm(self.conv(self.frozen(images)))
+        return self.head(self.dropout(torch.relu(features).mean((2, 3))))
+
+def ready(num_classes):
+    return Normalised(num_classes).eval()
+"""
+
+
+@pytest.mark.parametrize("target", ["Normalised", "ready"])
+def test_a_network_of_ones_own_is_trained_in_training_mode(command, tmp_path, monkeypatch, target):
+    (tmp_path / "own_normalised.py").write_text(NORMALISED)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ("trainer.max_epochs=2", "data.validation=0.2", "data.batch_size=8")
+    chosen = ("model=python", f"model.target=own_normalised.{target}")
+    outcome = command("train", *WORDS[:-1], *words, *chosen)
+    assert outcome.code == 0, outcome.err
+    (path,) = tmp_path.glob("outputs/**/checkpoints/last.ckpt")
+    classifier = load_classifier(path)
+    network = classifier.network.network
+    assert int(network.norm.num_batches_tracked) == 4
+    assert network.norm.running_mean.abs().max() > 0
+    assert int(network.frozen.num_batches_tracked) == 0
+    assert not network.frozen.weight.requires_grad
+    # What is loaded is asked and not trained.
+    assert not any(module.training for module in classifier.modules())
+    images = torch.rand(2, *classifier.facts["input_shape"])
+    assert torch.equal(classifier(images), classifier(images))
+
+
 def test_settings_of_a_persons_own_target_count_by_value_and_files_by_content(
     tmp_path, monkeypatch
 ):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,23 @@ from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.frozen import frozen, placed_images
 
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+
+# Layers whose output is channels-first whatever they get.
+_CHANNELS_FIRST = (
+    nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d,
+    *_POOLS,
+)  # fmt: skip
+
+
+class _Output(NamedTuple):
+    shape: tuple[int, ...]
+    channels_last: bool | None
+    """None while nothing speaks for either: it is then channels-first."""
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """Rows and columns of an output of four dimensions."""
+        return self.shape[1:3] if self.channels_last else self.shape[2:]
 
 
 def chosen_layer(model: nn.Module, images: Tensor, layer: str | None) -> str:
@@ -25,7 +43,8 @@ def chosen_layer(model: nn.Module, images: Tensor, layer: str | None) -> str:
     shrinks a small image to one position is looked at one layer earlier, also where an adaptive
     pool repeats that position (torchvision's VGG). Where the last spatial
     output is a transformer's tokens it is `norm1` of the last block: what comes later may be read
-    at the class token alone, so that the patches have no gradient.
+    at the class token alone, so that the patches have no gradient. An output of four dimensions is
+    (B, channels, h, w) unless the layers that made it say otherwise.
 
     Args:
         model: any module from images to logits (B, K).
@@ -33,49 +52,57 @@ def chosen_layer(model: nn.Module, images: Tensor, layer: str | None) -> str:
         layer: a dotted name among `model.named_modules()`, or None.
 
     Raises:
-        UserError: no such layer, its output has no positions that lie on the image, or without a
-            name none is found.
+        UserError: no such layer, its output has no positions on the image, or without a name none
+            is found.
     """
-    shapes = output_shapes(model, images[:1])
+    outputs = _outputs(model, images[:1])
     size = images.shape[2:]
     if layer is None:
-        extended = [(name, shape) for name, shape in shapes if _positions(shape, size) > 1]
+        extended = [(name, found) for name, found in outputs.items() if _positions(found) > 1]
         last = extended[-1] if extended else None
-        if last and len(last[1]) == 3:
-            normed = [one for one in extended if one[0].endswith(".norm1") and len(one[1]) == 3]
+        if last and len(last[1].shape) == 3:
+            normed = [
+                one for one in extended if one[0].endswith(".norm1") and len(one[1].shape) == 3
+            ]
             last = normed[-1] if normed else None
         if last and _lies_on_image(model, *last, size):
             return last[0]
-        found = f"{extended[-1][0]} with {extended[-1][1]}" if extended else "none"
+        shown = f"{extended[-1][0]} with {extended[-1][1].shape}" if extended else "none"
         raise UserError(
             "Expected `layer` to be given, because the last spatial output of this model should be "
             "a feature map (1, channels, h, w) or (1, h, w, channels), or tokens of blocks with a "
-            f"norm1, but is {found}."
+            f"norm1, but is {shown}."
         )
-    found_shapes = dict(shapes)
-    if layer not in found_shapes:
+    if layer not in outputs:
         # What has the shape of the images themselves, a normalisation for one, shows no features.
-        maps = [n for n, s in shapes if _is_feature_map(s, size) and s[1:] != images.shape[1:]]
+        maps = [
+            name
+            for name, found in outputs.items()
+            if len(found.shape) == 4
+            and _lies_on_image(model, name, found, size)
+            and found.shape[1:] != images.shape[1:]
+        ]
         outer = [name for name in maps if name.count(".") < 2]
         raise unknown_choice("layer", layer, outer or maps or ["none: no layer gives feature maps"])
-    if not _lies_on_image(model, layer, found_shapes[layer], size):
+    # Of what the user names, an output of four dimensions is taken at its word.
+    if len(outputs[layer].shape) != 4 and not _lies_on_image(model, layer, outputs[layer], size):
         raise UserError(
             "Expected `layer` to name one with a feature map (1, channels, h, w) or "
             f"(1, h, w, channels) or with tokens (1, n, channels), but got '{layer}' with "
-            f"{found_shapes[layer]}."
+            f"{outputs[layer].shape}."
         )
     return layer
 
 
-def feature_map(model: nn.Module, layer: str, output: Tensor, size: torch.Size) -> Tensor:
+def feature_map(
+    model: nn.Module, layer: str, output: Tensor, size: torch.Size, *, channels_last: bool
+) -> Tensor:
     """The output of a layer that `chosen_layer` gave, or its gradient, as (B, channels, h, w).
 
     Of tokens (B, N, channels) the prefix is left out and the patches are laid on their grid.
     """
-    if _is_feature_map(tuple(output.shape), size):
-        return output
     if output.dim() == 4:
-        return output.permute(0, 3, 1, 2)
+        return output.permute(0, 3, 1, 2) if channels_last else output
     prefix = prefix_tokens(model, layer)
     grid = token_grid(output.shape[1] - prefix, size)
     return output[:, prefix:].mT.unflatten(2, grid or (1, -1))
@@ -87,27 +114,7 @@ def output_shapes(model: nn.Module, images: Tensor) -> list[tuple[str, tuple[int
     A module that runs several times appears with its last output, at its last place. Pools that
     only repeat what they get, to reach a larger size, are left out.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            repeats = isinstance(module, _POOLS) and output.numel() > inputs[0].numel()
-            if isinstance(output, Tensor) and not repeats:
-                shapes.pop(name, None)
-                shapes[name] = tuple(output.shape)
-
-        return hook
-
-    hooks = [
-        module.register_forward_hook(note(name)) for name, module in model.named_modules() if name
-    ]
-    try:
-        with torch.inference_mode(False), torch.no_grad(), frozen(model):
-            model(placed_images(model, images).clone())
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return list(shapes.items())
+    return [(name, found.shape) for name, found in _outputs(model, images).items()]
 
 
 @contextmanager
@@ -115,38 +122,143 @@ def kept_output(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
     """What a layer computed in a forward pass inside the block: the last entry is the last call.
 
     The network goes on with a copy, because a later layer may work in place on what it gets.
+    `is_channels_last` knows of what is kept how it lies.
     """
     kept: list[Tensor] = []
 
     def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         kept[:] = [output]
-        return output.clone()
+        copied = output.clone()
+        _note(copied, _noted(output))
+        return copied
 
-    handle = model.get_submodule(layer).register_forward_hook(hook)
+    with _watched(model) as outputs:
+        # After those that watch, so that the layout is known.
+        handle = model.get_submodule(layer).register_forward_hook(hook)
+        try:
+            yield kept
+        finally:
+            handle.remove()
+    if kept and layer in outputs:
+        _note(kept[0], outputs[layer].channels_last)
+
+
+def is_channels_last(output: Tensor) -> bool:
+    """Whether what `kept_output` kept is (B, h, w, channels)."""
+    return bool(_noted(output))
+
+
+def _outputs(model: nn.Module, images: Tensor) -> dict[str, _Output]:
+    with torch.inference_mode(False), torch.no_grad(), frozen(model), _watched(model) as outputs:
+        model(placed_images(model, images).clone())
+    return outputs
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[dict[str, _Output]]:
+    """Outputs of the modules by name, in the order in which they finish; see `output_shapes`."""
+    outputs: dict[str, _Output] = {}
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                return
+            given = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+            layout = _layout(module, given, output) if output.dim() == 4 else None
+            _note(output, layout)
+            if given is None or not _repeats(module, given, output):
+                outputs.pop(name, None)
+                outputs[name] = _Output(tuple(output.shape), layout)
+
+        return hook
+
+    hooks = [
+        module.register_forward_hook(note(name)) for name, module in model.named_modules() if name
+    ]
     try:
-        yield kept
+        yield outputs
     finally:
-        handle.remove()
+        for hook in hooks:
+            hook.remove()
+    known = {name: found for name, found in outputs.items() if found.channels_last is not None}
+    shapes = {found.shape for found in known.values()}
+    for name, found in outputs.items():
+        if found.channels_last is None and found.shape in shapes:
+            outputs[name] = _like_neighbours(name, found, known)
 
 
-def _positions(shape: tuple[int, ...], size: torch.Size) -> int:
-    """Positions of an output (B, channels, h, w), (B, h, w, channels) or (B, tokens, channels)."""
-    if len(shape) == 4:
-        return shape[2] * shape[3] if _is_feature_map(shape, size) else shape[1] * shape[2]
-    return shape[1] if len(shape) == 3 else 0
+def _like_neighbours(name: str, output: _Output, known: dict[str, _Output]) -> _Output:
+    """An output that lies as the last one of its shape in its module, or the closest around it."""
+    while True:
+        inside = f"{name}." if name else ""
+        for inner, found in reversed(known.items()):
+            if inner.startswith(inside) and found.shape == output.shape:
+                return found
+        name = name.rpartition(".")[0]
 
 
-def _lies_on_image(model: nn.Module, name: str, shape: tuple[int, ...], size: torch.Size) -> bool:
-    if len(shape) == 3:
-        return token_grid(shape[1] - prefix_tokens(model, name), size) is not None
-    return _is_feature_map(shape, size) or (
-        len(shape) == 4 and _is_feature_map((shape[0], shape[3], *shape[1:3]), size)
-    )
+def _repeats(module: nn.Module, given: Tensor, output: Tensor) -> bool:
+    return isinstance(module, _POOLS) and output.numel() > given.numel()
 
 
-def _is_feature_map(shape: tuple[int, ...], size: torch.Size) -> bool:
-    if len(shape) != 4:
+def _layout(module: nn.Module, given: Tensor | None, output: Tensor) -> bool | None:
+    """Whether an output of four dimensions is channels-last; None: nothing speaks for either.
+
+    Shapes alone do not tell: valid convolutions and pools along one axis change the proportions
+    of what they get. What made the output does.
+
+    Args:
+        module: what gave the output.
+        given: its first input.
+        output: its output.
+    """
+    if _noted(output) is not None:  # another module's very output
+        return _noted(output)
+    if isinstance(module, _CHANNELS_FIRST):
         return False
-    (height, width), (rows, columns) = size, shape[2:]
-    # The sides keep their proportion up to rounding; channels-last outputs do not.
-    return rows <= height and columns <= width and abs(rows * width - columns * height) <= max(size)
+    before = None if given is None else _noted(given)
+    shape = output.shape
+    if shape[-1] == _features(module):
+        if shape[1] != shape[-1]:
+            return True
+        # Either side may be the channels. LayerNorm2d and its kind keep them first.
+        return before if before is not None else not type(module).__name__.endswith("2d")
+    if given is None or given.dim() != 4:
+        return None
+    turned = given.permute(0, 2, 3, 1)
+    if not before and turned.shape == shape != given.shape and torch.equal(turned, output):
+        return True
+    return before if given.shape == shape else None
+
+
+def _features(module: nn.Module) -> int | None:
+    """Features of a layer that works along the last side; None for any other."""
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    normed: Any = getattr(module, "normalized_shape", ())
+    return int(normed[0]) if len(normed) == 1 else None
+
+
+def _note(output: Tensor, channels_last: bool | None) -> None:
+    noted: Any = output
+    noted.lies_channels_last = channels_last
+
+
+def _noted(output: Tensor) -> bool | None:
+    found: bool | None = getattr(output, "lies_channels_last", None)
+    return found
+
+
+def _positions(found: _Output) -> int:
+    """Positions of an output (B, channels, h, w), (B, h, w, channels) or (B, tokens, channels)."""
+    if len(found.shape) == 4:
+        return math.prod(found.extent)
+    return found.shape[1] if len(found.shape) == 3 else 0
+
+
+def _lies_on_image(model: nn.Module, name: str, found: _Output, size: torch.Size) -> bool:
+    if len(found.shape) == 3:
+        return token_grid(found.shape[1] - prefix_tokens(model, name), size) is not None
+    return len(found.shape) == 4 and all(
+        side <= whole for side, whole in zip(found.extent, size, strict=True)
+    )

@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.core.field import ClassField
 from saliency_lab.attribution.core.graph_field import chosen_scores, leaf, recording
-from saliency_lab.attribution.core.layers import chosen_layer, feature_map, kept_output
+from saliency_lab.attribution.core.layers import (
+    chosen_layer,
+    feature_map,
+    is_channels_last,
+    kept_output,
+)
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.methods.guided_backprop import guided_backprop
 from saliency_lab.errors import UserError
@@ -86,6 +91,7 @@ def _cams(model: nn.Module, images: Tensor, layer: str | None) -> Callable[[Tens
     if not kept or len(kept[0]) != len(images) or not kept[0].requires_grad:
         raise UserError(f"Expected `layer` to run once per image, but '{name}' does not.")
     features = kept[0]
+    last = is_channels_last(features)
 
     def cams(classes: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
@@ -93,7 +99,7 @@ def _cams(model: nn.Module, images: Tensor, layer: str | None) -> Callable[[Tens
                 chosen_scores(scores, classes), features, retain_graph=True, materialize_grads=True
             )
         size = images.shape[2:]
-        slopes = feature_map(model, name, slope, size)
+        slopes = feature_map(model, name, slope, size, channels_last=last)
         if features.dim() == 3 and not slopes.any():
             raise UserError(
                 f"Expected `layer` to be one whose patches bear on the logits, but behind '{name}' "
@@ -101,7 +107,7 @@ def _cams(model: nn.Module, images: Tensor, layer: str | None) -> Callable[[Tens
                 "attention."
             )
         weights = slopes.mean((2, 3), keepdim=True)
-        activations = feature_map(model, name, features.detach(), size)
+        activations = feature_map(model, name, features.detach(), size, channels_last=last)
         cam = (weights * activations).sum(1, keepdim=True).relu()
         return F.interpolate(cam, size=size, mode="bilinear", align_corners=False).to(images)
 

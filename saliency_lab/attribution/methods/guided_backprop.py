@@ -12,14 +12,32 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.core.field import ClassField
 from saliency_lab.attribution.core.graph_field import GraphField
-from saliency_lab.attribution.core.propagation import ELEMENTWISE, PropagationRules, Rule
+from saliency_lab.attribution.core.propagation import (
+    ELEMENTWISE,
+    PRODUCTS,
+    PropagationRules,
+    Rule,
+)
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.errors import UserError
 
 # Activations that the rules say nothing about. Sigmoids are left out: they are gates.
 OTHER_ACTIVATIONS = (
     ELEMENTWISE - {"relu", "relu6", "hardtanh", "clamp", "sigmoid", "hardsigmoid"}
-) | {"threshold"}
+) | {
+    "threshold", "rrelu", "log_sigmoid", "softsign", "hardshrink", "softshrink", "tanhshrink",
+    "erf", "abs", "absolute", "__abs__", "sign", "heaviside",
+}  # fmt: skip
+# The larger or smaller of two: a ReLU, a leaky one or another bend. Of one tensor, `max` is a pool.
+_TWO_SIDED = frozenset({"maximum", "minimum", "fmax", "fmin", "max", "min"})
+_COMPARISONS = frozenset({
+    "gt", "ge", "lt", "le", "greater", "greater_equal", "less", "less_equal",
+    "__gt__", "__ge__", "__lt__", "__le__",
+})  # fmt: skip
+# What keeps or drops activations by a mask.
+_MASKED = (PRODUCTS - {"matmul", "__matmul__", "mm", "bmm", "einsum"}) | {
+    "multiply_", "where", "masked_fill", "masked_fill_", "__setitem__",
+}  # fmt: skip
 
 
 class DeconvReLU(torch.autograd.Function):
@@ -69,7 +87,8 @@ def deconvnet(
         Signed field; its scale has no unit that means anything.
 
     Raises:
-        UserError: the model has no ReLU, or has activations of other kinds.
+        UserError: the model has no ReLU, or has activations of other kinds, ReLUs by hand
+            (`torch.where`, `torch.maximum`, a product with x > 0) among them.
     """
     return GraphField(model, images, relu_rule(DeconvReLU.apply, "deconvnet"))
 
@@ -109,6 +128,8 @@ def relu_rule(rule: Callable[[Tensor, float], Tensor], method: str) -> Iterator[
         return rectified(args[0], 6.0 if func.__name__ == "relu6" else math.inf)
 
     def bounded(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        if any(isinstance(bound, Tensor) for bound in (*args[1:], *kwargs.values())):
+            return noted(func, args, kwargs)
         is_activation = func.__name__ == "hardtanh"
         ceiling = (_hardtanh_ceiling if is_activation else _clamp_ceiling)(*args[1:], **kwargs)
         if ceiling is not None:
@@ -125,10 +146,54 @@ def relu_rule(rule: Callable[[Tensor, float], Tensor], method: str) -> Iterator[
 
     rules: dict[str, Rule] = dict.fromkeys(OTHER_ACTIVATIONS, noted)
     rules |= {"relu": plain_relu, "relu6": plain_relu}
-    rules |= {"clamp": bounded, "clamp_min": bounded, "hardtanh": bounded}
-    with PropagationRules(method, rules, linear=None) as mode:
+    rules |= dict.fromkeys(("clamp", "clip", "clamp_min", "hardtanh"), bounded)
+    with _WatchfulRules(method, rules, met) as mode:
         yield mode
     _require_only_relu(met, method)
+
+
+class _WatchfulRules(PropagationRules):
+    """Rules that also meet bends which are no single operation: masks by comparing activations.
+
+    Args:
+        method, rules: see `PropagationRules`.
+        met: gets what was met.
+    """
+
+    def __init__(self, method: str, rules: dict[str, Rule], met: set[str]) -> None:
+        super().__init__(method, rules, linear=None)
+        self._met = met
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        given = [v for v in (*args, *(kwargs or {}).values()) if isinstance(v, Tensor)]
+        activations = [tensor for tensor in given if tensor.requires_grad]
+        if name in _TWO_SIDED and activations and len(given) > 1:
+            self._met.add(name)
+        of_values = {of for tensor in given if (of := _value_of(tensor))}
+        if name in _MASKED and activations and "comparison" in of_values:
+            self._met.add(f"{name.strip('_')} by a comparison")
+        output = super().__torch_function__(func, types, args, kwargs)
+        if isinstance(output, Tensor) and not output.requires_grad and (activations or of_values):
+            # Not what has an activation's shape alone.
+            if name.startswith("new_") or name.endswith("_like"):
+                return output
+            compared = name in _COMPARISONS or "comparison" in of_values
+            noted: Any = output
+            noted.value_of = "comparison" if compared else "activations"
+        return output
+
+
+def _value_of(tensor: Tensor) -> str | None:
+    """What a tensor without a gradient was computed from, if activations came into it."""
+    found: str | None = getattr(tensor, "value_of", None)
+    return found
 
 
 def _require_only_relu(met: set[str], method: str) -> None:
@@ -152,6 +217,6 @@ def _hardtanh_ceiling(min_val: float = -1, max_val: float = 1, *_: object) -> fl
 
 def _clamp_ceiling(min: Any = None, max: Any = None) -> float | None:
     """Its ceiling where it is a ReLU, infinite where it has none; else None."""
-    if isinstance(min, Tensor) or isinstance(max, Tensor) or min != 0:
+    if min != 0:
         return None
     return math.inf if max is None else float(max)

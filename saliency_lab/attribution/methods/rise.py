@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from saliency_lab.attribution.core.field import input_gradients_only
 from saliency_lab.attribution.core.perturbation import altered_logits, parts
 from saliency_lab.attribution.core.random_streams import SampleGenerator, restarted, separate
+from saliency_lab.frozen import require_classes
 
 
 @input_gradients_only
@@ -41,6 +42,9 @@ def rise(
 
     Returns:
         Shape (B, H, W), float32, non-negative, in units of probability.
+
+    Raises:
+        UserError: the model has a single logit, whose softmax is 1.
     """
     images = images.detach()
     found = []
@@ -60,6 +64,7 @@ def _rise_map(
         masks = shifted_masks(grids[part], shifts[part], *image.shape[1:])
         shown = masks[:, None] * image
         logits = altered_logits(model, len(shown), image, shown.__getitem__)
+        require_classes(logits)
         total += torch.einsum("n,nhw->hw", logits.softmax(1)[:, target], masks)
     return total / len(grids)
 

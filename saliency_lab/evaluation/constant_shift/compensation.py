@@ -36,7 +36,7 @@ class ShiftedConv2d(nn.Conv2d):
             0,
             cast(_Pair, convolution.dilation),
             convolution.groups,
-            device=convolution.weight.device,
+            device="meta",  # nothing is drawn from the process's generators
             dtype=convolution.weight.dtype,
         )
         # Left, right, top, bottom, as torch's own forward pads.
@@ -52,7 +52,8 @@ class ShiftedConv2d(nn.Conv2d):
                 groups=convolution.groups,
             ).flatten()
             bias = torch.zeros_like(response) if convolution.bias is None else convolution.bias
-            self.weight.copy_(convolution.weight)
+            weight = convolution.weight.detach().clone(memory_format=torch.contiguous_format)
+            self.weight = nn.Parameter(weight)
             self.bias = nn.Parameter(bias - response, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.deletion.masking import MaskingJob, MaskingPlan, Mode
 from saliency_lab.evaluation.deletion.removal import Protocol, checked_fractions, deletion_levels
-from saliency_lab.frozen import checked_logits, frozen, placed_images
+from saliency_lab.frozen import checked_logits, frozen, placed_images, require_classes
 from saliency_lab.imputation.fills import Streams, replacement
 from saliency_lab.imputation.linear import Imputation
 from saliency_lab.inference.engine import PreparedModel
@@ -82,7 +82,7 @@ def masked_scores(
         One CurveScores per job, in order; with `steps` its tensors are (B, D).
 
     Raises:
-        UserError: levels that do not fit the images.
+        UserError: levels that do not fit the images, or a model of a single logit.
     """
     for job in jobs:
         if job.levels.shape != (len(images), *images.shape[2:]):
@@ -96,6 +96,7 @@ def masked_scores(
                 # The model may work in place, and these are not copies of the images.
                 [checked_logits(forward(p.clone()), len(p)) for p in images.split(batch_size)]
             )
+        require_classes(intact)
         intact = intact.to(images.device)
         targets = intact.argmax(1) if targets is None else targets.to(images.device)
         plan = MaskingPlan(images, jobs, n_fractions, steps)
@@ -150,7 +151,7 @@ def deletion_curve(
 
     Raises:
         UserError: maps that do not fit the images or are not finite, pixels out of range, an
-            unknown fill, protocol or mode.
+            unknown fill, protocol or mode, or a model of a single logit.
     """
     model = model if isinstance(model, PreparedModel) else given_model(model)
     images = given_images(images, pixel_range)

@@ -49,7 +49,7 @@ class SeparateCells(nn.Module):
         self.network, self.side = network, side
         self.register_buffer("classes", classes, persistent=False)
         self.register_buffer("cells", torch.arange(side**2, device=classes.device), False)
-        self.train(network.training)
+        self.training = network.training  # `train` would reach into the network
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, side²) of grids (B, C, side·H, side·W)."""

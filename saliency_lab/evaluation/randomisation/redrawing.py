@@ -8,7 +8,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from saliency_lab.errors import UserError
 from saliency_lab.frozen import bare_copy, entered_modules
@@ -16,6 +18,8 @@ from saliency_lab.models.network import Normalize
 
 # The spread of a tensor of zeros that no initialiser draws: that of a transformer's embeddings.
 _SPREAD = 0.02
+# Steps of the power iteration, as many as PyTorch begins a spectral norm with.
+_STEPS = 15
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ def redrawn(model: nn.Module, seed: int, draw: int) -> dict[str, Tensor]:
     a module without one (scales of layers, position embeddings, class tokens), is drawn from the
     normal distribution with the tensor's own mean and standard deviation; where all its entries
     are equal, with their absolute value as the deviation, or 0.02 if they are zero; and reflected
-    at 0 if no entry is negative, so that a variance stays one. So every tensor changes.
+    at 0 if no entry is negative, so that a variance stays one. So every tensor changes. What a
+    spectral norm divides by is found for the new weight.
 
     Args:
         model: whose tensors they are.
@@ -135,6 +140,11 @@ def redrawn(model: nn.Module, seed: int, draw: int) -> dict[str, Tensor]:
                 if value is None or torch.equal(value, before):
                     value = _alike(before)
                 found[name] = value
+            for hook in module._forward_pre_hooks.values():
+                if isinstance(hook, SpectralNorm):
+                    found.update(
+                        _singular_vectors(f"{prefix}.{hook.name}".lstrip("."), hook, found)
+                    )
     return found
 
 
@@ -172,6 +182,8 @@ def _initialised(module: nn.Module) -> nn.Module | None:
     if not callable(reset) or any(_is_required(p) for p in _parameters(reset)):
         return None
     fresh = bare_copy(module).cpu()
+    for hook in fresh._forward_pre_hooks.values():
+        hook(fresh, ())  # a computed weight is no parameter, so it is still where the module is
     fresh.reset_parameters()  # type: ignore[operator]
     return fresh
 
@@ -195,6 +207,23 @@ def _alike(tensor: Tensor) -> Tensor:
     if float(values.min()) >= 0 and float(values.max()) > 0:
         drawn = drawn.abs()
     return drawn.to(tensor)
+
+
+def _singular_vectors(
+    name: str, norm: SpectralNorm, drawn: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The vectors by which a spectral norm measures the weight called `name`, for a drawn one.
+
+    Drawn by themselves they would measure anything, and the weight be divided by next to nothing.
+    """
+    original, start = drawn.get(f"{name}_orig"), drawn.get(f"{name}_u")
+    if original is None or start is None:
+        return {}
+    matrix, u = norm.reshape_weight_to_matrix(original).double().cpu(), start.double().cpu()
+    for _ in range(_STEPS):
+        v = F.normalize(matrix.T @ u, dim=0)
+        u = F.normalize(matrix @ v, dim=0)
+    return {f"{name}_u": u.to(start), f"{name}_v": v.to(start)}
 
 
 def _seed(text: str) -> int:

@@ -169,3 +169,88 @@ def test_a_pool_that_repeats_one_position_is_not_looked_at():
     layer = chosen_layer(model, images, None)
     assert layer.startswith("features.")
     assert dict(output_shapes(model, images))[layer][2:] == (2, 2)
+
+
+def _convolutions(*layers):
+    return nn.Sequential(*(one for layer in layers for one in (layer, nn.ReLU())))
+
+
+SHRINKING = {
+    "two valid convolutions": (_convolutions(nn.Conv2d(3, 12, 3), nn.Conv2d(12, 12, 3)), (20, 28)),
+    "a pool of rows": (
+        nn.Sequential(
+            *_convolutions(nn.Conv2d(3, 16, 3, padding=1)),
+            nn.MaxPool2d((4, 1)),
+            *_convolutions(nn.Conv2d(16, 16, 3, padding=1)),
+        ),
+        (64, 64),
+    ),
+    "lenet": (
+        nn.Sequential(
+            *_convolutions(nn.Conv2d(3, 6, 5)),
+            nn.MaxPool2d(2),
+            *_convolutions(nn.Conv2d(6, 16, 5)),
+            nn.MaxPool2d(2),
+        ),
+        (32, 64),
+    ),
+}
+
+
+@pytest.mark.parametrize("layer", [None, "0"])
+@pytest.mark.parametrize("name", SHRINKING)
+def test_other_proportions_than_the_image_s_by_hand(name, layer):
+    """Equations 1 and 2; the sides that shrink by different shares are no channels."""
+    features, size = SHRINKING[name]
+    features = features.double()
+    torch.manual_seed(0)
+    for parameter in features.parameters():
+        nn.init.uniform_(parameter, -0.3, 0.5)
+    images, targets = torch.rand(2, 3, *size), torch.tensor([2, 0])
+    activations = features(images).detach().requires_grad_()
+    head = nn.Linear(activations.shape[1], 3)
+    nn.init.uniform_(head.weight, -0.2, 0.8)
+    model = nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    score = head(activations.mean((2, 3))).gather(1, targets[:, None]).sum()
+    weights = torch.autograd.grad(score, activations)[0].mean((2, 3), keepdim=True)
+    cam = (weights * activations).sum(1, keepdim=True).relu()
+    expected = F.interpolate(cam, size=size, mode="bilinear")[:, 0].detach()
+    found = grad_cam(model, images, targets, layer=layer)
+    assert expected.max() > 0
+    assert torch.allclose(found, expected.float())
+
+
+class _Mixer(nn.Module):
+    """Residual, on channels that lie last."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.norm, self.within = nn.LayerNorm(channels), nn.Identity()
+
+    def forward(self, x):
+        return x + self.within(self.norm(x) * 2)
+
+
+def test_channels_last_by_what_the_layers_are():
+    """A norm of the last side speaks for what has its shape, inside a block and after it."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.mixer, self.head = nn.Conv2d(3, 6, 3), _Mixer(6), nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.head(self.mixer(self.conv(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+    torch.manual_seed(0)
+    model, size = Net(), (12, 20)
+    images, targets = torch.rand(2, 3, *size), torch.tensor([2, 0])
+    assert chosen_layer(model, images, None) == "mixer"
+    # The mean slope of a mean over 180 positions is w / 180.
+    weights = model.head.weight[targets][:, None, None] / 180
+    before = model.conv(images).permute(0, 2, 3, 1)
+    within = model.mixer.norm(before) * 2
+    for layer, features in ((None, before + within), ("mixer.within", within)):
+        cam = (weights * features).sum(3)[:, None].relu()
+        expected = F.interpolate(cam, size=size, mode="bilinear")[:, 0].detach()
+        assert torch.allclose(grad_cam(model, images, targets, layer=layer), expected.float())

@@ -152,6 +152,9 @@ class Functional(nn.Module):
         lambda x: x.clamp(min=0),
         lambda x: x.clamp_(min=0),
         lambda x: torch.clamp_min(x, 0),
+        lambda x: x.clip(min=0),
+        lambda x: x.clip_(0),
+        lambda x: torch.clip(input=x, min=0),
     ],
 )
 def test_a_relu_called_as_a_function_obeys_too(source, call, images, classes):
@@ -186,6 +189,43 @@ def test_other_activations_are_refused(source, images):
     bare = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     with pytest.raises(UserError, match=r"but got none\.$"):
         source(bare, images.float())
+
+
+@pytest.mark.parametrize("source", [deconvnet, guided_backprop])
+@pytest.mark.parametrize(
+    ("call", "found"),
+    [
+        (lambda x: torch.where(x > 0, x, 0.0), "where by a comparison"),
+        (lambda x: torch.where(x.detach() > 0, x, 0.1 * x), "where by a comparison"),
+        (lambda x: torch.maximum(x, torch.zeros_like(x)), "maximum"),
+        (lambda x: torch.max(x, 0.1 * x), "max"),
+        (lambda x: -torch.minimum(-x, x.new_zeros(())), "minimum"),
+        (lambda x: x.clamp(min=torch.zeros(())), "clamp"),
+        (lambda x: x * (x > 0), "mul by a comparison"),
+        (lambda x: (x >= 0).to(x.dtype) * x, "mul by a comparison"),
+        (lambda x: x * (1 - torch.lt(x, 0).double()), "mul by a comparison"),
+        (lambda x: x.masked_fill(x < 0, 0), "masked_fill by a comparison"),
+        (lambda x: (x + x.abs()) / 2, "abs"),
+    ],
+)
+def test_relus_by_hand_are_refused(source, call, found, images):
+    """They would pass as the plain gradient beside the one ReLU that is treated."""
+    torch.manual_seed(0)
+    model = Functional(call)
+    with pytest.raises(UserError, match=rf"activations of other kinds as well \({found}\)\.?"):
+        source(model, images)
+
+
+def test_what_only_looks_like_a_relu_by_hand_passes(images, classes):
+    """Masks of constants, products with them, pools of one tensor, gates: no rule is due."""
+
+    def call(x):
+        left = torch.arange(x.shape[-1]) < 3
+        x = torch.where(left, x, 0.5 * x).masked_fill(~left, 0.2) * (torch.ones_like(x) > 0)
+        return x * torch.sigmoid(x) + x.amax(1, keepdim=True) + x.max(3, keepdim=True)[0].max()
+
+    torch.manual_seed(0)
+    assert guided_backprop(Functional(call), images).of(classes).abs().sum() > 0
 
 
 def test_a_refusal_leaves_no_hooks(images):

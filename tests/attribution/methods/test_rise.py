@@ -6,6 +6,7 @@ import torch
 from saliency_lab.attribution.core import perturbation
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.methods.rise import rise, shifted_masks
+from saliency_lab.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -50,3 +51,10 @@ def test_a_seen_pixel_stands_out(classes):
     images = torch.ones(1, 3, 8, 8)
     found = rise(Corner(), images, torch.tensor([0]), samples=2000, cells=8)
     assert int(found[0].argmax()) == 1 * 8 + 6
+
+
+def test_a_single_logit_is_refused(images):
+    """Its softmax is 1 under every mask, so all such models would have the same map."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 1))
+    with pytest.raises(UserError, match=r"at least two classes.* but got 1; .*\(0, s\)"):
+        rise(model, images, torch.zeros(3, dtype=torch.long), samples=4)

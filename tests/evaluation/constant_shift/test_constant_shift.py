@@ -133,3 +133,11 @@ def test_the_change_of_nothing() -> None:
 def test_no_shift_is_refused() -> None:
     with pytest.raises(UserError, match="other than 0"):
         ConstantShift(shifts=[0.0])
+
+
+@pytest.mark.parametrize("name", ["basic_cnn", "linear"])
+def test_nothing_is_drawn_from_the_process(name: str) -> None:
+    model = networks()[name].eval()
+    state = torch.get_rng_state()
+    compensated(model, IMAGES, 0.5)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -218,3 +218,18 @@ def test_maps_that_do_not_fit_are_refused() -> None:
         deletion_curve(net(), torch.rand(4, 3, 8, 10), sparse_maps().mT)
     with pytest.raises(UserError, match="`mode` to be one of deletion, insertion"):
         deletion_curve(net(), torch.rand(4, 3, 8, 10), sparse_maps(), mode="delete")
+
+
+def test_a_single_logit_is_refused() -> None:
+    """Its only class is always kept, so every map would have the largest area."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(240, 1))
+    images = torch.rand(4, 3, 8, 10)
+    with pytest.raises(UserError, match=r"at least two classes.* but got 1; .*\(0, s\)"):
+        deletion_curve(model, images, sparse_maps())
+    two = nn.Sequential(model, nn.ConstantPad1d((1, 0), 0.0))
+    scores = model(images)[:, 0].sigmoid()
+    level = torch.full((4, 8, 10), F)
+    (found,) = masked_scores(
+        two, images, [MaskingJob(level, fill_images(images, "black"))], F, torch.ones(4).long()
+    )
+    torch.testing.assert_close(found.probability, scores[:, None].expand(-1, F))

@@ -54,3 +54,11 @@ def test_the_gradient_lies_in_the_own_cell_by_construction():
         if values.flatten(1).any(1).all():
             assert shares[0, 2] == 1, view
             assert shares[1, 1] == 1, view
+
+
+def test_the_modes_of_the_network_are_left_alone():
+    model = nn.Sequential(nn.BatchNorm2d(3), network()).train()
+    model[0].eval()  # frozen, while the rest is trained
+    modes = [module.training for module in model.modules()]
+    assert SeparateCells(model, torch.tensor([3, 0, 4, 1]), 2).training
+    assert [module.training for module in model.modules()] == modes

@@ -10,7 +10,9 @@ import timm
 import torch
 from scipy import stats
 from torch import Tensor, nn
+from torch.nn.utils import prune, spectral_norm, weight_norm
 
+from saliency_lab.attribution.maps import maps
 from saliency_lab.evaluation.randomisation.redrawing import (
     Layer,
     Mixtures,
@@ -20,6 +22,7 @@ from saliency_lab.evaluation.randomisation.redrawing import (
     named_tensors,
     redrawn,
 )
+from saliency_lab.evaluation.randomisation.similarity import spearman
 from saliency_lab.models.basic_cnn import BasicCNN
 from saliency_lab.models.network import Network, Normalize
 
@@ -209,3 +212,54 @@ def test_what_quantus_leaves_as_it_was() -> None:
     first, second = (theirs[f"blocks.{block}.attn.qkv.weight"] for block in (0, 1))
     assert torch.equal(first, second)
     assert not torch.equal(ours["blocks.0.attn.qkv.weight"], ours["blocks.1.attn.qkv.weight"])
+
+
+class Computing(nn.Module):
+    """A network whose weights hooks of PyTorch's compute before every forward."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 8, 3, padding=1)  # a border of its own would make maps alike
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8, 4)
+        for layer in (self.first, self.second, self.head):
+            if kind == "weight_norm":
+                weight_norm(layer)
+            elif kind == "spectral_norm":
+                spectral_norm(layer)
+            else:
+                prune.random_unstructured(layer, "weight", 0.2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.second(self.first(images).relu()).relu().mean((2, 3)))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+@pytest.mark.parametrize("kind", ["weight_norm", "spectral_norm", "prune"])
+def test_weights_that_hooks_compute_follow_what_was_drawn(kind: str) -> None:
+    model = Computing(kind)
+    images = torch.rand(20, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    model(images)  # in training mode: the vectors of a spectral norm begin to settle
+    model.eval()
+    found = layers(model, images)
+    mixtures = Mixtures(model, redrawn(model, 0, 0))
+    targets = model(images).argmax(1)
+
+    def map_of(chosen: tuple[Layer, ...]) -> Tensor:
+        return maps(mixtures.model(chosen), images, targets=targets).maps["original"]
+
+    intact = map_of(())
+    torch.testing.assert_close(intact, maps(model, images, targets=targets).maps["original"])
+    head = tuple(layer for layer in found if layer.name == "head")
+    assert not torch.allclose(map_of(head), intact)
+    assert abs(float(spearman(map_of(found), intact).mean())) < 0.2
+
+
+def test_a_spectral_norm_measures_the_weight_that_was_drawn() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(spectral_norm(nn.Conv2d(3, 8, 3)), nn.Flatten()).eval()
+    drawn = redrawn(model, 0, 0)
+    matrix = drawn["0.weight_orig"].flatten(1)
+    divisor = drawn["0.weight_u"] @ matrix @ drawn["0.weight_v"]
+    assert float(divisor) == pytest.approx(float(torch.linalg.matrix_norm(matrix, 2)), rel=0.05)
