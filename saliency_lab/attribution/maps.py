@@ -96,13 +96,18 @@ def view_names(source: Source, names: Sequence[View] | Literal["all"]) -> tuple[
     """The views asked of a source; "all" means all that it has.
 
     Raises:
-        UserError: a view other than original of a source that gives one unsigned map per target.
+        UserError: no view, one twice, or one other than original of a source that gives one
+            unsigned map per target.
     """
     single = takes_targets(source)
     if names == "all":
         return ("original",) if single else VIEWS
     if isinstance(names, str):
         raise unknown_choice("view.names", names, [*VIEWS, "all"])
+    if not names or len(set(names)) < len(names):
+        raise UserError(
+            f"Expected `view` to be one or more views, none of them twice, but got {list(names)}."
+        )
     if single and any(name != "original" for name in names):
         refused = next(name for name in names if name != "original")
         raise UserError(

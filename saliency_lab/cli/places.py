@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from saliency_lab.cli import roots
 from saliency_lab.cli.sweep import sweep_directory
@@ -105,6 +105,8 @@ def _compared(root: DictConfig) -> dict[str, Any]:
     """The method and view that each name of a comparison means: METHOD or METHOD/VIEW."""
     found = {}
     for side, names in (("a", root.a), ("b", root.b)):
+        if not isinstance(names, str | ListConfig):
+            raise UserError(f"Expected `{side}` to name a map, or a list of maps, but got {names}")
         for name in [names] if isinstance(names, str) else names:
             method, _, view = str(name).partition("/")
             words = (f"method={method}", *([f"view={view}"] if view else []))

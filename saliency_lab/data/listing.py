@@ -25,7 +25,8 @@ def existing_root(root: str) -> Path:
         UserError: there is no such folder.
     """
     path = Path(root).expanduser().absolute()
-    if not path.is_dir():
+    # Empty text is a variable of the shell that is not set, and not the current folder.
+    if not root.strip() or not path.is_dir():
         meant = "" if root == str(path) else f" ({path})"
         raise UserError(f"Expected `data.root` to be an existing folder, but got '{root}'{meant}.")
     return path
@@ -160,5 +161,9 @@ def image_files(folder: Path | str) -> Iterator[tuple[str, str]]:
             if entry.is_dir():
                 yield from image_files(entry.path)
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-                state = entry.stat()
-                yield entry.path, f"{state.st_size}:{state.st_mtime_ns}"
+                try:
+                    state = entry.stat()
+                except OSError:  # a link to nowhere: whoever reads the image says what is wrong
+                    yield entry.path, ""
+                else:
+                    yield entry.path, f"{state.st_size}:{state.st_mtime_ns}"

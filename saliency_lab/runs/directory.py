@@ -101,7 +101,9 @@ def held(directory: Path) -> Iterator[None]:
         _sign(directory)
         yield
     except Exception as error:
-        if (directory / CONFIG).exists():
+        if is_finished(directory) and not read_summary(directory).get("running"):
+            pass  # what was refused has left it as it was
+        elif (directory / CONFIG).exists():
             fail(directory, f"{type(error).__name__}: {error}")
         else:
             # Refused before it began: nothing of it is to stay.
@@ -204,8 +206,12 @@ def begin(directory: Path, config: Mapping[str, Any], *, overwrite: bool, **know
     """Prepare a held directory for a run: start anew, or go on.
 
     `known` is what the summary can say before the run has begun.
+
+    Raises:
+        UserError: what is there to be overwritten is no run.
     """
     if overwrite:
+        _require_run(directory)
         _clear(directory)
     # What a killed process was writing; this one holds the directory, so nobody is at it now.
     for leftover in directory.rglob(".*.part*"):
@@ -239,9 +245,25 @@ def fail(directory: Path, message: str) -> None:
         write_text(directory / ERROR, message + "\n")
 
 
+def _require_run(directory: Path) -> None:
+    """Refuse a folder of other files, which `hydra.run.dir` may name."""
+    if "task" in read_config(directory):
+        return
+    others = sorted(path.name for path in directory.iterdir() if not _stays(path))
+    if others:
+        raise UserError(
+            f"Expected '{directory}' to be a run or empty where a run is overwritten, but it holds "
+            f"'{others[0]}'; nothing was removed"
+        )
+
+
+def _stays(path: Path) -> bool:
+    return path.name in (_LOCK, _HOLDER) or path.suffix == ".log"
+
+
 def _clear(directory: Path) -> None:
     for path in directory.iterdir():
-        if path.name in (_LOCK, _HOLDER) or path.suffix == ".log":
+        if _stays(path):
             continue
         if path.is_dir():
             shutil.rmtree(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,7 +35,15 @@ from saliency_lab.evaluation.rows.format import (
 from saliency_lab.evaluation.rows.shards import Shards
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.runs.agreement import agreed
-from saliency_lab.runs.directory import held, is_finished, read_config, read_summary
+from saliency_lab.runs.directory import (
+    CONFIG,
+    held,
+    is_finished,
+    read_config,
+    read_summary,
+    say_running,
+)
+from saliency_lab.runs.files import write_text
 from saliency_lab.runs.processes import process_rank
 from saliency_lab.runs.progress import rate_text
 from saliency_lab.tasks.classifiers import configured_classifier, require_usable
@@ -153,8 +161,27 @@ def _begun(
     if is_done(config, directory):
         return ()  # by the process that held it until now
     labels = list(config["labels"].values()) if config["overwrite"] else _missing(config, directory)
+    if config["overwrite"]:
+        others = set(read_summary(directory).get("evaluators", {})) - set(labels)
+        if others:
+            named = ", ".join(sorted(others))
+            log.warning("overwrite=true begins the whole run anew: %s goes, too", named)
+    elif is_finished(directory):
+        stack.enter_context(_refusable(directory))
     begin_evaluation(config, directory, labels)
     return labels
+
+
+@contextlib.contextmanager
+def _refusable(directory: Path) -> Iterator[None]:
+    """A finished run stays as it was where further evaluators of it are refused."""
+    config = (directory / CONFIG).read_text(encoding="utf-8")
+    try:
+        yield
+    except UserError:
+        write_text(directory / CONFIG, config)
+        say_running(directory, ())
+        raise
 
 
 def _evaluated(

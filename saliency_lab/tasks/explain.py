@@ -158,10 +158,8 @@ def _written(
 ) -> dict[str, Any]:
     rows = []
     arrays: dict[str, NDArray[Any]] = {}
-    for one in found:
+    for one, own in zip(found, _own_names(found), strict=True):
         mine = _rows(examples, one.targets, classes)
-        # A class of several has files and arrays of its own.
-        own = f"-{_file_name(str(one.name))}" if len(found) > 1 else ""
         _draw(directory, f"grid{own}", examples, one.maps, mine, overlay=False)
         if config["overlay"]:
             _draw(directory, f"overlay{own}", examples, one.maps, mine, overlay=True)
@@ -214,6 +212,19 @@ def _draw(
     for kind in ("png", "pdf"):
         with atomic_path(directory / "figures" / f"{name}.{kind}") as path:
             path.write_bytes(figure_bytes(figure, kind))
+
+
+def _own_names(found: Sequence[Explained]) -> list[str]:
+    """What files and arrays of a class of several are told apart by: its name, and its place
+    where names differ in nothing that a file's or an array's may hold.
+    """
+    if len(found) == 1:
+        return [""]
+    plain = [_array_name(str(one.name)) for one in found]
+    return [
+        f"-{_file_name(str(one.name))}" + (f"_{place}" if plain.count(plain[place]) > 1 else "")
+        for place, one in enumerate(found)
+    ]
 
 
 def _array_name(name: str) -> str:

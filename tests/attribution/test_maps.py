@@ -103,6 +103,9 @@ def test_all_is_what_the_source_has() -> None:
     assert view_names(single, "all") == ("original",)
     with pytest.raises(UserError, match="Did you mean 'active'"):
         view_names(gradient, "actve")
+    for names in ((), ("active", "active")):
+        with pytest.raises(UserError, match="none of them twice"):
+            view_names(gradient, names)
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from saliency_lab.data.folder import Folder
+from saliency_lab.data.listing import existing_root, image_files
 from saliency_lab.errors import UserError
 
 
@@ -129,3 +130,13 @@ def test_unknown_class(make_tree) -> None:
     message = _message(root=str(root), classes=["cat", "dgo"])
     assert "`data.classes`" in message
     assert "Did you mean 'dog'?" in message
+
+
+def test_a_link_to_nowhere_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "dead.png").symlink_to(tmp_path / "gone.png")
+    assert list(image_files(tmp_path)) == [(str(tmp_path / "dead.png"), "")]
+
+
+def test_empty_text_is_not_the_current_folder() -> None:
+    with pytest.raises(UserError, match="but got ''"):
+        existing_root("")

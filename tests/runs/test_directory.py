@@ -82,6 +82,16 @@ def test_overwrite_leaves_nothing_but_logs(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("config", [None, "name: a project of someone's\n"])
+def test_a_folder_that_is_no_run_is_not_emptied(config, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    if config:
+        (tmp_path / "config.yaml").write_text(config)
+    with held(tmp_path), pytest.raises(UserError, match="nothing was removed"):
+        begin(tmp_path, CONFIG, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
 def test_the_second_process_is_told_who_holds_the_directory(tmp_path):
     code = (
         "import sys, pathlib\n"

@@ -156,6 +156,7 @@ def test_bounds_of_one_pair_are_said_to_be_its_own_where_verdicts_are_of_all() -
         (["a=active", "b=active"], "two maps"),
         (["a=five_views"], "one map each"),
         (["a=activ"], "'active'"),
+        (["a=5"], "`a` to name a map"),
         (["a=[active,positive]", "b=[original,negative,inactive]"], "one length"),
         (["evaluator=[max_sensitivity]"], "range"),
         (["evaluator.deletion.draws=4"], "`evaluator.deletion.draws` to be null for compare"),

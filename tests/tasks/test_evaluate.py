@@ -17,6 +17,7 @@ from PIL import Image
 from saliency_lab.cli.command import run
 from saliency_lab.evaluation.rows.shards import Shards
 from saliency_lab.inference.screening import Screen
+from saliency_lab.report.reading.inventory import found_runs
 
 TINY = [
     "data.train_images=120", "data.test_images=24", "trainer.max_epochs=2", "trainer.threads=1",
@@ -330,6 +331,23 @@ def test_explain_takes_a_persons_own_files_and_another_target(
     (tmp_path / "text.jpg").write_text("no image")
     assert command("explain", f"images=[{tmp_path}/text.jpg]", *TINY) == 2
     assert "text.jpg" in capsys.readouterr().err
+
+
+def test_a_refused_evaluator_leaves_a_finished_run_as_it_was(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("evaluate", "method=positive", "data.limit=5", *TINY)
+    assert command(*words) == 0
+    (directory,) = Path(EVALUATED).glob("positive/*limit-5*")
+    before = (directory / "config.yaml").read_text()
+    assert command(*words, "evaluator=exact_truth") == 2
+    assert "sum over patches" in capsys.readouterr().err
+    assert (directory / "config.yaml").read_text() == before
+    assert not (directory / "error.txt").exists()
+    states = {run.path.resolve(): run.state for run in found_runs(Path("outputs"))}
+    assert states[directory.resolve()] == "finished"
+    assert command(*words) == 0
+    assert "already finished" in capsys.readouterr().out
 
 
 def test_a_training_says_what_need_not_be_repeated(

@@ -12,7 +12,7 @@ from saliency_lab.data.decoding import decoded
 from saliency_lab.errors import UserError
 from saliency_lab.explanation import explain
 from saliency_lab.models.checkpoint import load_classifier
-from saliency_lab.tasks.explain import target_classes
+from saliency_lab.tasks.explain import Explained, _own_names, target_classes
 
 CLASSES = ("cat", "dog", "7")
 
@@ -23,6 +23,12 @@ def test_targets_by_name_by_number_and_each_once() -> None:
     assert target_classes(["dog", "cat", 1], CLASSES) == [1, 0]
     # A class that is called by a number goes before the number of a class.
     assert target_classes("7", CLASSES) == [2]
+
+
+def test_classes_that_a_files_name_cannot_tell_apart_have_files_of_their_own() -> None:
+    found = [Explained(name, torch.zeros(1), {}) for name in ("c+", "c#", "church")]
+    assert _own_names(found) == ["-c__0", "-c__1", "-church"]
+    assert _own_names(found[:1]) == [""]
 
 
 @pytest.mark.parametrize("wrong", ["dgo", ["cat", "dgo"], ["cat", 3], [], [["cat"]]])

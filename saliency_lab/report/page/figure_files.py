@@ -82,7 +82,7 @@ def drawn_figures(
             ]  # fmt: skip
             if changed and not new:
                 # What is half drawn when a report is stopped must not pass for what it should be.
-                write_json(folder / _DIGESTS, {})
+                write_json(folder / _DIGESTS, dict.fromkeys(before))
             new.extend(changed)
             drawings = drawings_of() if changed else {}
             yield from ((drawings[name], _paths(folder, name)) for name in changed)
@@ -91,14 +91,16 @@ def drawn_figures(
         written = [path for name in digests for path in _paths(folder, name)]
         for kind in _KINDS:
             # Names with a dot in front are what other processes are writing at this moment.
+            # Of the others only those that an earlier report has drawn are not the user's own.
             for path in set(folder.glob(f"[!.]*.{kind}")) - set(written):
-                path.unlink()
+                if path.stem in before:
+                    path.unlink()
         yield written
         for _ in shown_progress(
             finished, total=len(new), title="drawing", unit="figures", count=lambda _: 1
         ):
             pass
-    write_json(folder / _DIGESTS, {name: digest for name, digest in digests.items() if digest})
+    write_json(folder / _DIGESTS, digests)
 
 
 def _groups(
@@ -175,7 +177,8 @@ def _program() -> str:
     return digest.hexdigest()
 
 
-def _known_digests(folder: Path) -> dict[str, str]:
+def _known_digests(folder: Path) -> dict[str, str | None]:
+    """By the names of the figures that a report has drawn there; None: to be drawn anew."""
     try:
         return dict(json.loads((folder / _DIGESTS).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):

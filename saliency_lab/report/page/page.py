@@ -100,8 +100,9 @@ def write_report(
         examples = [
             (panel, each) for panel in panels if known.of_panel(example_data, panel, each, 1)
         ]
-        shown = _tables(panels, groups, judged, records, known)
-        written = _write_tables(shown, destination / "tables")
+        found = _tables(panels, groups, judged, records, known)
+        written = _write_tables(found, destination / "tables")
+        shown = {name: table for name, table in found.items() if not table.empty}
         text = _page_text(records, panels, groups, judged, shown, examples, named, known)
         known.save()
         write_text(page, text)
@@ -226,7 +227,7 @@ def _tables(
     records: Records,
     known: Known,
 ) -> dict[str, pd.DataFrame]:
-    found = {
+    return {
         "verdict": verdict_texts.verdict_table(judged),
         "agreement": verdict_texts.agreement_table(judged),
         "comparisons": tables.comparison_table(records.comparisons),
@@ -245,25 +246,21 @@ def _tables(
         "cost": tables.cost_table(panels),
         "problems": tables.problem_table(records.problems),
     }
-    return {name: table for name, table in found.items() if not table.empty}
 
 
 def _write_tables(found: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
     written = []
-    _remove_old(folder, ("csv", "md", "tex"))
     for name, table in found.items():
-        for suffix, text in (
-            ("csv", table_texts.csv_text(table)),
-            ("md", table_texts.markdown_text(table)),
-            ("tex", table_texts.latex_text(table)),
+        for suffix, text_of in (
+            ("csv", table_texts.csv_text),
+            ("md", table_texts.markdown_text),
+            ("tex", table_texts.latex_text),
         ):
-            written.append(folder / f"{name}.{suffix}")
-            write_text(written[-1], text)
+            path = folder / f"{name}.{suffix}"
+            if table.empty:
+                # An earlier report's, whose runs are gone. Other files there are none of ours.
+                path.unlink(missing_ok=True)
+            else:
+                written.append(path)
+                write_text(path, text_of(table))
     return written
-
-
-def _remove_old(folder: Path, suffixes: Sequence[str]) -> None:
-    """Files of an earlier report, whose runs may be gone."""
-    for suffix in suffixes:
-        for path in folder.glob(f"*.{suffix}"):
-            path.unlink()

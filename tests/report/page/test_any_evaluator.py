@@ -175,7 +175,7 @@ def test_a_clear_interval_with_a_large_p_is_explained(tmp_path: Path) -> None:
         difference = f"{comparison['difference']:.3f}".replace("-", "−")
         return "its interval excludes 0" in article, f"<strong>{difference}</strong>" in article
 
-    clear = {"difference": -0.2, "low": -0.3, "high": -0.1, "p": 0.02}
-    assert shown(**clear, p_holm=0.2) == (True, False)
-    assert shown(**clear, p_holm=0.04) == (False, True)
-    assert shown(**clear | {"high": 0.1}, p_holm=0.2) == (False, False)
+    clear = {"difference": -0.2, "low": -0.3, "high": -0.1}
+    assert shown(**clear, p=0.2) == (True, False)
+    assert shown(**clear, p=0.04) == (False, True)
+    assert shown(**clear | {"high": 0.1}, p=0.2) == (False, False)

@@ -27,8 +27,11 @@ def test_old_figures_go_and_what_is_being_written_stays(
     folder.mkdir()
     old, left = folder / "curves-of-a-run-that-is-gone.png", folder / ".curves.12-ab.part.png"
     writing = folder / ".curves.34-cd.part.png"
-    old.touch()
-    left.touch()
+    own = folder / "photograph-of-the-authors.png"
+    for path in (old, left, own):
+        path.touch()
+    # What an earlier report has drawn is known by its name alone.
+    (folder / ".digests.json").write_text(f'{{"{old.stem}": null}}')
 
     @contextmanager
     def slow(wanted: Iterable[Wanted]) -> Iterator[Iterator[None]]:
@@ -42,6 +45,7 @@ def test_old_figures_go_and_what_is_being_written_stays(
     with drawn_figures(panels, 4, [], folder, Known()) as written:
         assert not old.exists()
         assert not left.exists()
+        assert own.exists()
         assert writing.exists()
     assert written
     assert all(path.is_file() for path in written)
