@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import platform
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,12 +21,21 @@ from saliency_lab.config.identity import conflicts
 from saliency_lab.errors import UserError
 from saliency_lab.runs.environment import environment
 from saliency_lab.runs.files import write_json, write_text
+from saliency_lab.runs.overwriting import (
+    HOLDER,
+    LOCK,
+    clear,
+    is_waiting,
+    let_go,
+    put_back,
+    set_aside,
+    stays,
+)
 from saliency_lab.runs.processes import SWEEP
 
 log = logging.getLogger(__name__)
 
 SUMMARY, CONFIG, ERROR = "summary.json", "config.yaml", "error.txt"
-_LOCK, _HOLDER = ".lock", ".holder.json"
 # A holder signs within milliseconds of taking the lock; a slow disk gets longer.
 _SIGNING_SECONDS = 10.0
 
@@ -89,18 +97,20 @@ def held(directory: Path) -> Iterator[None]:
         raise UserError(
             f"Expected `output_root` to be writable, but got '{directory}': {error.strerror}"
         ) from error
-    lock = filelock.FileLock(directory / _LOCK, timeout=0)
+    lock = filelock.FileLock(directory / LOCK, timeout=0)
     try:
         _acquire(lock, directory)
     except OSError as error:
         raise UserError(
             f"Expected `output_root` to be writable, but got '{directory}': {error.strerror}"
         ) from error
-    refused = False
+    refused, waited = False, is_waiting(directory)
     try:
         _sign(directory)
         yield
     except Exception as error:
+        if isinstance(error, UserError) and is_waiting(directory) and not waited:
+            put_back(directory)
         if is_finished(directory) and not read_summary(directory).get("running"):
             pass  # what was refused has left it as it was
         elif (directory / CONFIG).exists():
@@ -110,10 +120,10 @@ def held(directory: Path) -> Iterator[None]:
             refused = True
         raise
     finally:
-        (directory / _HOLDER).unlink(missing_ok=True)
+        (directory / HOLDER).unlink(missing_ok=True)
         # Last: without this file the next process can come in and sign.
         if refused:
-            (directory / _LOCK).unlink(missing_ok=True)
+            (directory / LOCK).unlink(missing_ok=True)
         lock.release()
 
 
@@ -125,7 +135,7 @@ def is_held(directory: Path) -> bool:
     if not _holder(directory):
         return False
     # Asked only where there is a note: a lock that is tried could keep out a run that starts.
-    lock = filelock.FileLock(directory / _LOCK, timeout=0)
+    lock = filelock.FileLock(directory / LOCK, timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout:
@@ -140,10 +150,10 @@ def remove(directory: Path, output_root: Path) -> None:
     Raises:
         UserError: another process holds it, or it cannot be deleted.
     """
-    lock = filelock.FileLock(directory / _LOCK, timeout=0)
+    lock = filelock.FileLock(directory / LOCK, timeout=0)
     try:
         lock.acquire()
-        _clear(directory)
+        clear(directory)
         for path in directory.iterdir():
             path.unlink()
         directory.rmdir()
@@ -199,11 +209,14 @@ def _acquire(lock: filelock.FileLock, directory: Path) -> None:
 def _sign(directory: Path) -> None:
     since = datetime.now(UTC).isoformat(timespec="seconds")
     holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
-    write_json(directory / _HOLDER, {**holder, "sweep": os.environ.get(SWEEP)})
+    write_json(directory / HOLDER, {**holder, "sweep": os.environ.get(SWEEP)})
 
 
 def begin(directory: Path, config: Mapping[str, Any], *, overwrite: bool, **known: Any) -> None:
     """Prepare a held directory for a run: start anew, or go on.
+
+    A finished run that is overwritten is deleted when the new one is finished, and comes back
+    where the new one is refused before it has done anything.
 
     `known` is what the summary can say before the run has begun.
 
@@ -212,7 +225,7 @@ def begin(directory: Path, config: Mapping[str, Any], *, overwrite: bool, **know
     """
     if overwrite:
         _require_run(directory)
-        _clear(directory)
+        set_aside(directory, finished=is_finished(directory))
     # What a killed process was writing; this one holds the directory, so nobody is at it now.
     for leftover in directory.rglob(".*.part*"):
         leftover.unlink()
@@ -236,6 +249,7 @@ def say_running(directory: Path, parts: Sequence[str]) -> None:
 def finish(directory: Path, summary: Mapping[str, Any]) -> None:
     """Write the summary that says that the run is finished; the last file of every run."""
     write_json(directory / SUMMARY, {**summary, "status": "finished"})
+    let_go(directory)
 
 
 def fail(directory: Path, message: str) -> None:
@@ -247,9 +261,9 @@ def fail(directory: Path, message: str) -> None:
 
 def _require_run(directory: Path) -> None:
     """Refuse a folder of other files, which `hydra.run.dir` may name."""
-    if "task" in read_config(directory):
+    if "task" in read_config(directory) or is_waiting(directory):
         return
-    others = sorted(path.name for path in directory.iterdir() if not _stays(path))
+    others = sorted(path.name for path in directory.iterdir() if not stays(path))
     if others:
         raise UserError(
             f"Expected '{directory}' to be a run or empty where a run is overwritten, but it holds "
@@ -257,24 +271,10 @@ def _require_run(directory: Path) -> None:
         )
 
 
-def _stays(path: Path) -> bool:
-    return path.name in (_LOCK, _HOLDER) or path.suffix == ".log"
-
-
-def _clear(directory: Path) -> None:
-    for path in directory.iterdir():
-        if _stays(path):
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
 def _holder(directory: Path) -> dict[str, Any]:
     """The holder's note; empty where there is none, or where a killed process left it behind."""
     try:
-        holder = dict(json.loads((directory / _HOLDER).read_text(encoding="utf-8")))
+        holder = dict(json.loads((directory / HOLDER).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):
         return {}
     if holder["host"] == platform.node() and not psutil.pid_exists(int(holder["pid"])):

@@ -82,6 +82,74 @@ def test_overwrite_leaves_nothing_but_logs(tmp_path):
     ]
 
 
+def _finished(directory, text):
+    begin(directory, CONFIG, overwrite=False)
+    (directory / "scores").mkdir()
+    (directory / "scores" / "deletion.parquet").write_text(text)
+    finish(directory, {"of": text})
+
+
+def _overwritten(directory, ends, *, after=""):
+    with held(directory):
+        begin(directory, CONFIG, overwrite=True)
+        assert not (directory / "scores").exists()
+        assert not is_finished(directory)
+        (directory / "wandb").mkdir()
+        if after:
+            (directory / after).mkdir()
+        if ends is None:
+            return finish(directory, {"of": "the second"})
+        raise ends
+
+
+def _goes_on(directory, ends):
+    with held(directory):
+        begin(directory, CONFIG, overwrite=False)
+        if ends is None:
+            return finish(directory, {"of": "the second"})
+        raise ends
+
+
+def test_an_overwritten_run_comes_back_where_the_new_one_is_refused(tmp_path):
+    _finished(tmp_path, "the first")
+    for _ in range(2):
+        with pytest.raises(UserError):
+            _overwritten(tmp_path, UserError("no such layer"))
+        assert read_summary(tmp_path) == {"of": "the first", "status": "finished"}
+        assert (tmp_path / "scores" / "deletion.parquet").read_text() == "the first"
+        assert not (tmp_path / "error.txt").exists()
+        assert not [
+            path.name for path in tmp_path.iterdir() if path.name in ("wandb", ".overwritten")
+        ]
+
+
+@pytest.mark.parametrize(
+    ("ends", "after"), [(UserError("a broken image"), "shards"), (RuntimeError("a fault"), "")]
+)
+def test_a_new_run_that_has_begun_its_work_is_not_given_up_for_the_old_one(ends, after, tmp_path):
+    _finished(tmp_path, "the first")
+    with pytest.raises(type(ends)):
+        _overwritten(tmp_path, ends, after=after)
+    assert not is_finished(tmp_path)
+    assert not (tmp_path / "scores").exists()
+    # Refused on its way on, it is still the new one; what it replaces goes with its end.
+    with pytest.raises(UserError):
+        _goes_on(tmp_path, UserError("still broken"))
+    assert not is_finished(tmp_path)
+    _goes_on(tmp_path, None)
+    assert read_summary(tmp_path)["of"] == "the second"
+    assert not (tmp_path / ".overwritten").exists()
+
+
+def test_what_is_overwritten_twice_gives_way_to_the_last(tmp_path):
+    _finished(tmp_path, "the first")
+    with pytest.raises(RuntimeError):
+        _overwritten(tmp_path, RuntimeError("a fault"), after="shards")
+    _overwritten(tmp_path, None)
+    assert read_summary(tmp_path)["of"] == "the second"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["wandb"]
+
+
 @pytest.mark.parametrize("config", [None, "name: a project of someone's\n"])
 def test_a_folder_that_is_no_run_is_not_emptied(config, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")

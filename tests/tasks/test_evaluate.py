@@ -333,14 +333,15 @@ def test_explain_takes_a_persons_own_files_and_another_target(
     assert "text.jpg" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("anew", [(), ("overwrite=true",)])
 def test_a_refused_evaluator_leaves_a_finished_run_as_it_was(
-    command: Command, capsys: pytest.CaptureFixture[str]
+    anew: tuple[str, ...], command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("evaluate", "method=positive", "data.limit=5", *TINY)
     assert command(*words) == 0
     (directory,) = Path(EVALUATED).glob("positive/*limit-5*")
     before = (directory / "config.yaml").read_text()
-    assert command(*words, "evaluator=exact_truth") == 2
+    assert command(*words, "evaluator=exact_truth", *anew) == 2
     assert "sum over patches" in capsys.readouterr().err
     assert (directory / "config.yaml").read_text() == before
     assert not (directory / "error.txt").exists()
