@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import itertools
 import os
 import signal
@@ -38,6 +39,10 @@ def run() -> None:
     0: done. 1: a fault of the program, with its traceback. 2: a mistake of the user, one line.
     130: Ctrl-C. 141: nobody reads on (`| head`), which is no fault and says nothing.
     """
+    # What a terminal's encoding lacks is escaped rather than ending hours of work.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = _answered(sys.argv[1:])
         sys.stdout.flush()

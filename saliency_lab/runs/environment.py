@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -36,7 +37,7 @@ def environment(seed: int) -> dict[str, Any]:
     commit, dirty = _commit()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(sys.argv),
         "seed": seed,
         "commit": commit,
         "dirty": dirty,
@@ -49,6 +50,17 @@ def environment(seed: int) -> dict[str, Any]:
         "gpu": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "versions": {"saliency-lab": __version__} | {name: _version(name) for name in PACKAGES},
     }
+
+
+# Added to the words of a job for the processes that it is made of.
+_ADDED = ("hydra.mode=RUN", "hydra.run.dir=")
+
+
+def _command(argv: list[str]) -> str:
+    """What to type for this run, ready for a shell."""
+    program = Path(argv[0]).name
+    start = ["python", "-m", "saliency_lab"] if program == "__main__.py" else [program]
+    return shlex.join([*start, *(word for word in argv[1:] if not word.startswith(_ADDED))])
 
 
 def _version(name: str) -> str | None:

@@ -14,10 +14,13 @@ from typing import Annotated, Any, Literal
 from annotated_types import Gt
 
 from saliency_lab.config.identity import leaves
+from saliency_lab.errors import unknown_choice
 from saliency_lab.runs.processes import process_rank
 
 log = logging.getLogger(__name__)
 
+# wandb's own words for its modes; the last two are older.
+_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
 _TAG_LENGTH = 64
 _NAME_LENGTH = 128
 _INNER_FAULTS = (
@@ -66,11 +69,16 @@ class Tracking:
 
         A server that cannot be reached means an offline record, said in one line; wandb dying on
         the way does not stop the job.
+
+        Raises:
+            UserError: $WANDB_MODE is none of wandb's modes.
         """
         disabled = self.mode == "auto" and os.environ.get("WANDB_MODE") == "disabled"
         if disabled or self.mode == "disabled" or process_rank() > 0:
             yield None
             return
+        if (said := os.environ.get("WANDB_MODE") or "online") not in _MODES:
+            raise unknown_choice("$WANDB_MODE", said, _MODES)
         with _data_inside(directory / "wandb"):
             record = self._begun(config, directory)
             try:

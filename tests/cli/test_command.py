@@ -112,9 +112,23 @@ def test_a_finished_run_says_so_without_torch(command, tmp_path, cache_dir):
     # The same table as the first time.
     assert first.out.splitlines()[-3:-1] == again.stdout.splitlines()[-3:-1]
     assert (run / "summary.json").stat().st_mtime_ns == before
+    told = json.loads((run / "environment.json").read_text())["command"]
+    assert told.split() == ["saliency-lab", "train", *SMALL]
     anew = command("train", *SMALL, "overwrite=true")
     assert anew.code == 0
     assert (run / "summary.json").stat().st_mtime_ns > before
+
+
+def test_a_terminal_that_lacks_a_letter_is_no_fault(tmp_path):
+    code = (
+        "import sys; sys.argv[1:] = ['runs', 'output_root=Läufe']\n"
+        "from saliency_lab.cli import main\n"
+        "main()\n"
+    )
+    (tmp_path / "Läufe").mkdir()
+    shown = python(code, tmp_path, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout == "0 runs below 'L\\xe4ufe'\n"
 
 
 def test_a_sweep_makes_its_runs_and_nothing_else(command, tmp_path):

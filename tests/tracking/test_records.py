@@ -21,6 +21,7 @@ import wandb
 import yaml
 
 from saliency_lab.cli.command import run
+from saliency_lab.errors import UserError
 from saliency_lab.report.comparing.panels import build_panels
 from saliency_lab.report.reading.records import read_records
 from saliency_lab.tracking import records
@@ -505,6 +506,18 @@ def test_wandbs_own_variable_counts(
     monkeypatch.setenv("WANDB_MODE", said)
     with tracking(mode="auto").run(CONFIG, folder) as record:
         assert (record is None) == (said == "disabled")
+
+
+@pytest.mark.parametrize("mode", ["auto", "offline"])
+def test_a_mode_that_wandb_has_not_is_refused(
+    folder: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offlin")
+    refused = pytest.raises(UserError, match=r"WANDB_MODE.*Did you mean 'offline'")
+    with refused, tracking(mode=mode).run(CONFIG, folder):
+        pass
+    with tracking(mode="disabled").run(CONFIG, folder) as record:
+        assert record is None
 
 
 def test_the_reports_fixtures_have_the_form_of_a_real_run(outputs: Path, tmp_path: Path) -> None:
