@@ -16,6 +16,8 @@ from saliency_lab.data.module import ImageData
 from saliency_lab.data.source import Pixels, Source, Unreadable
 from saliency_lab.errors import UserError
 
+_MOST_CLASSES = 1_000_000
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Arrays(ImageData):
@@ -85,6 +87,11 @@ class Arrays(ImageData):
                 f"Expected {path} to hold uint8 images (N, C, H, W), but got {images.shape} of "
                 f"{images.dtype}."
             )
+        if images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
+            raise UserError(
+                f"Expected {path} to hold images (N, C, H, W), but {images.shape} looks like "
+                "(N, H, W, C); images.transpose(0, 3, 1, 2) puts the channels first."
+            )
         return images
 
     def _labels(self, split: str) -> NDArray[np.int64]:
@@ -95,6 +102,10 @@ class Arrays(ImageData):
             raise UserError(
                 f"Expected {path} to hold labels from 0 on, (N,), but got {labels.shape} of "
                 f"{labels.dtype}."
+            )
+        if (largest := int(labels.max(initial=0))) >= _MOST_CLASSES:
+            raise UserError(
+                f"Expected {path} to hold labels from 0 on, a class each, but got {largest:,}."
             )
         return np.asarray(labels, dtype=np.int64)
 

@@ -21,7 +21,7 @@ from saliency_lab.errors import UserError
 from saliency_lab.evaluation.retraining.conditions import Retrained
 from saliency_lab.frozen import require_classes
 from saliency_lab.inference.engine import PreparedModel
-from saliency_lab.models.own import is_one_program
+from saliency_lab.models.own_network import is_one_program
 
 Need = Literal["masks", "fields", "source", "layers", "support", "retrained"]
 """`masks`: ground-truth evidence of every image. `fields`: a signed field of any class. `source`:

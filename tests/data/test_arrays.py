@@ -87,10 +87,13 @@ def test_the_fingerprint_is_that_of_the_pixels(root: Path) -> None:
     [
         ("train-images.npy", None, "train-images.npy"),
         ("train-images.npy", np.zeros((7, 5, 4, 3)), r"uint8 images \(N, C, H, W\)"),
+        ("train-images.npy", np.zeros((7, 5, 4, 3), np.uint8), r"looks like \(N, H, W, C\)"),
+        ("train-images.npy", np.zeros((7, 5, 4, 1), np.uint8), r"transpose\(0, 3, 1, 2\)"),
         ("test-images.npy", np.zeros((3, 3, 5, 5), np.uint8), "shape"),
         ("test-labels.npy", np.zeros(4, np.int64), "a label for each of the 3 test images"),
         ("test-labels.npy", np.array([0, -1, 2]), "labels from 0 on"),
         ("test-labels.npy", np.zeros(3), "labels from 0 on"),
+        ("test-labels.npy", np.array([0, 1, 10**12]), "a class each, but got 1,000,000,000,000"),
         ("test-images.npy", b"\x93NUMPY nonsense", "readable test-images.npy"),
         ("classes.json", ["a", "b"], "name the 3 classes"),
         ("classes.json", ["a", "b", "b"], "different names"),

@@ -25,7 +25,8 @@ from saliency_lab.evaluation.context import Context, Method
 from saliency_lab.evaluation.randomisation.evaluator import Randomisation
 from saliency_lab.inference.engine import Engine
 from saliency_lab.models.given import given_classifier, has_layers
-from saliency_lab.models.own import OwnNetwork, exported, huggingface, torchscript
+from saliency_lab.models.own import exported, huggingface, torchscript
+from saliency_lab.models.own_network import OwnNetwork
 from saliency_lab.models.preprocessor import preprocessing
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
