@@ -67,6 +67,8 @@ def mean_ps(differences: Floats) -> list[float]:
 
     Wilcoxon's test asks whether the values lie evenly about 0: of skewed ones it says no where the
     mean is 0. This asks about the mean itself. Of one value, and of equal ones that are 0, it is 1.
+    Of N others that are equal it is 2 / 2^N, the sign test's: their spread says nothing, and a t of
+    infinity would call two images enough.
     """
     number, means = len(differences), differences.mean(0)
     if number < 2:
@@ -74,7 +76,8 @@ def mean_ps(differences: Floats) -> list[float]:
     errors = differences.std(0, ddof=1) / np.sqrt(number)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(means == 0, 0.0, np.abs(means / errors))
-    return [float(p) for p in 2 * stats.t.sf(t, number - 1)]
+    found = np.where(np.isinf(t), 2.0 ** (1 - number), 2 * stats.t.sf(t, number - 1))
+    return [float(p) for p in found]
 
 
 def is_significant(low: float, high: float, p: float) -> bool:

@@ -242,7 +242,9 @@ def test_ps_of_means_are_those_of_students_test() -> None:
     columns = np.random.default_rng(5).exponential(1.0, (30, 4)) - [0.5, 1.0, 1.2, 3.0]
     expected = stats.ttest_1samp(columns, 0).pvalue
     np.testing.assert_allclose(mean_ps(columns), expected, rtol=1e-12)
-    assert mean_ps(np.array([[0.0, 0.3], [0.0, 0.3]])) == [1.0, 0.0]
+    # Equal differences have no spread; how many there are is what they say.
+    assert mean_ps(np.array([[0.0, 0.3], [0.0, 0.3]])) == [1.0, 0.5]
+    assert mean_ps(np.full((11, 1), -0.25)) == [stats.binomtest(0, 11).pvalue]
     assert mean_ps(np.array([[0.4]])) == [1.0]
 
 
