@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.core.sources import Source, reads_layers, recomputes, takes_targets
 from saliency_lab.attribution.core.views import Channels, View
 from saliency_lab.attribution.maps import BatchMaps, chosen_targets, maps, source_name, view_names
+from saliency_lab.attribution.methods.gad import uses_support
 from saliency_lab.data.batch import Batch
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError
@@ -23,10 +25,11 @@ from saliency_lab.frozen import require_classes
 from saliency_lab.inference.engine import PreparedModel
 from saliency_lab.models.own_network import is_one_program
 
-Need = Literal["masks", "fields", "source", "layers", "support", "retrained"]
+Need = Literal["masks", "fields", "source", "layers", "other_model", "support", "retrained"]
 """`masks`: ground-truth evidence of every image. `fields`: a signed field of any class. `source`:
 the method can be asked for maps of other images and models. `layers`: the network's modules can be
-met and changed one by one. `support`: the method comes with support models and those that they are
+met and changed one by one. `other_model`: the method says as much of a network that the run has not
+trained, be it drawn anew. `support`: the method comes with support models and those that they are
 compared with. `retrained`: networks were trained on images altered by the maps."""
 
 Cached = TypeVar("Cached")
@@ -61,6 +64,12 @@ class Method:
             raise UserError(
                 f"Expected `method` to give a signed field of every class for "
                 f"evaluator={evaluator}, but {source_name(self.source)} does not"
+            )
+        if "other_model" in needs and uses_support(self.source):
+            raise UserError(
+                f"Expected `method` to need nothing but the network for evaluator={evaluator}, "
+                f"which explains other networks, but {self.name} has support models that were "
+                "trained from the run's own"
             )
         if "source" in needs and not self.recomputes:
             raise UserError(
@@ -120,6 +129,7 @@ class Context:
         ids: Sequence[str],
         targets: Tensor | None = None,
         model: nn.Module | None = None,
+        change: Callable[[nn.Module], nn.Module] | None = None,
     ) -> BatchMaps:
         """The run's method on other images or another model, in parts that fit into memory.
 
@@ -128,17 +138,20 @@ class Context:
             ids: the samples that the images belong to; the method's random numbers are theirs.
             targets: the explained classes (B,); None: those predicted by the model that is asked.
             model: None for the run's own.
+            change: what is made of the run's network, and of the method's support models alike,
+                before they are asked.
         """
-        network = model
+        network, source = model, self.method.source
+        if change is not None:
+            network, source = change(self.model.original), _with_changed_support(source, change)
         if network is None:
-            layers = reads_layers(self.method.source)
-            network = self.model.original if layers else self.model.model
+            network = self.model.original if reads_layers(source) else self.model.model
 
         def compute(rows: slice) -> BatchMaps:
             return maps(
                 network,
                 images[rows],
-                self.method.source,
+                source,
                 self.method.views,
                 None if targets is None else targets[rows],
                 channels=self.method.channels,
@@ -194,6 +207,11 @@ class Context:
                 f"Expected the task evaluate for evaluator={evaluator}: nothing else trains the "
                 "networks that it measures"
             )
+
+
+def _with_changed_support(source: Source, change: Callable[[nn.Module], nn.Module]) -> Source:
+    support = getattr(source, "keywords", {}).get("support")
+    return source if support is None else functools.partial(source, support=support.each(change))
 
 
 def found_maps(batch_maps: BatchMaps) -> Found:

@@ -65,10 +65,14 @@ class SupportModels:
         return SupportModels(self.retrained)
 
 
+def uses_support(source: Callable[..., object]) -> bool:
+    """Whether a source wants support models, or has them."""
+    return "support" in inspect.signature(getattr(source, "func", source)).parameters
+
+
 def needs_support(source: Callable[..., object]) -> bool:
     """Whether a source wants support models, which nobody has given it yet."""
-    wanted = "support" in inspect.signature(getattr(source, "func", source)).parameters
-    return wanted and getattr(source, "keywords", {}).get("support") is None
+    return uses_support(source) and getattr(source, "keywords", {}).get("support") is None
 
 
 @input_gradients_only

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -67,11 +68,9 @@ class ConstantShift(Evaluator):
         # Both without the folded copy, which may settle an exact tie in another way.
         before = context.maps_of(batch.image, batch.ids, maps.targets, original).maps
         for shift in self.shifts:
-            model: nn.Module = context.kept(
-                ("constant shift", shift),
-                lambda shift=shift: compensated(original, batch.image, shift),  # type: ignore[misc]
-            )
-            after = context.maps_of(batch.image + shift, batch.ids, maps.targets, model).maps
+            made = functools.partial(_compensated, context, batch.image, shift)
+            shifted = batch.image + shift
+            after = context.maps_of(shifted, batch.ids, maps.targets, change=made).maps
             for view in before:
                 values = similarities(before[view], after[view], share=self.share)
                 change = relative_difference(before[view], after[view])
@@ -94,6 +93,12 @@ class ConstantShift(Evaluator):
             table.append({"method": method, "view": view, "shift": float(shift), "verdict": said,
                           "value": value, "low": low, "high": high})  # fmt: skip
         return {"gate": table, "tolerance": self.tolerance}
+
+
+def _compensated(context: Context, images: Tensor, shift: float, model: nn.Module) -> nn.Module:
+    """The network for shifted images; made once of each."""
+    key = ("constant shift", shift, model)
+    return context.kept(key, lambda: compensated(model, images, shift))
 
 
 def relative_difference(before: Tensor, after: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class Contrast(Evaluator):
         Score("flips", None, 0, 1),
         Score("flips_other", None, 0, 1),
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"masks", "source"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"masks", "source", "other_model"})
 
     def __init__(self, *, other: str | None = None, fill: str = "mean") -> None:
         self.other, self.fill = other, checked_fill(fill)

@@ -21,12 +21,14 @@ def cut(grids: Tensor, side: int) -> Tensor:
 def cell_shares(maps: Tensor, side: int) -> Tensor:
     """The share of a map's positive part in each cell: (B, side·H, side·W) to (B, side²).
 
-    Rows add up to 1; a map without a positive value shows nothing and gets 1/side² everywhere.
+    Rows add up to 1; a map without a positive value shows nothing and gets 1/side² everywhere. Of
+    a map that is not finite they are NaN.
     """
     energy = cut(maps.double().clamp_min(0)[:, None], side).sum((1, 2, 3)).view(len(maps), -1)
     total = energy.sum(1, keepdim=True)
     shares = energy / total.where(total > 0, torch.ones_like(total))
-    return shares.where(total > 0, torch.full_like(shares, 1 / side**2))
+    shown = shares.where(total > 0, torch.full_like(shares, 1 / side**2))
+    return shown.where(total.isfinite(), torch.full_like(shown, torch.nan))
 
 
 class SeparateCells(nn.Module):

@@ -41,7 +41,7 @@ class LabelRandomisation(Evaluator):
         Score(name, None, *RANGES[name]) for name in SIMILARITIES
     )
     role: ClassVar[Role] = "gate"
-    needs: ClassVar[frozenset[Need]] = frozenset({"source"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"source", "other_model"})
 
     def __init__(
         self,

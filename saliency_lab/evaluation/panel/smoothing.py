@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +39,9 @@ class SmoothedContext(Context):
         ids: Sequence[str],
         targets: Tensor | None = None,
         model: nn.Module | None = None,
+        change: Callable[[nn.Module], nn.Module] | None = None,
     ) -> BatchMaps:
         """See `Context.maps_of`."""
-        found = super().maps_of(images, ids, targets, model)
+        found = super().maps_of(images, ids, targets, model, change)
         with torch.no_grad():
             return dataclasses.replace(found, maps=twins(found.maps, self.sigma))

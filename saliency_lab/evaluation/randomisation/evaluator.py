@@ -70,7 +70,7 @@ class Randomisation(Evaluator):
     role: ClassVar[Role] = "gate"
     keys: ClassVar[tuple[str, ...]] = ("mode", "variant", "draw", "step", "layer")
     conditions: ClassVar[tuple[str, ...] | None] = ("mode", "variant")
-    needs: ClassVar[frozenset[Need]] = frozenset({"source", "layers"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"source", "layers", "other_model"})
     sections: ClassVar[str | None] = "saliency_lab.evaluation.randomisation.sections"
 
     def __init__(

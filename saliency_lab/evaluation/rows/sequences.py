@@ -35,7 +35,8 @@ def confidence_sequence(
     With probability 1 − alpha at least, the mean lies between the bounds after all draws at
     once: one may stop at any of them, for any reason. The bounds only ever narrow, and they
     include what is certain, as the values not yet drawn lie in [−1, 1]; after the last draw they
-    are the mean. Should they be about to cross, which has probability alpha at most, they stay.
+    are the mean. Should they be about to cross before, which has probability alpha at most, they
+    stay until then.
 
     `betting` excludes a candidate m once a gambler who bets that the mean is above it, or one
     who bets that it is below, would have multiplied a stake of ½ to 1/alpha. Exact but for
@@ -71,7 +72,10 @@ def confidence_sequence(
     draws = np.arange(1, len(drawn) + 1)
     low = np.maximum(low, seen / population)
     high = np.minimum(high, 1 - (draws - seen) / population)
-    return 2 * _narrowing(low, high) - 1
+    bounds = _narrowing(low, high)
+    if len(drawn) == population:
+        bounds[-1] = drawn.mean()
+    return 2 * bounds - 1
 
 
 def decided_signs(
@@ -80,7 +84,7 @@ def decided_signs(
     """The sign of the population's mean as far as `confidence_sequence` knows it, (n,).
 
     1 or -1 from the draw on after which 0 is excluded, 0 before; the same error, without the
-    search for the bounds themselves.
+    search for the bounds themselves. After the last draw of all it is the sign of the mean.
 
     Args and Raises: see `confidence_sequence`.
     """
@@ -100,6 +104,9 @@ def decided_signs(
     first = np.flatnonzero(found)
     if len(first):
         found[first[0] :] = found[first[0]]
+    if len(drawn) == population:
+        mean = float(drawn.mean()) - 0.5
+        found[-1] = 0 if abs(mean) <= 1e-12 else np.sign(mean)
     return found
 
 

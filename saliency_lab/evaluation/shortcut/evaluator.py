@@ -76,15 +76,18 @@ class Shortcut(Evaluator):
             "right_with": after == batch.label,
         }
         generator = context.generator(batch.ids, "shortcut")
-        for view, values in context.maps_of(planted, batch.ids, label).maps.items():
+        planted_maps = context.maps_of(planted, batch.ids, label)
+        lost = ~planted_maps.finite.to(lies.device)
+        for view, values in planted_maps.maps.items():
             found = localisation(values, lies, generator=generator)
             columns = {
                 "energy_inside": found["energy_inside"],
                 "found": found["pointing_game"],
                 "roc_auc": found["roc_auc"],
-                "cue_share": found["mask_share"],
             }
-            yield Measured(view, values={**columns, **use})
+            # A map that is not finite says nothing of the cue.
+            columns = {name: one.masked_fill(lost, torch.nan) for name, one in columns.items()}
+            yield Measured(view, values={**columns, "cue_share": found["mask_share"], **use})
 
     def facts(self, rows: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any]:
         """Whether the classifier was seen to rely on the cue."""

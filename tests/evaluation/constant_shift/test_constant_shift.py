@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from saliency_lab.attribution.core.sources import Source
+from saliency_lab.attribution.maps import maps
 from saliency_lab.attribution.methods.controls import sobel
+from saliency_lab.attribution.methods.gad import SupportModels, gad
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.attribution.methods.gradient_x_input import gradient_x_input
 from saliency_lab.attribution.methods.integrated_gradients import integrated_gradients
@@ -25,6 +27,7 @@ from saliency_lab.evaluation.constant_shift.compensation import compensated
 from saliency_lab.evaluation.constant_shift.evaluator import ConstantShift, relative_difference
 from saliency_lab.evaluation.context import Context, Method, found_maps
 from saliency_lab.inference.engine import Engine
+from saliency_lab.measurement import named_evaluator
 from saliency_lab.models.basic_cnn import BasicCNN
 from saliency_lab.models.network import Network, Normalize
 
@@ -121,6 +124,38 @@ def test_maps_that_refer_to_black_change(source: Source, said: str) -> None:
         expected = (after - before).abs().sum((1, 2)) / before.sum((1, 2))
         found = rows[rows["shift"] == "-1.0"]["relative_change"]
         assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-3)
+
+
+def test_support_models_are_compensated_like_the_network() -> None:
+    network = networks()["basic_cnn"].eval()
+    support = []
+    for seed in range(3):
+        moved = copy.deepcopy(network)
+        noise = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weights in moved.parameters():
+                spread = 0.02 * weights.abs().mean()
+                weights.add_(spread * torch.randn(weights.shape, generator=noise))
+        support.append(moved)
+    source = functools.partial(gad, support=SupportModels(tuple(support)))
+    rows, gate = measured(source)
+    assert gate == {-1.0: "passed", 0.5: "passed"}
+    # They have a say in the map.
+    alone, _ = measured(functools.partial(gad, support=SupportModels((network,))))
+    assert len(rows) == len(alone) == 2 * len(IMAGES)
+    own = maps(network, IMAGES, source, ("original",)).maps["original"]
+    assert (own != 0).sum() < (
+        gradient_map := maps(network, IMAGES, gradient).maps["original"]
+    ).numel() / 2
+    assert own[own != 0].equal(gradient_map[own != 0])
+
+
+@pytest.mark.parametrize("evaluator", ["randomisation", "label_randomisation", "contrast"])
+def test_support_models_are_of_no_other_network(evaluator: str) -> None:
+    needs = named_evaluator(evaluator, {}).needs
+    with pytest.raises(UserError, match=f"evaluator={evaluator}, which explains other networks"):
+        Method("gad", gad, ("original",)).require(needs, evaluator)
+    Method("gradient", gradient, ("original",)).require(needs, evaluator)
 
 
 def test_the_change_of_nothing() -> None:

@@ -26,6 +26,9 @@ def test_shares_by_hand():
     shares = cell_shares(found, 2)
     assert shares[0].tolist() == [0.75, 0, 0.25, 0]
     assert shares[1].tolist() == [0.25] * 4
+    # Chance would be said of a map that could not be computed.
+    found[0, 1, 1], found[1, 1, 1] = torch.nan, torch.inf
+    assert cell_shares(found, 2).isnan().all()
 
 
 def network():

@@ -32,13 +32,13 @@ class _Reader(nn.Module):
         return torch.stack([*logits, *[middle - 9] * 7], 1)
 
 
-def rows_of(corner, tmp_path, **settings):
+def rows_of(corner, tmp_path, source=gradient, **settings):
     data = Shapes(train_images=20, test_images=20, cache_dir=str(tmp_path), **settings)
     split = data.split("test")
     batch = split.__getitems__(list(range(20)))
     batch = Batch(batch.image.float() / 255, batch.label, batch.index, batch.ids)
     prepared = Engine().prepare(_Reader(corner).eval(), batch.image)
-    context = Context(prepared, Method("any", gradient, ("original",)), data, "test", 42)
+    context = Context(prepared, Method("any", source, ("original",)), data, "test", 42)
     evaluator = Shortcut()
     evaluator.check(context, "shortcut")
     found = found_maps(context.maps_of(batch.image, batch.ids))
@@ -64,6 +64,21 @@ def test_a_network_that_relies_on_the_cue_and_one_that_does_not(tmp_path):
     assert facts["relied_on"] is False
     assert blind["found"].max() == 0
     assert facts["accuracy_with"] == facts["accuracy_without"]
+
+
+def _lost(model, images, targets, *, generator=None):
+    """The gradient; of the first image a value has overflowed."""
+    values = gradient(model, images).of(targets).abs().amax(1)
+    values[0, 0, 0] = torch.inf
+    return values
+
+
+def test_a_map_that_is_not_finite_is_no_chance_result(tmp_path):
+    _, rows = rows_of(True, tmp_path, _lost, shortcut_class="circle", **PATCH)
+    scores = rows[["energy_inside", "found", "roc_auc"]]
+    assert scores.iloc[0].isna().all()
+    assert scores.iloc[1:].notna().all(axis=None)
+    assert rows["swayed"].iloc[0] == 1 or rows["label"].iloc[0] == CLASS
 
 
 def test_swayed_is_defined_for_other_classes_only(tmp_path):
