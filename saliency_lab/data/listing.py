@@ -40,7 +40,7 @@ def class_folders(split_folder: Path) -> list[str]:
     """
     names = []
     if split_folder.is_dir():
-        entries = [entry for entry in os.scandir(split_folder) if entry.is_dir()]
+        entries = [entry for entry, is_folder in _scanned(split_folder) if is_folder]
         names = sorted(entry.name for entry in entries if not entry.name.startswith((".", "__")))
         if holds_masks(split_folder, names):
             names.remove(MASKS)
@@ -48,6 +48,13 @@ def class_folders(split_folder: Path) -> list[str]:
         raise UserError(
             f"Expected `data.root` to hold one folder per class in {split_folder}, but got none."
         )
+    for name in names:
+        # Every file of a run names the classes, in UTF-8.
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise UserError(
+                "Expected `data.root` to hold class folders whose names are text, but got "
+                f"{os.fsencode(name)!r} in {split_folder}."
+            )
     return names
 
 
@@ -153,17 +160,31 @@ def same_classes(train: Path, test: Path) -> list[str]:
 
 
 def image_files(folder: Path | str) -> Iterator[tuple[str, str]]:
-    """Every image file below `folder` with its size and time of change."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from image_files(entry.path)
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-                try:
-                    state = entry.stat()
-                except OSError:  # a link to nowhere: whoever reads the image says what is wrong
-                    yield entry.path, ""
-                else:
-                    yield entry.path, f"{state.st_size}:{state.st_mtime_ns}"
+    """Every image file below `folder` with its size and time of change.
+
+    Raises:
+        UserError: a folder cannot be read, or links lead round in a circle.
+    """
+    for entry, is_folder in _scanned(folder):
+        if entry.name.startswith("."):
+            continue
+        if is_folder:
+            yield from image_files(entry.path)
+        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+            try:
+                state = entry.stat()
+            except OSError:  # a link to nowhere: whoever reads the image says what is wrong
+                yield entry.path, ""
+            else:
+                yield entry.path, f"{state.st_size}:{state.st_mtime_ns}"
+
+
+def _scanned(folder: Path | str) -> list[tuple[os.DirEntry[str], bool]]:
+    """What is in a folder, and whether it is one itself."""
+    try:
+        with os.scandir(folder) as entries:
+            return [(entry, entry.is_dir()) for entry in entries]
+    except OSError as error:
+        raise UserError(
+            f"Expected `data.root` to hold readable folders, but got '{folder}': {error.strerror}"
+        ) from error

@@ -239,10 +239,22 @@ class ImageData(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """The held-out share in order, exactly once; no loader without one."""
+        """The held-out share in order, exactly once; no loader without one.
+
+        Raises:
+            UserError: it has fewer images than there are processes.
+        """
         if not self.validation:
             return []
-        return self._blocks(self.split("val"), self.batch_size, ())
+        split, (_, world) = self.split("val"), self._place()
+        if len(split) < world:
+            raise UserError(
+                f"Expected `data.validation` to hold an image out for each of {world} processes, "
+                f"but got {len(split)} with {self.validation}."
+            )
+        # A block for each: Lightning leaves a process without one out of the validation, and the
+        # others would wait for its part of what is counted.
+        return self._blocks(split, min(self.batch_size, len(split) // world), ())
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """The blocks of `eval_split` that are not done, in order, exactly once over all ranks."""

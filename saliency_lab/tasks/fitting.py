@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from saliency_lab.evaluation.rows.intervals import Interval, accuracy_interval
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.models.given import has_layers
 from saliency_lab.models.trained_samples import FACT, sample_digests
+from saliency_lab.models.weights import read_file
 from saliency_lab.report.drawing.figures import confusion_figure, figure_bytes, training_figure
 from saliency_lab.runs.agreement import agreed
 from saliency_lab.runs.directory import begin, finish, held, is_finished
@@ -72,10 +73,14 @@ def train_classifier(config: Mapping[str, Any], directory: Path) -> None:
         data.setup("test")
         model.facts["fingerprint"] = data.fingerprint("train")
         model.facts[FACT] = sample_digests(data.ids("train"))
+        if resume is not None:
+            _require_same_outputs(model, resume)
         if trainer.is_global_zero:
             begin(directory, config, overwrite=config["overwrite"])
             if continued is not None:
                 checkpoints.take_over(continued)
+            elif resume is not None:
+                checkpoints.go_on_from(resume)
             _say_shares(data, trainer.world_size)
         with tracker(config).run(config, directory) as record:
             if record is not None:
@@ -93,6 +98,24 @@ def _start(
     mine = None if config["overwrite"] else newest_checkpoint(directory)
     continued = continued_checkpoint(config) if mine is None else None
     return {"resume": mine or continued, "continued": continued}
+
+
+def _require_same_outputs(model: Classifier, checkpoint: Path) -> None:
+    """Refuse to go on with other classes or another size than the checkpoint's weights are for."""
+    before = read_file(checkpoint, "checkpoint").get("facts", {})
+    for fact, what in (("classes", "the classes"), ("input_shape", "images of the shape")):
+        then, now = before.get(fact), model.facts[fact]
+        if then is not None and list(then) != list(now):
+            raise UserError(
+                f"Expected `data` to have {what} that '{checkpoint}' was trained on, "
+                f"{_few(then)}, but got {_few(now)}; overwrite=true starts over"
+            )
+    if before.get("fingerprint") not in (None, model.facts["fingerprint"]):
+        log.warning("the training images are others than those that %s was trained on", checkpoint)
+
+
+def _few(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values[:5])) + (", …" if len(values) > 5 else "")
 
 
 def _say_shares(data: ImageData, processes: int) -> None:

@@ -77,6 +77,15 @@ class Checkpoints(Checkpoint):
             _link(best, self.directory / "best.ckpt")
         _link(checkpoint, self.directory / "last.ckpt")
 
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Put the checkpoint that a training resumes from in the place of a newer, unreadable one.
+
+        Otherwise that one would become `best` and `previous`.
+        """
+        last = self.directory / "last.ckpt"
+        if checkpoint.parent == self.directory and checkpoint != last:
+            _link(checkpoint, last)
+
     def _publish(self, improved: bool) -> None:
         if improved:
             _link(self.directory / "last.ckpt", self.directory / "best.ckpt")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,20 @@ def test_unknown_class(make_tree) -> None:
 def test_a_link_to_nowhere_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "dead.png").symlink_to(tmp_path / "gone.png")
     assert list(image_files(tmp_path)) == [(str(tmp_path / "dead.png"), "")]
+
+
+def test_a_class_s_name_is_text(make_tree) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    root = make_tree({f"{split}/{one}": 1 for split in ("train", "test") for one in ("a", name)})
+    assert r"but got b'caf\xe9' in" in _message(root=str(root))
+
+
+def test_links_that_lead_in_a_circle_are_told(make_tree) -> None:
+    root = make_tree({f"{split}/{name}": 1 for split in ("train", "test") for name in "ab"})
+    (root / "train" / "a" / "loop").symlink_to(root / "train" / "a")
+    message = _message(root=str(root))
+    assert "`data.root` to hold readable folders" in message
+    assert "symbolic links" in message
 
 
 def test_empty_text_is_not_the_current_folder() -> None:

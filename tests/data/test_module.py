@@ -108,6 +108,24 @@ def test_validation_is_held_out_and_the_loaders_agree(root: Path) -> None:
     assert _folder(root).val_dataloader() == []
 
 
+def test_every_process_has_a_part_of_the_held_out_share(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = _folder(root, validation=0.25, batch_size=64)
+    held = module.ids("val")
+    for world in (2, 3, len(held)):
+        found = []
+        for rank in range(world):
+            monkeypatch.setattr(module, "_place", lambda rank=rank, world=world: (rank, world))
+            batches = list(module.val_dataloader())
+            assert batches
+            found += [name for batch in batches for name in batch.ids]
+        assert sorted(found) == sorted(held)
+    monkeypatch.setattr(module, "_place", lambda: (0, len(held) + 1))
+    with pytest.raises(UserError, match=r"`data\.validation`.*each of \d+ processes"):
+        module.val_dataloader()
+
+
 def test_a_validation_share_of_classes_of_one_is_refused(make_tree) -> None:
     root = make_tree({f"{split}/{name}": 1 for split in ("train", "test") for name in "ab"})
     with pytest.raises(UserError, match=r"`data\.validation`.*at least one"):

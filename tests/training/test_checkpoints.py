@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
+import shutil
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 
 from saliency_lab.models.checkpoint import load_classifier
 from saliency_lab.runs.progress import clock_text, rate_text
@@ -103,16 +107,29 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_used(run, caplog):
     assert newest_checkpoint(run) is None
 
 
-def test_the_same_end_from_the_checkpoint_before(run, command):
+@pytest.mark.parametrize("left", [b"PK", None])
+def test_the_same_end_from_the_checkpoint_before(left, run, command):
+    # As if the first epoch had been the best one, and a kill had come then.
+    path = run / "checkpoints" / "previous.ckpt"
+    content = torch.load(path, weights_only=True)
+    (name,) = content["callbacks"]
+    content["callbacks"][name]["best"] = {"epoch": 1, "monitor": "train/loss", "value": 0.0}
+    path.unlink()
+    torch.save(content, path)
+    best = (run / "checkpoints" / "best.ckpt").read_bytes()
     before = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     metrics = (run / "metrics.csv").read_text()
     (run / "checkpoints" / "last.ckpt").unlink()
-    (run / "checkpoints" / "last.ckpt").write_bytes(b"PK")
+    if left:
+        (run / "checkpoints" / "last.ckpt").write_bytes(left)
     (run / "summary.json").write_text('{"status": "running"}')
     outcome = command(*WORDS)
     assert outcome.code == 0, outcome.err
-    assert "last.ckpt' is truncated" in outcome.err
+    assert ("last.ckpt' is truncated" in outcome.err) == bool(left)
     assert "previous.ckpt" in outcome.err
+    assert (run / "checkpoints" / "best.ckpt").read_bytes() == best
+    # Two epochs old by then, and whole.
+    assert torch.load(path, weights_only=True)["epoch"] == 1
     after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     for name, tensor in before.items():
         assert torch.equal(tensor, after[name]), name
@@ -120,6 +137,53 @@ def test_the_same_end_from_the_checkpoint_before(run, command):
     again = pd.read_csv(run / "metrics.csv")[shown]
     (run / "before.csv").write_text(metrics)
     pd.testing.assert_frame_equal(again, pd.read_csv(run / "before.csv")[shown])
+
+
+@pytest.fixture
+def begun(command, tmp_path):
+    """The words of an unfinished run of a folder of images, and that folder."""
+    root, rng = tmp_path / "images", np.random.default_rng(0)
+    for split, name, number in itertools.product(("train", "test"), "abc", range(3)):
+        path = root / split / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+    words = ("train", "data=folder", f"data.root={root}", "data.size=16", "trainer.max_epochs=1")
+    words = (*words, "trainer=cpu", "logger=none")
+    assert command(*words).code == 0
+    (summary,) = tmp_path.glob("outputs/**/summary.json")
+    summary.write_text('{"status": "running"}')
+    return words, root
+
+
+def test_other_classes_are_not_those_that_a_run_was_begun_with(begun, command):
+    words, root = begun
+    for split in ("train", "test"):
+        (root / split / "a").rename(root / split / "z")
+    renamed = command(*words)
+    assert renamed.code == 2
+    assert "to have the classes that" in renamed.err
+    assert "a, b, c, but got b, c, z" in renamed.err
+    for split in ("train", "test"):
+        shutil.rmtree(root / split / "z")
+    fewer = command(*words)
+    assert fewer.code == 2
+    assert "a, b, c, but got b, c;" in fewer.err
+
+
+def test_other_images_of_the_same_classes_are_told(begun, command):
+    words, root = begun
+    (root / "train" / "a" / "0.png").rename(root / "train" / "a" / "9.png")
+    outcome = command(*words)
+    assert outcome.code == 0, outcome.err
+    assert "the training images are others than those that" in outcome.err
+
+
+def test_a_class_s_name_is_no_formula(begun, command):
+    words, root = begun
+    for split in ("train", "test"):
+        (root / split / "a").rename(root / split / "cost $x_{$")
+    outcome = command(*words, "overwrite=true")
+    assert outcome.code == 0, outcome.err
 
 
 def test_progress_lines_say_loss_accuracy_rate_and_time_left(command, monkeypatch, tmp_path):

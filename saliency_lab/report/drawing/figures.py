@@ -24,7 +24,7 @@ from saliency_lab.report.drawing.canvas import (
     plain_axes,
     row_legend,
 )
-from saliency_lab.report.drawing.fonts import use_fonts_with_all_letters
+from saliency_lab.report.drawing.fonts import take_names_as_they_are, use_fonts_with_all_letters
 from saliency_lab.report.drawing.overlay import overlaid
 from saliency_lab.report.drawing.palette import MAP_COLOURS, Style, order_of, style_of
 
@@ -180,6 +180,7 @@ def _solve_layout(figure: Figure) -> None:
     engine = figure.get_layout_engine()
     if isinstance(engine, PlaceHolderLayoutEngine):  # what a solved layout leaves behind
         return
+    take_names_as_they_are(figure)
     use_fonts_with_all_letters(figure)
     if engine is not None:
         with _missing_letters_unsaid():

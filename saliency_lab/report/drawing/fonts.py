@@ -15,6 +15,13 @@ _BOXES = "Last Resort"
 """A font that has a box for every letter there is."""
 
 
+def take_names_as_they_are(figure: Figure) -> None:
+    """Show a class called `cost $x_{$` under this name: nothing in a figure is a formula."""
+    for text in figure.findobj(Text):
+        if isinstance(text, Text):
+            text.set_parse_math(False)
+
+
 def use_fonts_with_all_letters(figure: Figure) -> None:
     """Let the figure's texts fall back on installed fonts where the usual one lacks a letter."""
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]

@@ -252,7 +252,7 @@ def _read_evaluation(
 @lru_cache(maxsize=256)
 def _table(path: Path, changed: int) -> pd.DataFrame:
     """A table of a run, read once for each time of change: every map of a run asks for it."""
-    return pd.read_csv(path, keep_default_na=False)
+    return pd.read_csv(path, keep_default_na=False, dtype={"method": str})
 
 
 def _environment(path: Path) -> dict[str, Any]:

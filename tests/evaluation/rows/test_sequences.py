@@ -136,6 +136,18 @@ def test_signs_are_known_when_0_is_excluded(kind: str) -> None:
     assert decided_signs([0.5, -0.4], population=2).tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("kind", ["betting", "bernstein"])
+def test_what_was_thought_on_the_way_gives_way_to_all_of_them(kind: str) -> None:
+    drawn = np.repeat([-1.0, 1.0], [60, 61])
+    signs = decided_signs(drawn, population=121, kind=kind)
+    bounds = confidence_sequence(drawn, population=121, kind=kind)
+    assert signs[-2] == -1
+    assert bounds[-2, 1] < 0
+    assert signs[-1] == 1
+    assert bounds[-1] == pytest.approx([1 / 121] * 2)
+    assert decided_signs(drawn[:-1], population=120, kind=kind)[-1] == 0
+
+
 def test_the_last_draw_leaves_the_mean() -> None:
     differences = np.random.default_rng(5).uniform(-0.4, 0.5, 50)
     for kind in ("betting", "bernstein"):
