@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 import yaml
 from torch import Tensor, nn
 
@@ -20,7 +19,14 @@ from saliency_lab.config.location import config_directory
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.explained import Maps
 from saliency_lab.inference.engine import PreparedModel
-from saliency_lab.inputs import UNIT, PixelRange, given_images, given_model, require_taken
+from saliency_lab.inputs import (
+    UNIT,
+    PixelRange,
+    given_images,
+    given_model,
+    given_targets,
+    require_taken,
+)
 
 Method = str | Callable[..., Any]
 
@@ -77,11 +83,14 @@ def explain(
     """
     ready = model if isinstance(model, PreparedModel) else None
     network = given_model(model) if ready is None else ready.original
-    images = given_images(images, pixel_range)
+    images = given_images(images, pixel_range, adjustable=True)
     listed = [methods] if isinstance(methods, str) or callable(methods) else methods
-    if isinstance(targets, int):
-        targets = torch.full((len(images),), targets, device=images.device)
-    ids = range(len(images)) if sample_ids is None else sample_ids
+    classes = given_targets(targets, len(images))
+    ids = list(range(len(images)) if sample_ids is None else sample_ids)
+    if len(ids) != len(images):
+        raise UserError(
+            f"Expected `sample_ids` to be one for each of {len(images)} images, but got {len(ids)}."
+        )
     sources: dict[object, Source] = {}
     requests = _distinct([r for method in listed for r in _requests(method, sources)])
     found: dict[str, Tensor] = {}
@@ -96,10 +105,10 @@ def explain(
                 images[rows],
                 source,
                 names,
-                None if targets is None else targets[rows],
+                None if classes is None else classes[rows],
                 channels=channels,
                 competitors=competitors,
-                generator=SampleGenerator(seed, list(ids)[rows]),
+                generator=SampleGenerator(seed, ids[rows]),
             )
 
         try:
@@ -110,7 +119,7 @@ def explain(
             require_taken(network, images)
             raise
         batch = BatchMaps.joined(parts)
-        require_finite(batch.finite, list(ids))
+        require_finite(batch.finite, ids)
         for request in own:
             for view in request.views:
                 label = request.label if len(request.views) == 1 else view

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import TypeVar
 
@@ -38,7 +38,7 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
 
     The mode of every submodule and the flag of every parameter come back one by one, so a model
     that was half frozen or half in eval mode stays so. A graph that was recorded inside reaches
-    the input only, and stays usable outside.
+    the input only, and stays usable outside. An enclosing `torch.autocast` has no say inside.
     """
     modes = [(module, module.training) for module in model.modules()]
     wanting = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -46,12 +46,23 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
     for parameter in wanting:
         parameter.requires_grad_(False)
     try:
-        yield model
+        with without_autocast():
+            yield model
     finally:
         for parameter in wanting:
             parameter.requires_grad_(True)
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Computing in the dtypes that are there, whatever `torch.autocast` there is around."""
+    with ExitStack() as stack:
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 def bare_copy(model: M, *, computing: bool = True) -> M:

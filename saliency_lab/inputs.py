@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -48,16 +49,19 @@ def normalized(model: nn.Module, mean: Sequence[float], std: Sequence[float]) ->
         UserError: a model that is no module, or numbers that are not C means and C positive ones.
     """
     given_model(model)
-    mean, std = tuple(mean), tuple(std)
-    if len(mean) != len(std) or not all(math.isfinite(m) for m in mean):
+    try:
+        means, stds = tuple(float(m) for m in mean), tuple(float(s) for s in std)
+    except (TypeError, ValueError, RuntimeError):
+        means, stds = (), (math.nan,)
+    if len(means) != len(stds) or not all(math.isfinite(m) for m in means):
         raise UserError(
             "Expected `mean` and `std` to be one finite number per channel each, but got "
             f"{mean} and {std}."
         )
-    if not all(math.isfinite(s) and s > 0 for s in std):
+    if not all(math.isfinite(s) and s > 0 for s in stds):
         raise UserError(f"Expected `std` to be greater than 0, but got {std}.")
     device, dtype = model_place(model, torch.zeros(()))
-    layer = Normalize([float(m) for m in mean], [float(s) for s in std]).to(device, dtype)
+    layer = Normalize(means, stds).to(device, dtype)
     both = nn.Sequential(OrderedDict(normalize=layer, model=model))
     # A Sequential begins in training mode and the model may be in eval mode: it stays so.
     both.training = model.training
@@ -80,22 +84,44 @@ def given_model(model: object) -> nn.Module:
     )
 
 
-def given_images(images: object, pixel_range: PixelRange | None = UNIT) -> Tensor:
+def given_tensor(values: object, name: str, shape: str) -> Tensor:
+    """A tensor as it is, a NumPy array as a tensor.
+
+    Args:
+        values: what the argument `name` is given.
+        name, shape: for the message.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if isinstance(values, Tensor):
+        return values
+    got = type(values).__name__
+    if isinstance(values, np.ndarray):
+        got = f"an array of {values.dtype}"
+        with contextlib.suppress(TypeError, ValueError):
+            # PyTorch knows no negative strides, which a mirrored array has.
+            backward = any(stride < 0 for stride in values.strides)
+            return torch.from_numpy(values.copy() if backward else values)
+    raise UserError(
+        f"Expected `{name}` to be a tensor or NumPy array of shape {shape}, but got {got}."
+    )
+
+
+def given_images(
+    images: object, pixel_range: PixelRange | None = UNIT, *, adjustable: bool = False
+) -> Tensor:
     """The images as a tensor (B, C, H, W), NumPy arrays included.
 
     Args:
         images: floating, (B, C, H, W), one or more.
         pixel_range: lowest and highest value that a pixel may have; None: any.
+        adjustable: whether who gives the images can give `pixel_range`, too; for the message.
 
     Raises:
         UserError: no images, of another kind, shape or range.
     """
-    pixels = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
-    if not isinstance(pixels, Tensor):
-        raise UserError(
-            "Expected `images` to be a tensor or NumPy array of shape (B, C, H, W), but got "
-            f"{type(images).__name__}."
-        )
+    pixels = given_tensor(images, "images", "(B, C, H, W)")
     shape = tuple(pixels.shape)
     if pixels.dim() != 4 or not pixels.is_floating_point():
         raise UserError(
@@ -105,29 +131,75 @@ def given_images(images: object, pixel_range: PixelRange | None = UNIT) -> Tenso
     if not pixels.numel():
         raise UserError(f"Expected `images` to hold at least one image, but got {shape}.")
     if pixel_range is not None:
-        _require_range(pixels, pixel_range, shape)
+        _require_range(pixels, pixel_range, adjustable)
     return pixels
 
 
 def given_maps(maps: object) -> Tensor:
-    """The maps as a tensor, NumPy arrays included.
+    """The maps as a tensor (B, H, W), NumPy arrays included.
 
     Raises:
         UserError: they are something else, or not finite.
     """
-    values = torch.from_numpy(maps) if isinstance(maps, np.ndarray) else maps
-    if not isinstance(values, Tensor):
-        raise UserError(
-            "Expected `maps` to be a tensor or NumPy array of shape (B, H, W), but got "
-            f"{type(maps).__name__}."
-        )
+    values = given_tensor(maps, "maps", "(B, H, W)")
+    if values.dim() != 3:
+        raise UserError(f"Expected `maps` to be (B, H, W), but got {tuple(values.shape)}.")
     finite = values.isfinite()
     if not bool(finite.all()):
-        rows = (~finite.flatten(1).all(1)).nonzero().flatten().tolist() if values.dim() > 1 else []
+        rows = (~finite.flatten(1).all(1)).nonzero().flatten().tolist()
         raise UserError(
             f"Expected `maps` to be finite, but got NaN or infinity in maps {rows[:5]}."
         )
     return values
+
+
+def given_batch(images: object, maps: object) -> tuple[Tensor, Tensor]:
+    """Images with pixels in [0, 1] and a finite map (H, W) of each, on the images' device.
+
+    Raises:
+        UserError: what `given_images` and `given_maps` raise, and maps that do not fit the images.
+    """
+    pixels, values = given_images(images), given_maps(maps)
+    if values.shape != (len(pixels), *pixels.shape[2:]):
+        raise UserError(
+            f"Expected `maps` to be {(len(pixels), *pixels.shape[2:])} for these images, "
+            f"but got {tuple(values.shape)}."
+        )
+    return pixels, values.detach().to(pixels.device)
+
+
+def given_targets(targets: object, images: int) -> Tensor | None:
+    """The classes of so many images, int64 (B,): one whole number stands for all; None stays None.
+
+    Raises:
+        UserError: they are something else, or not one per image.
+    """
+    if targets is None:
+        return None
+    wanted = f"Expected `targets` to be {images} whole numbers, one class per image, but got "
+    try:
+        found = torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{wanted}{type(targets).__name__}.") from error
+    if found.dim() == 0:
+        found = found.expand(images)
+    whole = not (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool)
+    if found.shape != (images,) or not whole:
+        raise UserError(f"{wanted}{tuple(found.shape)} of {found.dtype}.")
+    return found.long()
+
+
+def require_positive(number: int, name: str) -> None:
+    """Nothing, or a UserError that names the argument, if the number is not 1 or more."""
+    if number < 1:
+        raise UserError(f"Expected `{name}` to be 1 or more, but got {number}.")
+
+
+def require_finite_logits(logits: Tensor) -> None:
+    """Nothing, or a UserError that names the images with logits (B, K) that are not finite."""
+    if not bool(logits.isfinite().all()):
+        rows = (~logits.isfinite().all(1)).nonzero().flatten().tolist()
+        raise UserError(f"Expected finite logits, but got NaN or infinity for images {rows[:5]}.")
 
 
 def require_taken(model: nn.Module, images: Tensor) -> None:
@@ -148,7 +220,7 @@ def require_taken(model: nn.Module, images: Tensor) -> None:
         ) from error
 
 
-def _require_range(pixels: Tensor, pixel_range: PixelRange, shape: tuple[int, ...]) -> None:
+def _require_range(pixels: Tensor, pixel_range: PixelRange, adjustable: bool) -> None:
     low, high = pixel_range
     if not low < high:
         raise UserError(f"Expected `pixel_range` to be (low, high), but got {pixel_range}.")
@@ -157,10 +229,11 @@ def _require_range(pixels: Tensor, pixel_range: PixelRange, shape: tuple[int, ..
     if not (least < low or most > high):
         return
     wanted = f"[{low:g}, {high:g}]"
+    meant = "; if these values are meant, say so: pixel_range=(low, high), or None for no check"
     raise UserError(
         f"Expected `images` to have pixels in {wanted}, but got {least:.4g} to {most:.4g}. A model "
-        "of normalised images goes in as normalized(model, mean, std) with pixels in [0, 1]; if "
-        "these values are meant, say so: pixel_range=(low, high), or None for no check."
+        "of normalised images goes in as normalized(model, mean, std) with pixels in [0, 1]"
+        f"{meant if adjustable else ''}."
     )
 
 

@@ -12,6 +12,7 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from saliency_lab.attribution.core.sources import source_name
 from saliency_lab.attribution.core.views import View
 from saliency_lab.attribution.maps import require_finite
 from saliency_lab.config.binding import built
@@ -22,15 +23,16 @@ from saliency_lab.data.source import Source
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.evaluation.base import Evaluator, measured_rows
 from saliency_lab.evaluation.context import Context, Found, Method, found_maps
+from saliency_lab.explanation import Method as ExplainMethod
 from saliency_lab.explanation import named_method, source_function
 from saliency_lab.inference.engine import PreparedModel, prepared
-from saliency_lab.inputs import given_images, given_model
+from saliency_lab.inputs import given_images, given_model, require_positive
 
 
 def measure(
     model: nn.Module | PreparedModel,
     images: Tensor,
-    methods: Sequence[str] | str = ("original", "active"),
+    methods: Sequence[ExplainMethod] | ExplainMethod = ("original", "active"),
     evaluator: str | Evaluator = "deletion",
     *,
     labels: Sequence[int] | None = None,
@@ -48,9 +50,11 @@ def measure(
         model: from images (B, C, H, W) to logits (B, K); left unchanged. It is made ready on the
             first batch unless it is what `sl.prepared` gave.
         images: floating (B, C, H, W), pixels in [0, 1]; a tensor or a NumPy array.
-        methods: as in `sl.explain`: names, or SOURCE/VIEW.
+        methods: as in `sl.explain`: names, SOURCE/VIEW, or functions that are sources themselves,
+            each listed under its own name.
         evaluator: a name of conf/evaluator with its `settings`, or an evaluator itself.
-        labels: classes (B,), for columns of the rows; None: −1.
+        labels: classes (B,), whole numbers, for columns of the rows; −1 where there is none. None:
+            all −1.
         masks: ground-truth evidence, bool (B, H, W), for evaluators that need it; also numbers,
             where all that are not 0 are one positive number.
         class_names: K names; None: numbers.
@@ -64,9 +68,10 @@ def measure(
         Columns sample_id, index, label, method, view, the evaluator's keys, its columns or scores.
 
     Raises:
-        UserError: an unknown method, evaluator or setting, images that do not fit, or something
-            that the evaluator needs and that is not given.
+        UserError: an unknown method, evaluator or setting, images, labels or names that do not
+            fit, or something that the evaluator needs and that is not given.
     """
+    require_positive(batch_size, "batch_size")
     pixels = given_images(images)
     ready = model
     if not isinstance(ready, PreparedModel):
@@ -74,19 +79,21 @@ def measure(
     chosen = named_evaluator(evaluator, settings)
     count = ready.logits(pixels[:1]).shape[1]
     names = [str(index) for index in range(count)] if class_names is None else list(class_names)
+    if len(names) != count:
+        raise UserError(
+            f"Expected `class_names` to be one for each of {count} logits, but got {len(names)}."
+        )
     ids = [str(index) for index in range(len(pixels))] if sample_ids is None else list(sample_ids)
-    known = np.full(len(pixels), -1) if labels is None else np.asarray(labels)
-    data = GivenImages(pixels, known.astype(np.int64), ids, names, masks)
-    listed = [methods] if isinstance(methods, str) else methods
+    known = np.full(len(pixels), -1) if labels is None else _given_labels(labels, count)
+    data = GivenImages(pixels, known, ids, names, masks)
     frames = []
-    for source, views in _sources(listed).items():
-        method = Method(source, source_function(source), tuple(views))
+    for method in _methods(methods):
         context = Context(ready, method, data, "test", seed)
         chosen.check(context, type(chosen).__name__)
         for start in range(0, len(pixels), batch_size):
             batch = data.batch(slice(start, start + batch_size))
             measured = chosen.measure(context, batch, _found(context, batch))
-            frames.append(measured_rows(chosen, batch, source, measured))
+            frames.append(measured_rows(chosen, batch, method.name, measured))
     rows = pd.concat(frames, ignore_index=True)
     return chosen.image_scores(rows) if scores else rows
 
@@ -112,17 +119,60 @@ def named_evaluator(evaluator: str | Evaluator, settings: dict[str, Any]) -> Eva
     return found
 
 
-def _sources(methods: Sequence[str]) -> dict[str, list[View]]:
-    """The views that are asked of each source, whose field is computed once for all of them."""
-    found: dict[str, list[View]] = {}
-    for method in methods:
+def _methods(methods: Sequence[ExplainMethod] | ExplainMethod) -> list[Method]:
+    """The sources with all views that are asked of them, whose field is computed once for all.
+
+    Raises:
+        UserError: no method, an unknown one, or what is neither a name nor a function.
+    """
+    listed = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
+    if not listed:
+        raise UserError("Expected `methods` to be one or more methods, but got none.")
+    asked: dict[str, list[View]] = {}
+    for method in listed:
+        if not isinstance(method, str):
+            continue
         name, slash, view = method.partition("/")
         source, views = named_method(name)
         wanted: Any = (view,) if slash else views
-        found.setdefault(source, []).extend(
-            one for one in wanted if one not in found.get(source, [])
+        asked.setdefault(source, []).extend(
+            one for one in wanted if one not in asked.get(source, [])
         )
-    return found
+    found = {name: Method(name, source_function(name), tuple(asked[name])) for name in asked}
+    for function in dict.fromkeys(one for one in listed if not isinstance(one, str)):
+        if not callable(function):
+            raise UserError(
+                f"Expected `methods` to be names or functions, but got {type(function).__name__}."
+            )
+        name, number = source_name(function), 1
+        while name in found:
+            number += 1
+            name = f"{source_name(function)}-{number}"
+        found[name] = Method(name, function, ("original",))
+    return list(found.values())
+
+
+def _given_labels(labels: object, classes: int) -> NDArray[np.int64]:
+    """The labels as int64 (B,), each a class or −1 for none.
+
+    Raises:
+        UserError: they are not whole numbers, not one per image, or no class.
+    """
+    try:
+        found = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    except ValueError:
+        found = np.empty(0, dtype=object)
+    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
+        raise UserError(
+            "Expected `labels` to be whole numbers, one class per image, but got "
+            f"{found.shape} of {found.dtype}."
+        )
+    if len(found) and not -1 <= found.min() <= found.max() < classes:
+        raise UserError(
+            f"Expected `labels` to be in [0, {classes}), or -1 for none, but got {found.min()} to "
+            f"{found.max()}."
+        )
+    return found.astype(np.int64)
 
 
 def _found(context: Context, batch: Batch) -> Found:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune, spectral_norm, weight_norm
 
+import saliency_lab as sl
 from saliency_lab.errors import UserError
 from saliency_lab.frozen import (
     bare_copy,
@@ -33,6 +34,30 @@ def test_mode_and_flags_come_back_one_by_one() -> None:
         model(torch.rand(2, 3))
     assert [module.training for module in model.modules()] == modes
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
+
+
+@pytest.mark.parametrize("kind", ["plain", "fast", "bf16", "field"])
+def test_an_enclosing_autocast_changes_nothing(kind: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4)).eval()
+    images = torch.rand(2, 3, 8, 8)
+    methods = ("active", "occlusion", "rise", "grad_cam", "lrp")
+
+    def found() -> dict[str, torch.Tensor]:
+        if kind == "field":
+            return {"field": sl.gradient(model, images).of(torch.tensor([1, 2]))}
+        if kind == "plain":
+            return sl.explain(model, images, methods)
+        fast = sl.prepared(model, images, precision="bf16" if kind == "bf16" else "fp32")
+        return {**sl.explain(fast, images, methods), "logits": fast.logits(images)}
+
+    expected = found()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = found()
+        assert (images.flatten(2) @ images.flatten(2).mT).dtype == torch.bfloat16
+    for name, values in expected.items():
+        assert inside[name].dtype == values.dtype == torch.float32
+        assert torch.equal(inside[name], values), name
 
 
 def test_intact_logits_are_those_of_eval_mode() -> None:

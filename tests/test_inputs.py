@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,7 +99,13 @@ def test_a_normalised_model_is_the_model_of_normalised_images() -> None:
     assert not model.training
 
 
-@pytest.mark.parametrize(("mean", "std"), [((0.5,), (0.5, 0.5)), ((0.5,), (0.0,)), ((0.5,), (-1,))])
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        *[((0.5,), (0.5, 0.5)), ((0.5,), (0.0,)), ((0.5,), (-1,))],
+        *[(0.5, 0.5), (torch.tensor(0.5), (0.5,)), (("a",), (0.5,)), (None, (0.5,)), ((), (0.5,))],
+    ],
+)
 def test_a_mean_and_std_that_do_not_fit_are_refused(mean, std) -> None:
     with pytest.raises(UserError, match="`std`"):
         sl.normalized(_net(), mean, std)
@@ -156,6 +163,154 @@ def test_what_are_no_images_for_the_model_is_said_in_one_line(use: Use, images, 
     with pytest.raises(UserError, match=pattern) as caught:
         use(_net(), images)
     assert "\n" not in str(caught.value)
+
+
+# Every public measure of a model and of maps, by the arguments (model, images, maps).
+OF_MODELS: dict[str, Callable[..., Any]] = {
+    "relevance_gain": lambda *given, **more: sl.relevance_gain(*given, **more).gain,
+    "mu_fidelity": lambda *given, **more: sl.mu_fidelity(*given, samples=20, **more),
+    "infidelity": lambda *given, **more: sl.infidelity(*given, samples=20, **more).residual,
+    "sensitivity_n": lambda *given, **more: sl.sensitivity_n(*given, samples=20, **more),
+    "prediction_gaps": lambda *given, **more: sl.prediction_gaps(*given, samples=5, **more).pgi,
+    "relative_sensitivity": lambda model, images, maps, **more: sl.relative_sensitivity(
+        model, images, maps > 0.5, **more
+    ),
+}
+OF_MAPS: dict[str, Callable[..., Any]] = {
+    "localisation": lambda maps: sl.localisation(maps, maps > 0.5)["roc_auc"],
+    "sparseness": sl.sparseness,
+    "entropy": sl.entropy,
+    "effective_area": sl.effective_area,
+    "important_pixels": sl.important_pixels,
+    "relative_complexity": lambda maps: sl.relative_complexity(maps, maps**2, level=0.1),
+    "convex_hulls": lambda maps: sl.convex_hulls(maps > 0.9).filled,
+}
+OF_IMAGES: dict[str, Callable[..., Any]] = {
+    **{
+        f"fill_images, {fill}": lambda images, fill=fill: sl.fill_images(images, fill)
+        for fill in ("white", "mean", "blur", "shift+0.1")
+    },
+    "road": lambda images: sl.road(images, images[:, 0] > 0.5),
+    "max_sensitivity": lambda images: sl.max_sensitivity(lambda x: {"a": x.sum(1)}, images)["a"],
+}
+
+
+def _drawn() -> tuple[Tensor, Tensor]:
+    stream = torch.Generator().manual_seed(0)
+    return torch.rand(3, 3, 8, 6, generator=stream), torch.rand(3, 8, 6, generator=stream)
+
+
+@pytest.mark.parametrize("name", OF_MODELS)
+def test_measures_of_models_check_what_they_are_given(name: str) -> None:
+    use, net, (images, maps) = OF_MODELS[name], _net(), _drawn()
+    arrays = images.numpy()[..., ::-1], maps.numpy()[..., ::-1]
+    same = images.flip(3), maps.flip(2)
+    found = use(net, *same)
+    assert torch.equal(use(net, *arrays), found)
+    for one in (1, np.int64(1), torch.tensor(1), [1, 1, 1]):
+        assert torch.equal(
+            use(net, *same, targets=one), use(net, *same, targets=torch.ones(3).long())
+        )
+    for wrong in (images * 255, images * 4 - 2):
+        with pytest.raises(UserError, match=r"pixels in \[0, 1\], but got.* in \[0, 1\]\.$"):
+            use(net, wrong, maps)
+    with pytest.raises(UserError, match="bytes are divided by 255"):
+        use(net, (images * 255).byte(), maps)
+    bad = images.clone()
+    bad[1] = torch.nan
+    with pytest.raises(UserError, match=r"infinity for images \[1\]"):
+        use(net, bad, maps)
+    with pytest.raises(UserError, match="`model` to take images of 1×8×6, but it says"):
+        use(net, images[:, :1], maps)
+    with pytest.raises(UserError, match=r"`model` to be a torch\.nn\.Module"):
+        use(lambda x: net(x), images, maps)
+    for targets, got in (
+        ([1, 2], r"\(2,\)"),
+        ([1.0, 2, 3], "float32"),
+        ("cat", "str"),
+        (5, "5, 5"),
+    ):
+        with pytest.raises(UserError, match=f"Expected `targets` .*but got .*{got}"):
+            use(net, images, maps, targets=targets)
+
+
+@pytest.mark.parametrize("name", [*OF_MAPS, *list(OF_MODELS)[:5]])
+def test_measures_of_maps_check_the_maps(name: str) -> None:
+    images, maps = _drawn()
+    use = OF_MAPS.get(name) or (lambda maps: OF_MODELS[name](_net(), images, maps))
+    assert torch.equal(use(maps.numpy()[:, ::-1]), use(maps.flip(1)))
+    with pytest.raises(UserError, match=r"Expected `ma(p|sk)s`"):
+        use(maps[0])
+    if name == "convex_hulls":  # what a NaN is above is for who makes the masks to say
+        return
+    maps[1, 2, 3] = torch.nan
+    with pytest.raises(UserError, match=r"`maps` to be finite.* in maps \[1\]"):
+        use(maps)
+
+
+@pytest.mark.parametrize("name", OF_IMAGES)
+def test_measures_of_images_check_the_images(name: str) -> None:
+    use, (images, _) = OF_IMAGES[name], _drawn()
+    assert torch.equal(use(images.numpy()[:, :, ::-1]), use(images.flip(2)))
+    with pytest.raises(UserError, match="bytes are divided by 255"):
+        use((images * 255).byte())
+    if name.startswith("fill_images"):
+        with pytest.raises(UserError, match=r"pixels in \[0, 1\], but got"):
+            use(images * 255)
+
+
+def test_masks_are_arrays_or_bool_tensors() -> None:
+    images, maps = _drawn()
+    masks = maps > 0.5
+    for name, use in (
+        ("localisation", lambda masks: sl.localisation(maps, masks)["top_k"]),
+        ("relative_sensitivity", lambda masks: sl.relative_sensitivity(_net(), images, masks)),
+        ("road", lambda masks: sl.road(images, masks)),
+    ):
+        assert torch.equal(use(masks.numpy()), use(masks)), name
+        with pytest.raises(UserError, match=r"`masks` to be a tensor .* got list"):
+            use(masks.tolist())
+
+
+@pytest.mark.parametrize("backward", [(0, 1, -1), (0, -1, 1), (-1, 1, 1)])
+@BOTH
+def test_mirrored_arrays_are_taken(use: Use, backward: tuple[int, ...]) -> None:
+    turned = tuple(slice(None, None, step or 1) for step in (1, *backward))
+    images = torch.rand(2, 3, 8, 6).numpy()[turned]
+    torch.manual_seed(1)
+    expected = use(_net(), torch.from_numpy(images.copy()))
+    torch.manual_seed(1)
+    assert torch.equal(use(_net(), images), expected)
+
+
+def test_arrays_of_no_numbers_are_refused() -> None:
+    with pytest.raises(UserError, match=r"`images` to be a tensor .*but got an array of object"):
+        _explained(_net(), np.empty((1, 3, 8, 6), dtype=object))
+
+
+def test_one_class_for_all_images_is_any_whole_number() -> None:
+    net, images = _net(), torch.rand(2, 3, 8, 6)
+    expected = _explained(net, images, targets=torch.tensor([3, 3]))
+    for one in (3, np.int64(3), torch.tensor(3), np.array(3), [3, 3], np.array([3, 3], "u1")):
+        assert torch.equal(_explained(net, images, targets=one), expected)
+
+
+def test_as_many_targets_and_ids_as_images() -> None:
+    net, images = _net(), torch.rand(4, 3, 8, 6)
+    for model in (net, sl.prepared(net, images)):
+        for count in (3, 5):
+            with pytest.raises(UserError, match=rf"`targets` to be 4 .* got \({count},\) of"):
+                _explained(model, images, targets=list(range(count)))
+        for ids in ("ab", range(7)):
+            with pytest.raises(UserError, match=f"`sample_ids` .* 4 images, but got {len(ids)}"):
+                _explained(model, images, sample_ids=ids)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_holds_an_image_or_more(size: int) -> None:
+    for use in (_deleted, sl.measure):
+        with pytest.raises(UserError, match=f"`batch_size` to be 1 or more, but got {size}"):
+            use(_net(), torch.rand(2, 3, 8, 6), batch_size=size)
 
 
 @BOTH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -45,7 +46,7 @@ def test_a_prepared_model_gives_the_same_maps_and_curves(network, images) -> Non
         curves = [sl.deletion_curve(m, images, plain["active"]) for m in (fast, network)]
         assert (curves[0] == curves[1]).float().mean() > 0.99
         assert torch.allclose(fast(images), network(images), atol=1e-4)
-    assert fast.model is network
+    assert fast.model is fast.original
     assert not network.training
 
 
@@ -127,6 +128,66 @@ def test_what_an_evaluator_needs_is_asked_for(network, images) -> None:
         sl.measure(network, images, ("original",), "deletion", fill="black")
     with pytest.raises(sl.UserError, match="a label and an id"):
         sl.measure(network, images, ("original",), labels=[1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([0.9, 1, 2, 3, 4, 5, 0], r"whole numbers, .*got \(7,\) of float64"),
+        ([np.nan] * 7, "whole numbers"),
+        (np.eye(7, 6, dtype=int), r"whole numbers, .*got \(7, 6\) of int64"),
+        (["cat"] * 7, "whole numbers, .*got .* of <U3"),
+        ([[1], [1, 2]], "whole numbers"),
+        ([True] * 7, "whole numbers, .* of bool"),
+        ([0, 1, 2, 3, 4, 5, 6], r"in \[0, 6\), or -1 for none, but got 0 to 6"),
+        (torch.tensor([-2, 0, 0, 0, 0, 0, 0]), r"in .* but got -2 to 0"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(network, images, labels, said) -> None:
+    with pytest.raises(sl.UserError, match=f"Expected `labels` to be {said}"):
+        sl.measure(network, images, "original", Mass(), labels=labels)
+
+
+def test_labels_are_classes_or_none(network, images) -> None:
+    given = [-1, 0, 5, 3, 3, 2, 1]
+    for labels in (given, np.array(given, dtype=np.int8), torch.tensor(given)):
+        rows = sl.measure(network, images, "original", Mass(), labels=labels)
+        assert rows["label"].tolist() == given
+    assert set(sl.measure(network, images, "original", Mass())["label"]) == {-1}
+
+
+def test_there_is_a_name_for_every_logit(network, images) -> None:
+    with pytest.raises(sl.UserError, match=r"`class_names` .* each of 6 logits, but got 2"):
+        sl.measure(network, images, "original", Mass(), class_names=["a", "b"])
+    assert len(sl.measure(network, images, "original", Mass(), class_names="abcdef")) == 7
+
+
+def test_functions_are_methods_as_in_explain(network, images) -> None:
+    def gradient(model, images, targets):
+        return images.mean(1) * (1 + targets[:, None, None])
+
+    def drawn(model, images, targets, *, generator):
+        return generator.uniform(*images.shape[2:])
+
+    rows = sl.measure(network, images, [gradient, "original", drawn, "active"], Mass())
+    assert set(map(tuple, rows[["method", "view"]].to_numpy())) == {
+        ("gradient", "original"), ("gradient", "active"),
+        ("gradient-2", "original"), ("drawn", "original"),
+    }  # fmt: skip
+    maps = sl.explain(network, images, [gradient, drawn])
+    for name, own in (("gradient-2", "gradient"), ("drawn", "drawn")):
+        found = rows.loc[rows["method"] == name, "mass"]
+        np.testing.assert_allclose(found, maps[own].mean((1, 2)), rtol=1e-4)
+    pd.testing.assert_frame_equal(
+        sl.measure(network, images, drawn, Mass(), batch_size=3),
+        sl.measure(network, images, [drawn, drawn], Mass()),
+    )
+
+
+@pytest.mark.parametrize(("methods", "got"), [([], "none"), ([3], "int")])
+def test_methods_that_are_none_are_refused(network, images, methods, got) -> None:
+    with pytest.raises(sl.UserError, match=f"Expected `methods` to be .* but got {got}"):
+        sl.measure(network, images, methods, Mass())
 
 
 def test_a_single_logit_is_refused_but_explained(images) -> None:

@@ -71,8 +71,18 @@ def test_a_function_of_ones_own_is_its_own_method() -> None:
         ({"a": torch.ones(3, 13), "b": torch.ones(4, 13)}, "one shape"),
         ({"a": torch.ones(13)}, "one shape"),
         ({"a": torch.ones(3, 7)}, "`fractions` for curves of 7 points"),
+        ({"a": [[1.0] * 13]}, r"`agreements\['a'\]` to be a tensor or NumPy array.*got list"),
     ],
 )
 def test_what_does_not_fit(agreements, told: str) -> None:
     with pytest.raises(sl.UserError, match=told):
         sl.curves(agreements)
+
+
+def test_curves_take_arrays_and_refuse_other_fractions() -> None:
+    agree = torch.rand(4, 3).numpy()
+    found = sl.curves({"a": agree}, fractions=np.array([0, 0.5, 1]))
+    np.testing.assert_allclose(found.points["allegiance"], agree.mean(0), rtol=1e-6)
+    for wrong, told in (([0, 1], "3, as many .* but got 2"), ([0, 1, 0.5], "strictly ascending")):
+        with pytest.raises(sl.UserError, match=f"Expected `fractions` .*{told}"):
+            sl.curves({"a": agree}, fractions=wrong)

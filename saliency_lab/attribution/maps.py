@@ -22,7 +22,8 @@ from saliency_lab.attribution.core.sources import (
 from saliency_lab.attribution.core.views import VIEWS, Channels, View, views
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.errors import UserError, unknown_choice
-from saliency_lab.frozen import intact_logits
+from saliency_lab.frozen import intact_logits, without_autocast
+from saliency_lab.inputs import given_targets
 
 
 class NonFiniteError(UserError):
@@ -146,6 +147,7 @@ class _WatchedField:
         return attribution
 
 
+@without_autocast()
 def maps(
     model: nn.Module,
     images: Tensor,
@@ -223,25 +225,21 @@ def _checked_field(output: Any, source: Source) -> ClassField:
     )
 
 
-def chosen_targets(logits: Tensor, targets: Tensor | None) -> Tensor:
-    """The classes to explain, int64 (B,) beside the logits (B, K): those asked for, or the
-    predicted ones.
+def chosen_targets(logits: Tensor, targets: Tensor | int | None) -> Tensor:
+    """The classes to explain, int64 (B,) beside the logits (B, K): those asked for, one for each
+    image or one for all, or the predicted ones.
 
     Raises:
         UserError: targets of a wrong shape or dtype, or outside [0, K).
     """
-    if targets is None:
+    batch, classes = logits.shape
+    chosen = given_targets(targets, batch)
+    if chosen is None:
         return logits.argmax(1)
-    targets, (batch, classes) = torch.as_tensor(targets), logits.shape
-    if targets.shape != (batch,) or targets.is_floating_point() or targets.dtype == torch.bool:
-        raise UserError(
-            f"Expected `targets` to be {batch} whole numbers, one class per image, "
-            f"but got {tuple(targets.shape)} of {targets.dtype}."
-        )
-    targets = targets.to(logits.device)
-    if bool(((targets < 0) | (targets >= classes)).any()):
-        raise UserError(f"Expected `targets` to be in [0, {classes}), but got {targets.tolist()}.")
-    return targets.long()
+    chosen = chosen.to(logits.device)
+    if bool(((chosen < 0) | (chosen >= classes)).any()):
+        raise UserError(f"Expected `targets` to be in [0, {classes}), but got {chosen.tolist()}.")
+    return chosen
 
 
 def require_finite(finite: Tensor, sample_ids: Sequence[object]) -> None:

@@ -20,6 +20,7 @@ from saliency_lab.cli.ranks import leave_outcome, processes_here, run_ranks
 from saliency_lab.cli.roots import kept
 from saliency_lab.cli.search import objective, require_searchable
 from saliency_lab.cli.sweep import is_own_sweep, leave_record
+from saliency_lab.config.identity import with_text_names
 from saliency_lab.errors import ProcessError, UserError
 from saliency_lab.runs.directory import is_finished, remove_empty, require_same_run
 from saliency_lab.runs.processes import process_rank, started_by_launcher, started_by_us
@@ -86,6 +87,7 @@ def _settings(config: DictConfig) -> dict[str, Any]:
     if "classifier" in settings:
         # The checkpoint is the truth about its model, whatever `model` was left at.
         settings["model"] = settings["classifier"]["model"]
+    settings = with_text_names(settings)
     if settings.get("run") is not None and "classifier" in settings:
         settings = of_training(settings, stored_settings(Path(settings["run"])))
     return settings

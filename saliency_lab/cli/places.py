@@ -20,6 +20,7 @@ from saliency_lab.config.identity import (
     NUMBERS,
     evaluator_label,
     run_directory,
+    with_text_names,
 )
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.training.lookup import classifier_of
@@ -205,4 +206,6 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     """Plain containers without what is itself computed from them."""
     kept = [str(key) for key in config if key not in _COMPUTED]
     plain = OmegaConf.to_container(OmegaConf.masked_copy(config, kept), resolve=True)
-    return {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
+    if not isinstance(plain, dict):
+        return {}
+    return with_text_names({str(key): value for key, value in plain.items()})

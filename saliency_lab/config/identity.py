@@ -85,6 +85,7 @@ _OF_THE_CLASSIFIER = (
     "data.batch_size",
     "data.validation",
 )
+_WITH_NAMES = ("data", "model", "method")
 # Named in the path itself.
 IN_PATH = ("data.name", "model.name", "method.name", "view.names", "seed")
 NO_CHECKPOINT = "none"
@@ -111,6 +112,16 @@ def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def with_text_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with numbers that are names as text: method.name=2024, or nan."""
+    found = dict(config)
+    for group in _WITH_NAMES:
+        component = config.get(group)
+        if isinstance(component, Mapping) and isinstance(component.get("name"), int | float):
+            found[group] = {**component, "name": str(component["name"])}
+    return found
+
+
 def is_below(key: str, prefixes: Sequence[str]) -> bool:
     """Whether a dotted key is one of these or lies below one of them."""
     return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
@@ -133,6 +144,7 @@ def differences(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """The leaves of a configuration in the form in which two of them can be compared key by key."""
+    config = with_text_names(config)
     found = {key: value for key, value in leaves(config).items() if not is_below(key, _WHOLE)}
     for key in _WHOLE:
         group, _, inner = key.partition(".")
@@ -185,6 +197,7 @@ def run_directory(
     parts = [str(config["task"])]
     parts += [_named(config, group) for group in ("data", "model") if group in config]
     if "method" in config:
+        _named(config, "method")
         parts.append(method_label(config))
     rest: dict[str, Any] = {}
     if "classifier" in config:
@@ -237,6 +250,8 @@ def _named(config: Mapping[str, Any], group: str) -> str:
     name = config[group].get("name")
     if name in (None, "???"):
         raise UserError(f"Expected `{group}.name` to be given, but it is missing")
+    if not isinstance(name, str | int | float):
+        raise UserError(f"Expected `{group}.name` to be text, but got {name!r}")
     return str(name)
 
 
@@ -246,6 +261,9 @@ def not_identity(config: Mapping[str, Any]) -> Sequence[str]:
     if config.get("data", {}).get("name") not in _NAMED_DATA:
         # A person's own files have no identity but their place; the named data sets do.
         ignored.remove("data.root")
+    if config.get("trainer", {}).get("batch") == "per_process":
+        # As many images per step as processes take together.
+        ignored = [key for key in ignored if key not in ("trainer.devices", "trainer.num_nodes")]
     if "classifier" in config:
         ignored += _OF_THE_CLASSIFIER
     if str(config.get("method", {}).get("_target_")) == _FILE_METHOD:

@@ -27,12 +27,12 @@ _CROP_SHARE = 224 / 256
 _BITS_PER_SAMPLE = 258
 
 
-def decoded(path: Path, size: int, resize: Resize) -> Pixels:
-    """An image file as RGB, uint8 (3, size, size).
+def decoded(path: Path, size: int | tuple[int, int], resize: Resize) -> Pixels:
+    """An image file as RGB, uint8 (3, H, W), where `size` is both of them or (H, W).
 
     The EXIF orientation is honoured. An image that has the size already is left as it is.
-    `stretch` ignores the aspect; `crop` brings the shorter side to 256/224 of the size and takes
-    the middle. Both are bilinear with antialiasing.
+    `stretch` ignores the aspect; `crop` brings the shorter side to 256/224 of the size, which must
+    be a square's, and takes the middle. Both are bilinear with antialiasing.
 
     Greys of more than 8 bits keep their upper 8, whatever values an image has: a dark image of
     16 bits stays dark. So are values of 0 … 255 that were saved with 16 or 32 bits, as an array of
@@ -47,11 +47,20 @@ def decoded(path: Path, size: int, resize: Resize) -> Pixels:
     return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
 
 
-def resized(image: Image.Image, size: int, resize: Resize) -> Image.Image:
-    """A picture of size × size; see `decoded`."""
-    if image.size == (size, size):
+def grey(pixels: Pixels) -> Pixels:
+    """RGB pixels (3, H, W) as greys (1, H, W), by Pillow's weights; those of a grey image stay."""
+    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    return np.asarray(image.convert("L"), dtype=np.uint8)[None]
+
+
+def resized(image: Image.Image, size: int | tuple[int, int], resize: Resize) -> Image.Image:
+    """A picture of this size; see `decoded`."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if image.size == (width, height):
         return image
-    return _stretched(image, size) if resize == "stretch" else _cropped(image, size)
+    if resize == "stretch":
+        return image.resize((width, height), Image.Resampling.BILINEAR)
+    return _cropped(image, height)
 
 
 def file_reader(paths: Sequence[Path], size: int, resize: Resize) -> Reader:
@@ -93,10 +102,6 @@ def _rgb(image: Image.Image, grey_bits: int) -> Image.Image:
         divisor = 2 ** (grey_bits - 8)
         image = Image.fromarray((np.clip(values, 0, 65535) // divisor).astype(np.uint8))
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _stretched(image: Image.Image, size: int) -> Image.Image:
-    return image.resize((size, size), Image.Resampling.BILINEAR)
 
 
 def _cropped(image: Image.Image, size: int) -> Image.Image:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from saliency_lab.errors import UserError
+from saliency_lab.attribution.maps import chosen_targets
 from saliency_lab.frozen import (
     checked_logits,
     frozen,
@@ -17,6 +17,7 @@ from saliency_lab.frozen import (
     require_classes,
 )
 from saliency_lab.inference.engine import PreparedModel
+from saliency_lab.inputs import given_model, require_finite_logits, require_taken
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -67,7 +68,7 @@ def target_probabilities(logits: Tensor, targets: Tensor) -> Tensor:
 
 @contextmanager
 def lent(
-    model: nn.Module | PreparedModel, images: Tensor, targets: Tensor | None = None
+    model: nn.Module | PreparedModel, images: Tensor, targets: Tensor | int | None = None
 ) -> Iterator[tuple[Forward, Tensor, Tensor]]:
     """A model's forward, its logits of the intact images, and the classes that are scored.
 
@@ -75,33 +76,25 @@ def lent(
     what it says comes back to the images'.
 
     Args:
-        targets: (B,); None: the classes that the model predicts.
+        targets: (B,), or one for all; None: the classes that the model predicts.
 
     Raises:
-        UserError: images that are not floating (B, C, H, W), targets that do not fit them.
+        UserError: a model that is no module, that does not take the images or whose logits are not
+            finite; images that are not floating (B, C, H, W), targets that do not fit them.
     """
     if isinstance(model, PreparedModel):
-        logits = model.logits(images)
-        yield model.logits, logits, _classes(logits, targets)
+        logits = _intact(model.logits, images, model.original)
+        yield model.logits, logits, chosen_targets(logits, targets)
         return
+    given_model(model)
     placed = placed_images(model, images)
 
     def forward(altered: Tensor) -> Tensor:
         return checked_logits(model(altered.to(placed)), len(altered)).to(images.device)
 
     with torch.no_grad(), frozen(model):
-        logits = intact_logits(model, images).to(images.device)
-        yield forward, logits, _classes(logits, targets)
-
-
-def checked_maps(maps: Tensor, images: Tensor) -> Tensor:
-    """Maps on the images' device; a UserError if they are not one (H, W) per image."""
-    if maps.shape != (len(images), *images.shape[2:]):
-        raise UserError(
-            f"Expected `maps` to be {(len(images), *images.shape[2:])} for these images, "
-            f"but got {tuple(maps.shape)}."
-        )
-    return maps.detach().to(images.device)
+        logits = _intact(lambda whole: intact_logits(model, whole), images, model)
+        yield forward, logits, chosen_targets(logits, targets)
 
 
 def _of_copies(
@@ -123,13 +116,13 @@ def _of_copies(
     return torch.cat(found).view(len(images), copies)
 
 
-def _classes(logits: Tensor, targets: Tensor | None) -> Tensor:
-    if targets is None:
-        return logits.argmax(1)
-    if targets.shape != logits.shape[:1] or not 0 <= int(targets.min()) <= int(targets.max()):
-        raise UserError(f"Expected `targets` to be {len(logits)} classes, but got {targets}.")
-    if int(targets.max()) >= logits.shape[1]:
-        raise UserError(
-            f"Expected `targets` to be below {logits.shape[1]}, but got {int(targets.max())}."
-        )
-    return targets.to(logits.device)
+def _intact(asked: Forward, images: Tensor, model: nn.Module) -> Tensor:
+    """The logits of the intact images, finite, on the images' device."""
+    try:
+        logits = asked(images).to(images.device)
+    except Exception:
+        # Where the model itself refuses an image, that is the mistake to tell.
+        require_taken(model, images)
+        raise
+    require_finite_logits(logits)
+    return logits

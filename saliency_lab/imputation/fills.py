@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from saliency_lab.errors import UserError, unknown_choice
+from saliency_lab.frozen import without_autocast
 from saliency_lab.imputation.linear import Imputation, NormalStreams, road_imputation
 from saliency_lab.imputation.names import BLUR_SHARE, FILLS
+from saliency_lab.inputs import given_images
 
 _SHIFT = re.compile(r"shift([+-]\d*\.?\d+)")
 
@@ -39,7 +41,7 @@ def fill_images(images: Tensor, fill: str, generator: UniformStreams | None = No
     =========  ===================================================================
 
     Args:
-        images: floating (B, C, H, W), pixels in [0, 1].
+        images: floating (B, C, H, W), pixels in [0, 1]; a tensor or a NumPy array.
         fill: one of the names above.
         generator: where noise is drawn from, one stream per image; each call draws anew.
 
@@ -48,8 +50,14 @@ def fill_images(images: Tensor, fill: str, generator: UniformStreams | None = No
         one number and take no memory.
 
     Raises:
-        UserError: an unknown fill, road, or noise without a generator.
+        UserError: images that are not so, an unknown fill, road, or noise without a generator.
     """
+    return plain_fill(given_images(images), fill, generator)
+
+
+@without_autocast()
+def plain_fill(images: Tensor, fill: str, generator: UniformStreams | None) -> Tensor:
+    """`fill_images` of pixels in any range, as an intermediate image may have them."""
     if shift := _SHIFT.fullmatch(fill):
         return (images + float(shift[1])).clamp_(0, 1)
     if fill == "noise":
@@ -80,7 +88,7 @@ def replacement(images: Tensor, fill: str, generator: Streams | None = None) -> 
         UserError: what `fill_images` raises, road without a generator.
     """
     if fill != "road":
-        return fill_images(images, fill, generator)
+        return plain_fill(images, fill, generator)
     if generator is None:
         raise UserError("Expected `generator` to be given for fill=road, but got none.")
     return road_imputation(images, generator=generator)

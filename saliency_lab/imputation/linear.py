@@ -14,6 +14,8 @@ from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from saliency_lab.errors import UserError
+from saliency_lab.frozen import without_autocast
+from saliency_lab.inputs import given_images, given_tensor
 
 Imputation = Callable[[Tensor, Tensor], Tensor]
 """From images' places in their batch (n,) and what is removed of them, bool (n, H, W), to the
@@ -46,7 +48,7 @@ def road(
     """Images whose removed pixels are imputed from their neighbours, with a little noise.
 
     Args:
-        images: floating (B, C, H, W).
+        images: floating (B, C, H, W); tensors or NumPy arrays, as masks are.
         masks: bool (B, H, W), True where a pixel is removed, in all channels.
         noise: standard deviation of what is added to every imputed value.
         generator: one random stream per image; None: seeds 0, 1, … by the place in the batch.
@@ -60,6 +62,7 @@ def road(
     Source: Rong, Leemann, Borisov, Kasneci, Kasneci, "A consistent and efficient evaluation
     strategy for attribution methods", 2022, section 4.2.
     """
+    images, masks = given_images(images, None), given_tensor(masks, "masks", "(B, H, W)")
     imputation = road_imputation(images, noise=noise, generator=generator)
     return imputation(torch.arange(len(images), device=images.device), masks)
 
@@ -94,6 +97,7 @@ def road_imputation(
     return imputed
 
 
+@without_autocast()
 def linear_imputation(images: Tensor, masks: Tensor) -> Tensor:
     """Images whose removed pixels are the weighted means of their eight neighbours.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from saliency_lab.frozen import intact_logits
+from saliency_lab.frozen import bare_copy, intact_logits, placed_images
 from saliency_lab.inference.agreement import gradient_distance
 from saliency_lab.inference.bfloat16 import bf16_model
 from saliency_lab.inference.folding import folded_copy, packed_copy
@@ -53,6 +53,24 @@ def fast_copy(model: nn.Module, sample: Tensor, precision: str) -> tuple[nn.Modu
         packed = packed_copy(folded, sample) if sample.device.type == "cpu" else folded
         _check(packed, model, sample, expected)
     return folded, bf16_model(folded, sample) if precision == "bf16" else packed
+
+
+def own_copy(model: nn.Module, images: Tensor) -> nn.Module:
+    """A copy of the model with its layers, or the model itself where none answers as it does.
+
+    Args:
+        model: from images (B, C, H, W) to logits (B, K); left unchanged.
+        images: (B, C, H, W) in [0, 1]; the copy is tried on two of them.
+    """
+    with torch.inference_mode(False), float32_by("ieee"):
+        sample = placed_images(model, images[:2]).clone()
+        expected = intact_logits(model, sample)
+        try:
+            copied = bare_copy(model)
+            _check(copied, model, sample, expected)
+        except UNABLE:
+            return model
+    return copied
 
 
 @contextlib.contextmanager

@@ -12,12 +12,20 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from saliency_lab.errors import UserError, unknown_choice
-from saliency_lab.frozen import checked_logits, frozen, intact_logits, placed_images, unshared
+from saliency_lab.frozen import (
+    checked_logits,
+    frozen,
+    intact_logits,
+    placed_images,
+    unshared,
+    without_autocast,
+)
 from saliency_lab.inference.agreement import sign_agreement, unsteadiness
-from saliency_lab.inference.copies import UNABLE, fast_copy, float32_by
+from saliency_lab.inference.copies import UNABLE, fast_copy, float32_by, own_copy
 from saliency_lab.inference.folding import first_line
 from saliency_lab.inference.memory import PartSize, fitting_batch, free_bytes, image_bytes
 from saliency_lab.inference.screening import Screen, cheap_copy, masked_sample
+from saliency_lab.inputs import given_images, given_model, require_taken
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +69,8 @@ class Engine:
     def prepare(self, model: nn.Module, images: Tensor) -> PreparedModel:
         """The model made ready; `images` (B, C, H, W) are a first batch that copies are tried on.
 
-        The model itself is left unchanged and may be changed afterwards without effect.
+        The model itself is left unchanged. It is asked wherever no fast copy can be, as by sources
+        that read layers, so it must not change while it is in use; `prepared` copies it first.
         """
         return PreparedModel(self, model, images)
 
@@ -75,8 +84,11 @@ def prepared(
 ) -> PreparedModel:
     """A model made fast for many maps and curves of images like these.
 
-    `sl.explain`, `sl.deletion_curve` and `sl.measure` take it in place of the model. It is a copy:
-    later changes of the model do not reach it. As a context it lets go of the copies at the end.
+    `sl.explain`, `sl.measure`, `sl.deletion_curve` and the other functions that score images take
+    it in place of the model. It is a copy: later changes of the model do not reach it. Where no
+    copy answers as the model does (hooks of its own change what its layers give, or its state
+    cannot be copied), `reason` says why, and the model itself is asked as it is then. As a context
+    it lets go of the fast copies at the end.
 
     Args:
         model: from images (B, C, H, W) to logits (B, K).
@@ -85,16 +97,28 @@ def prepared(
         precision, screen: see `Engine`.
 
     Raises:
-        UserError: images that the model does not take, or an impossible setting.
+        UserError: no module, images that it does not take, or an impossible setting.
     """
-    return Engine(precision=precision, screen=screen).prepare(model, images)
+    engine = Engine(precision=precision, screen=screen)
+    if isinstance(model, PreparedModel):
+        raise UserError(
+            "Expected `model` to be a torch.nn.Module, but got one that sl.prepared has made ready."
+        )
+    network, pixels = given_model(model), given_images(images, None)
+    try:
+        return engine.prepare(own_copy(network, pixels), pixels)
+    except Exception:
+        # Where the model itself refuses an image, that is the mistake to tell.
+        require_taken(network, pixels)
+        raise
 
 
 class PreparedModel:
     """A model ready to be explained and scored on many masked images.
 
     Attributes:
-        original: the model as it was given; for sources that need its layers.
+        original: the model as it was given, or what `prepared` copied of it; for sources that need
+            its layers.
         model: the copy that maps are computed with; its input gradients are the model's.
         reason: why there is no folded copy, or None.
         agreement: share of the first batch on which the copy and the model predict the same.
@@ -121,7 +145,7 @@ class PreparedModel:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Let go of the copies; the model itself goes on being there."""
+        """Let go of the fast copies; `original` goes on being there."""
         self.reason = "the copies were let go of"
         self.model = self._forward = self.original
         self._screen = None
@@ -194,8 +218,8 @@ class PreparedModel:
 
     @contextlib.contextmanager
     def numerics(self) -> Iterator[None]:
-        """TF32 on or off on GPUs as the precision says, and as it was afterwards."""
-        with float32_by("tf32" if self._engine.precision == "tf32" else "ieee"):
+        """TF32 on or off on GPUs as the precision says, and as it was afterwards; no autocast."""
+        with without_autocast(), float32_by("tf32" if self._engine.precision == "tf32" else "ieee"):
             yield
 
     def _run(self, forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

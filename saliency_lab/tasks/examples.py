@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from saliency_lab.data.decoding import DAMAGE, SUFFIXES, decoded
+from saliency_lab.data.decoding import DAMAGE, SUFFIXES, Resize, decoded, grey
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError
 from saliency_lab.frozen import intact_logits
 from saliency_lab.models.classifier import Classifier
+from saliency_lab.runs.directory import read_config
 
 log = logging.getLogger(__name__)
 
@@ -65,21 +67,40 @@ def _files_at(path: str) -> list[Path]:
     return sorted(files)
 
 
-def own_examples(paths: Sequence[Path], model: Classifier) -> Examples:
-    """Files as the classifier sees them.
+def resize_of(config: Mapping[str, Any], model: Classifier) -> Resize:
+    """How files became the images that the classifier was trained on.
+
+    The checkpoint says so. For an older one its training's settings do, or those of the data that
+    is named beside it, where the checkpoint lies elsewhere.
+    """
+    home = config["classifier"].get("directory")
+    data = config["data"] if home is None else read_config(Path(home)).get("data", {})
+    said = model.facts.get("resize") or data.get("resize")
+    return said if said in get_args(Resize) else "stretch"
+
+
+def own_examples(paths: Sequence[Path], model: Classifier, resize: Resize) -> Examples:
+    """Files as the classifier sees them: in its size, and grey where it has one channel.
 
     Raises:
-        UserError: a file that is no readable image.
+        UserError: a file that is no readable image, or a classifier of images that no file gives.
     """
-    _, height, _ = model.facts["input_shape"]
+    channels, height, width = model.facts["input_shape"]
+    if channels not in (1, 3) or (resize == "crop" and height != width):
+        raise UserError(
+            "Expected `images` to be left out with this classifier, because files become grey or "
+            "RGB images, with data.resize=crop square ones, but it takes "
+            f"{channels}×{height}×{width} with data.resize={resize}"
+        )
     images = []
     for path in paths:
         try:
-            images.append(decoded(path, height, "stretch"))
+            pixels = decoded(path, (height, width), resize)
         except DAMAGE as error:
             raise UserError(
                 f"Expected `images` to be readable images, but '{path}' is not: {error}"
             ) from error
+        images.append(grey(pixels) if channels == 1 else pixels)
     stacked = np.stack(images)
     return Examples([str(p) for p in paths], stacked, [None] * len(paths), _logits(model, stacked))
 

@@ -27,7 +27,13 @@ from saliency_lab.runs.files import atomic_path
 from saliency_lab.runs.processes import process_rank
 from saliency_lab.tasks.classifiers import configured_classifier, require_usable
 from saliency_lab.tasks.components import checked, configured_method
-from saliency_lab.tasks.examples import Examples, correct_examples, image_files, own_examples
+from saliency_lab.tasks.examples import (
+    Examples,
+    correct_examples,
+    image_files,
+    own_examples,
+    resize_of,
+)
 from saliency_lab.tasks.foreign_maps import with_stored_maps
 from saliency_lab.tasks.support import pair_classifier, supported
 from saliency_lab.training.components import data_module
@@ -65,7 +71,8 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         # All that may be refused comes before anything of an earlier run is cleared away.
         model = model.to(_device(config))
         if config["images"]:
-            examples = own_examples(image_files(config["images"]), model)
+            files = image_files(config["images"])
+            examples = own_examples(files, model, resize_of(config, model))
             method = with_stored_maps(method, None, model.facts["input_shape"])
         else:
             data = data_module(asked)

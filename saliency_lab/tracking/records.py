@@ -103,7 +103,7 @@ def _recorded_evaluator(
     curves_path = table_path(directory, label, "curves")
     # An evaluator of another kind may call a table so, too.
     if curves_path.is_file() and found["conditions"] == ["mode", "fill"]:
-        curves = pd.read_csv(curves_path, keep_default_na=False)
+        curves = pd.read_csv(curves_path, keep_default_na=False, dtype={"method": str})
         names = zip(curves["method"], curves["view"], strict=True)
         curves["label"] = [label_of(method, view) for method, view in names]
         _log_curves(run, label, curves, len(maps) == 1)
@@ -169,7 +169,7 @@ def record_report(record: Record | None, files: ReportFiles) -> str | None:
             content["scores"] = wandb.Table(dataframe=score_table(panels))
         for path in files.tables:
             if path.suffix == ".csv" and path.stem in _JUDGING:
-                table = pd.read_csv(path, keep_default_na=False)
+                table = pd.read_csv(path, keep_default_na=False, dtype={"method": str})
                 content[f"verdict/{path.stem}"] = wandb.Table(dataframe=table)
         run.log(content)
         paths = dict.fromkeys(evaluation.path for evaluation in evaluations)

@@ -86,11 +86,12 @@ def classifier(
 
     Without `load_weights` a pretrained one has its structure only; a checkpoint brings the rest.
     """
-    model = config["model"]
+    model, resize = config["model"], getattr(data, "resize", None)
     net = built_network(model, data.num_classes, data.input_shape, load_weights=load_weights)
     facts = {
         "model": dict(model),
         "data": data.name,
+        "resize": resize if isinstance(resize, str) else None,
         "classes": list(data.class_names),
         "input_shape": list(data.input_shape),
     }

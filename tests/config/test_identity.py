@@ -14,6 +14,7 @@ from saliency_lab.config.identity import (
     evaluator_label,
     method_label,
     run_directory,
+    with_text_names,
 )
 from saliency_lab.errors import UserError
 
@@ -67,6 +68,15 @@ def test_how_and_where_a_run_happens_is_not_named(keys):
     assert name(**keys) == name()
 
 
+def test_processes_count_where_each_takes_a_batch_of_its_own():
+    each = {"trainer__batch": "per_process"}
+    assert name(**each, trainer__devices=2) != name(**each)
+    assert name(trainer__batch="global", trainer__devices=2) == name(trainer__batch="global")
+    stored = changed(**each, trainer__devices=2)
+    found = conflicts(changed(**each, trainer__devices=4), stored)
+    assert found == [("trainer.devices", 2, 4)]
+
+
 def test_lists_flags_and_nothing():
     assert "+optimizer.betas-0.8_0.9-" in name(optimizer__betas=[0.8, 0.9])
     assert name(model__pretrained=True).endswith("model.pretrained-true")
@@ -87,6 +97,27 @@ def test_long_names_are_cut_and_stay_apart():
     assert one != other
     for path in (one, other):
         assert len(path.rpartition("/")[2]) <= 200
+
+
+@pytest.mark.parametrize("given", [2024, 0.5, float("nan"), True])
+@pytest.mark.parametrize("group", ["data", "model", "method"])
+def test_a_number_is_a_name_like_its_text(group, given):
+    view = {"names": ["original"]}
+    config = changed(method={"name": "gradient"}, view=view, **{f"{group}__name": given})
+    text = with_text_names(config)
+    assert text[group]["name"] == str(given)
+    assert run_directory(text, DEFAULTS) == run_directory(config, DEFAULTS)
+    # Runs that have the number in their config.yaml are still known.
+    assert conflicts(text, config) == conflicts(config, text) == []
+
+
+@pytest.mark.parametrize("wrong", [["a"], {"a": 1}])
+@pytest.mark.parametrize("group", ["data", "model", "method"])
+def test_what_is_no_name_is_refused(group, wrong):
+    config = changed(method={"name": "gradient"}, view={"names": ["original"]})
+    config[group]["name"] = wrong
+    with pytest.raises(UserError, match=rf"`{group}.name` to be text, but got"):
+        run_directory(config, DEFAULTS)
 
 
 def test_characters_that_shells_read_are_replaced_and_stay_apart():

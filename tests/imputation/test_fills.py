@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.errors import UserError
 from saliency_lab.imputation.fills import checked_fill, fill_images
+from saliency_lab.imputation.linear import road
 
 
 def test_black_white_mean_and_shift() -> None:
@@ -53,6 +54,21 @@ def test_blur_is_scipys_gaussian(size: tuple[int, int], sigma: float, radius: in
     for channel in range(3):
         expected = gaussian_filter(image[0, channel].numpy(), sigma, mode="nearest", radius=radius)
         torch.testing.assert_close(found[0, channel], torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize("fill", ["blur", "mean", "road"])
+def test_an_enclosing_autocast_has_no_say(fill: str) -> None:
+    images = torch.rand(2, 3, 12, 10, generator=torch.Generator().manual_seed(0))
+    masks = images.mean(1) > 0.5
+
+    def filled() -> torch.Tensor:
+        return road(images, masks) if fill == "road" else fill_images(images, fill)
+
+    alone = filled()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = filled()
+    assert inside.dtype == alone.dtype == torch.float32
+    assert inside.equal(alone)
 
 
 def test_noise_belongs_to_the_image() -> None:

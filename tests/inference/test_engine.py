@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 
+import saliency_lab as sl
 from saliency_lab.attribution.core.views import VIEWS
 from saliency_lab.attribution.maps import maps
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.deletion.curves import masked_scores
 from saliency_lab.evaluation.deletion.masking import MaskingJob
 from saliency_lab.evaluation.deletion.removal import deletion_levels
+from saliency_lab.frozen import intact_logits
 from saliency_lab.imputation.fills import fill_images
 from saliency_lab.inference import copies
 from saliency_lab.inference.agreement import sign_agreement
@@ -210,6 +213,69 @@ def test_the_copy_does_not_follow_the_model() -> None:
     model[3].weight.data.zero_()
     torch.testing.assert_close(prepared.logits(images), expected)
     assert model.training
+
+
+class Hooked(nn.Module):
+    """What a layer gives is changed by a hook, which no copy has."""
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = layers
+        layers[1].register_forward_hook(lambda module, given, output: output + given[0].abs())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+class Choosing(nn.Module):
+    """A path that depends on the image: no fast copy, but one with its layers."""
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images if images.mean() > -1 else -images)
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, Choosing, Hooked])
+def test_one_dict_of_maps_is_of_one_network(kind: type[nn.Module]) -> None:
+    """Maps by layers and by gradients alike, whatever becomes of the model in between."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    model, images = kind(layers).train(), torch.rand(4, 3, 8, 8)
+    methods = ("original", "grad_cam", "occlusion")
+    fast = sl.prepared(model, images)
+    assert (fast.reason is None) == (kind is nn.Sequential)
+    before, intact = sl.explain(fast, images, methods), fast.logits(images)
+    torch.testing.assert_close(intact, intact_logits(model, images))
+    for weights in model.parameters():
+        weights.data.mul_(-1.5)
+    after = sl.explain(fast, images, methods)
+    wanted = sl.explain(model, images, methods) if kind is Hooked else before
+    for name in methods:
+        assert wanted[name].abs().max() > 0
+        torch.testing.assert_close(after[name], wanted[name])
+    assert torch.equal(fast.logits(images), intact) == (kind is not Hooked)
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ("model", "images", "message"),
+    [
+        (None, torch.rand(2, 8, 8, 3), "`model` to take images of 8×8×3, but it says: "),
+        (None, torch.ones(2, 3, 8, 8).byte(), "`images` to be floating"),
+        (None, [[0.5]], "`images` to be a tensor or NumPy array"),
+        (lambda images: images, torch.rand(2, 3, 8, 8), "`model` to be a torch.nn.Module"),
+        ("prepared", torch.rand(2, 3, 8, 8), "`model` to be a torch.nn.Module, but got one that"),
+    ],
+)
+def test_what_cannot_be_prepared_is_refused(model: object, images: Tensor, message: str) -> None:
+    usual = nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten())
+    ready = sl.prepared(usual, np.ones((2, 3, 8, 8), dtype=np.float32))
+    given = usual if model is None else ready if model == "prepared" else model
+    with pytest.raises(UserError, match=message):
+        sl.prepared(given, images)
 
 
 def test_settings_outside_their_range_are_named() -> None:

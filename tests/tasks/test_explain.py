@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,8 @@ from saliency_lab.data.decoding import decoded
 from saliency_lab.errors import UserError
 from saliency_lab.explanation import explain
 from saliency_lab.models.checkpoint import load_classifier
+from saliency_lab.models.classifier import Classifier
+from saliency_lab.tasks.examples import own_examples
 from saliency_lab.tasks.explain import Explained, _own_names, target_classes
 
 CLASSES = ("cat", "dog", "7")
@@ -75,3 +79,78 @@ def test_two_targets_give_the_maps_of_each(command, tmp_path, classifier_file):
     assert refused.code == 2
     assert "Did you mean 'circle'" in refused.err
     assert list(tmp_path.glob("outputs/explain/*/*/active/*")) == [table.parent]
+
+
+@pytest.mark.parametrize(
+    ("shape", "resize"),
+    [((3, 16, 20), "stretch"), ((1, 16, 20), "stretch"), ((1, 8, 8), "crop"), ((3, 8, 8), "crop")],
+)
+def test_files_become_what_the_classifier_takes(tmp_path, shape, resize):
+    channels, height, width = shape
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(channels * height * width, 3))
+    model = Classifier(network, 3, facts={"input_shape": list(shape)})
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    found = own_examples([tmp_path / "a.png"], model, resize)
+    with Image.open(tmp_path / "a.png") as image:
+        if resize == "stretch":
+            expected = image.resize((width, height), Image.Resampling.BILINEAR)
+        else:
+            expected = image.resize((15, 9), Image.Resampling.BILINEAR).crop((3, 0, 11, 8))
+        weights = [0.299, 0.587, 0.114]
+        expected = np.asarray(expected, dtype=np.float64).transpose(2, 0, 1)
+        if channels == 1:
+            expected = np.tensordot(weights, expected, 1)[None]
+    assert found.images.shape == (1, *shape)
+    assert np.abs(found.images[0] - expected).max() <= (0 if channels == 3 else 0.51)
+
+
+@pytest.mark.parametrize(("shape", "resize"), [((4, 8, 8), "stretch"), ((3, 16, 20), "crop")])
+def test_a_classifier_of_what_no_file_becomes_is_named(tmp_path, shape, resize):
+    model = Classifier(torch.nn.Flatten(), 3, facts={"input_shape": list(shape)})
+    with pytest.raises(UserError, match=f"`images` to be left out .*data.resize={resize}"):
+        own_examples([tmp_path / "a.png"], model, resize)
+
+
+def test_files_are_resized_as_the_trainings_images_were(command, tmp_path):
+    draw = np.random.default_rng(0)
+    for number in range(8):
+        for name in ("a", "b"):
+            pixels = draw.integers(0, 256, (24, 40, 3), dtype=np.uint8)
+            (tmp_path / "pets" / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / f"pets/{name}/{number}.png")
+    quick = ("trainer=cpu", "logger=none", "model=basic_cnn")
+    data = ("data=folder", "data.root=pets", "data.size=32", "data.resize=crop")
+    outcome = command("train", *data, *quick, "trainer.max_epochs=1")
+    assert outcome.code == 0, outcome.err
+    (last,) = tmp_path.glob("outputs/train/folder/*/*/checkpoints/last.ckpt")
+    expected = decoded(tmp_path / "pets/a/0.png", 32, "crop")
+
+    def seen(*words: str) -> bool:
+        asked = (
+            "explain",
+            *quick[:2],
+            "method=gradient",
+            "images=[pets/a/0.png]",
+            "overwrite=true",
+        )
+        outcome = command(*asked, *words)
+        assert outcome.code == 0, outcome.err
+        found = max(
+            tmp_path.glob("outputs/explain/*/*/*/*/maps.npz"), key=lambda p: p.stat().st_mtime
+        )
+        with np.load(found) as stored:
+            return np.array_equal(stored["images"], expected[None])
+
+    assert seen(f"run={last.parents[1]}")
+    shutil.copy(last, tmp_path / "elsewhere.ckpt")
+    assert seen("ckpt=elsewhere.ckpt", "data=shapes")
+    # A checkpoint of an earlier version does not say it; its training does, or whoever names it.
+    content = torch.load(last, weights_only=False)
+    assert content["facts"].pop("resize") == "crop"
+    for path in (last, tmp_path / "elsewhere.ckpt"):
+        path.unlink()
+        torch.save(content, path)
+    assert seen(f"ckpt={last}", "data=shapes")
+    assert seen("ckpt=elsewhere.ckpt", *data)
+    assert not seen("ckpt=elsewhere.ckpt", "data=shapes")

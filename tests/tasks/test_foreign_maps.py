@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 
 import saliency_lab as sl
 from saliency_lab.data.shapes import Shapes
@@ -63,6 +66,35 @@ def test_the_numbers_are_those_of_the_method_that_made_the_maps(command, tmp_pat
     np.save(again, found.numpy())
     assert "already finished" not in command(*words, *moved).out
     assert len(list(tmp_path.glob("outputs/evaluate/shapes/*/theirs-original/*"))) == 2
+
+
+def test_a_number_is_a_name(command, tmp_path, classifier_file):
+    np.save(tmp_path / "maps.npy", np.random.default_rng(0).random((12, 32, 32)))
+    words = (
+        *DATA,
+        "trainer=cpu",
+        "logger.mode=offline",
+        f"ckpt={classifier_file}",
+        "method=file",
+        "method.maps=maps.npy",
+    )
+    words = ("evaluate", *words, "method.name=2024", "resamples=20", "evaluator=deletion")
+    outcome = command(*words, "evaluator.deletion.fills=[black]")
+    assert outcome.code == 0, outcome.err
+    (run,) = tmp_path.glob("outputs/evaluate/shapes/*/2024-original/*")
+    assert json.loads((run / "summary.json").read_text())["method"] == "2024"
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("name: '2024'", "name: 2024"))
+    assert "already finished" in command(*words, "evaluator.deletion.fills=[black]").out
+    assert command("report", "logger=none").code == 0
+    table = pd.read_csv(tmp_path / "outputs/report/tables/scores.csv", dtype=str)
+    assert set(table["map"]) == {"2024"}
+    (tmp_path / "mine/method").mkdir(parents=True)
+    (tmp_path / "mine/method/ours.yaml").write_text("defaults: [gradient, _self_]\nname: 2024\n")
+    asked = ("compare", "--config-dir", "mine", "a=ours", "b=active", "--cfg", "job", "--resolve")
+    shown = command(*asked)
+    assert shown.code == 0, shown.err
+    assert yaml.safe_load(shown.out)["methods"]["ours"]["method"]["name"] == "2024"
 
 
 def test_what_would_have_to_be_computed_again_is_refused(command, tmp_path, classifier_file):

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from saliency_lab.attribution.core.random_streams import SampleGenerator
-from saliency_lab.imputation.fills import fill_images
+from saliency_lab.imputation.fills import plain_fill
 
 Baseline = Literal["black", "white", "mean", "blur", "uniform"]
 
@@ -26,4 +26,4 @@ def baseline_images(images: Tensor, baseline: Baseline, generator: SampleGenerat
         Shape, dtype and device of the images, in [0, 1], detached.
     """
     fill = "noise" if baseline == "uniform" else baseline
-    return fill_images(images.detach(), fill, generator).clone()
+    return plain_fill(images.detach(), fill, generator).clone()

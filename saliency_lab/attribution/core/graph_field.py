@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.core.propagation import Weighted
 from saliency_lab.errors import UserError
-from saliency_lab.frozen import checked_logits, frozen, placed_images
+from saliency_lab.frozen import checked_logits, frozen, placed_images, without_autocast
 
 # Functions of this package are rules of its own.
 _OURS = "saliency_lab.attribution."
@@ -90,7 +90,7 @@ class GraphField:
         if not self._scores.requires_grad:  # the logits do not depend on the pixels at all
             zeros = torch.zeros_like(self._start[: self._count])
             return zeros.to(*self._place)
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), without_autocast():
             (slope,) = torch.autograd.grad(
                 chosen_scores(self._scores, classes),
                 self._start,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from saliency_lab.errors import UserError, unknown_choice
+from saliency_lab.inputs import given_maps
 
 Rule = Literal["top", "above"]
 
@@ -16,7 +17,8 @@ def important_pixels(maps: Tensor, level: float = 0.5, rule: Rule = "top") -> Te
     """The important pixels of each map; a pixel of value 0 never is one.
 
     Args:
-        maps: (B, H, W), never negative; a bool mask is its own answer.
+        maps: (B, H, W), finite, never negative; a bool mask is its own answer. A tensor or a NumPy
+            array.
         level: with `top` a share of all pixels, with `above` a share of the map's maximum.
         rule: `top` takes the round(level·H·W) largest values, ties by index; `above` takes the
             values greater than level times the largest.
@@ -25,10 +27,13 @@ def important_pixels(maps: Tensor, level: float = 0.5, rule: Rule = "top") -> Te
         bool (B, H, W), on the maps' device.
 
     Raises:
-        UserError: maps of another shape, or a level outside (0, 1].
+        UserError: maps of another shape or that are not finite, or a level outside (0, 1].
     """
-    if maps.dim() != 3:
-        raise UserError(f"Expected `maps` to be (B, H, W), but got {tuple(maps.shape)}.")
+    return marked_pixels(given_maps(maps), level, rule)
+
+
+def marked_pixels(maps: Tensor, level: float, rule: Rule) -> Tensor:
+    """`important_pixels` of maps that may be anything: what is not finite is left to the caller."""
     if not 0 < level <= 1:
         raise UserError(f"Expected `level` to be greater than 0 and at most 1, but got {level}.")
     if maps.dtype == torch.bool:

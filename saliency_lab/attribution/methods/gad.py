@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from saliency_lab.attribution.core.field import ClassField, input_gradients_only
-from saliency_lab.attribution.core.importance import Rule, important_pixels
+from saliency_lab.attribution.core.importance import Rule, marked_pixels
 from saliency_lab.attribution.core.random_streams import SampleGenerator, restarted
 from saliency_lab.attribution.core.sources import expect_field_source, source_output
 from saliency_lab.attribution.core.views import views
@@ -129,8 +129,8 @@ def gad(
         return views(field, targets, ("original",))["original"]
 
     original = original_map(model)
-    kept = important_pixels(original, level, rule)
+    kept = marked_pixels(original, level, rule)
     for network in dict.fromkeys(support.distanced):
         if network is not model:  # which would take nothing away
-            kept &= important_pixels(original_map(network), level, rule)
+            kept &= marked_pixels(original_map(network), level, rule)
     return torch.where(kept, original, 0).float()

@@ -7,12 +7,14 @@ import math
 import torch
 from torch import Tensor
 
+from saliency_lab.inputs import given_maps
+
 
 def sparseness(maps: Tensor) -> Tensor:
     """The Gini index of |map|, float64 (B,): 0 where all pixels are alike, (n − 1)/n for a point.
 
     Args:
-        maps: (B, H, W), floating. A map of zeros counts as constant.
+        maps: (B, H, W), finite. A map of zeros counts as constant.
 
     Source: Chalasani, Chen, Chowdhury, Jha, Wu, "Concise explanations of neural networks using
     adversarial training", 2020, section 5; Hurley and Rickard, "Comparing measures of sparsity",
@@ -20,7 +22,7 @@ def sparseness(maps: Tensor) -> Tensor:
     """
     ordered = _shares(maps).sort(dim=1).values
     pixels = ordered.shape[1]
-    weights = 2 * torch.arange(1, pixels + 1, device=maps.device).double() - pixels - 1
+    weights = 2 * torch.arange(1, pixels + 1, device=ordered.device).double() - pixels - 1
     return ((ordered @ weights) / pixels).clamp(0, 1)
 
 
@@ -28,7 +30,7 @@ def entropy(maps: Tensor) -> Tensor:
     """The entropy in nats of |map| / Σ|map|, float64 (B,), from 0 to ln(H·W).
 
     Args:
-        maps: (B, H, W), floating. A map of zeros counts as constant.
+        maps: (B, H, W), finite. A map of zeros counts as constant.
 
     Source: Bhatt, Weller, Moura, "Evaluating and aggregating feature-based model explanations",
     2020, definition 4 ("complexity").
@@ -45,7 +47,7 @@ def effective_area(maps: Tensor) -> Tensor:
     participation ratio, per pixel.
 
     Args:
-        maps: (B, H, W), floating. A map of zeros counts as constant.
+        maps: (B, H, W), finite. A map of zeros counts as constant.
     """
     shares = _shares(maps)
     return 1 / (shares.shape[1] * shares.square().sum(1))
@@ -53,7 +55,7 @@ def effective_area(maps: Tensor) -> Tensor:
 
 def _shares(maps: Tensor) -> Tensor:
     """|map| / Σ|map|, (B, H·W); the same everywhere for a map of zeros."""
-    values = maps.detach().flatten(1).double().abs()
+    values = given_maps(maps).detach().flatten(1).double().abs()
     # Divided by the largest first, so that tiny maps do not vanish when they are squared.
     largest = values.amax(1, keepdim=True)
     values = torch.where(largest > 0, values / largest.clamp_min(1e-300), 1.0)

@@ -22,6 +22,8 @@ from saliency_lab.inputs import (
     given_images,
     given_maps,
     given_model,
+    require_finite_logits,
+    require_positive,
     require_taken,
 )
 
@@ -154,7 +156,8 @@ def deletion_curve(
             unknown fill, protocol or mode, or a model of a single logit.
     """
     model = model if isinstance(model, PreparedModel) else given_model(model)
-    images = given_images(images, pixel_range)
+    require_positive(batch_size, "batch_size")
+    images = given_images(images, pixel_range, adjustable=True)
     maps = given_maps(maps)
     fractions = checked_fractions(fractions, protocol)
     levels = deletion_levels(maps.to(images.device), fractions, protocol)
@@ -166,11 +169,7 @@ def deletion_curve(
             # Where the model itself refuses an image, that is the mistake to tell.
             require_taken(model.original if isinstance(model, PreparedModel) else model, images)
             raise
-        if not bool(intact.isfinite().all()):
-            rows = (~intact.isfinite().all(1)).nonzero().flatten().tolist()
-            raise UserError(
-                f"Expected finite logits, but got NaN or infinity for images {rows[:5]}."
-            )
+        require_finite_logits(intact)
         (scores,) = masked_scores(
             forward, images, [job], len(fractions), batch_size=size, intact=intact
         )

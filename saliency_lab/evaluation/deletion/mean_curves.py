@@ -13,9 +13,11 @@ from saliency_lab.evaluation.deletion.removal import (
     PAPER_FRACTIONS,
     STANDARD_FRACTIONS,
     area_under_curve,
+    checked_fractions,
 )
 from saliency_lab.evaluation.rows.intervals import Interval, bootstrap_interval
 from saliency_lab.explanation import named_method
+from saliency_lab.inputs import given_tensor
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,7 +56,7 @@ def curves(
 
     Args:
         agreements: name of a map, as in `sl.explain`, to what `sl.deletion_curve` gave for it:
-            (B, F), bool or in [0, 1], of the same B images for every map.
+            (B, F), bool or in [0, 1], of the same B images for every map; tensors or arrays.
         fractions: the F fractions; None: the paper's or the standard protocol's, by their number.
         fill, mode: what the curves were made with, for the figure.
         level, resamples, seed: see `bootstrap_interval`; bands are pointwise.
@@ -66,16 +68,25 @@ def curves(
     Raises:
         UserError: no map, maps of different shapes, or a number of fractions that does not fit.
     """
-    shapes = {tuple(agreement.shape) for agreement in agreements.values()}
+    given = {
+        name: given_tensor(agreement, f"agreements[{name!r}]", "(images, fractions)")
+        for name, agreement in agreements.items()
+    }
+    shapes = {tuple(agreement.shape) for agreement in given.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 2:
         raise UserError(
             "Expected `agreements` to be of one shape (images, fractions), but got "
             f"{sorted(shapes) or 'none'}."
         )
     (_, count), *_ = shapes
-    steps = _fractions(count) if fractions is None else tuple(fractions)
+    steps = _fractions(count) if fractions is None else checked_fractions(fractions, "standard")
+    if len(steps) != count:
+        raise UserError(
+            f"Expected `fractions` to be {count}, as many as the curves have points, but got "
+            f"{len(steps)}."
+        )
     points, areas = [], []
-    for name, agreement in agreements.items():
+    for name, agreement in given.items():
         method, view = _method_and_view(name)
         values = agreement.detach().double().cpu()
         band = bootstrap_interval(values.numpy(), level=level, resamples=resamples, seed=seed)

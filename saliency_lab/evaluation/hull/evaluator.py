@@ -12,7 +12,7 @@ import torch
 from annotated_types import Gt, Le
 from torch import Tensor
 
-from saliency_lab.attribution.core.importance import Rule, important_pixels
+from saliency_lab.attribution.core.importance import Rule, marked_pixels
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.data.batch import Batch
 from saliency_lab.errors import UserError
@@ -21,7 +21,7 @@ from saliency_lab.evaluation.context import Context, Found, Method, Need
 from saliency_lab.evaluation.hull.controls import random_hulls, random_subsets, top_pixels
 from saliency_lab.evaluation.hull.finding import finding
 from saliency_lab.evaluation.hull.hulls import Hulls, convex_hulls
-from saliency_lab.evaluation.hull.sensitivity import relative_sensitivity
+from saliency_lab.evaluation.hull.sensitivity import changes_per_pixel
 from saliency_lab.evaluation.hull.tables import comparison_table, left_out, mask_table, records
 
 RESAMPLES = 1000
@@ -85,10 +85,11 @@ class Hull(Evaluator):
     def measure(self, context: Context, batch: Batch, maps: Found) -> Iterator[Measured]:
         masks = self._masks(context, batch, maps)
         original = convex_hulls(masks["original"]).areas
+        intact = context.model.logits(batch.image)
         for name in MASKS:
             hulls = convex_hulls(masks[name])
-            sensitivity = relative_sensitivity(
-                context.model, batch.image, masks[name], maps.targets
+            sensitivity = changes_per_pixel(
+                context.model.logits, batch.image, masks[name], intact, maps.targets
             )
             values = {
                 "relative_complexity": _ratio(hulls, original),
@@ -105,7 +106,7 @@ class Hull(Evaluator):
         original = _map(context, batch, maps.targets, keywords.get("base", gradient))
         control = functools.partial(context.method.source, support=_support(context).as_control())
         retrained = _map(context, batch, maps.targets, control)
-        important = functools.partial(important_pixels, level=self.level, rule=self.rule)
+        important = functools.partial(marked_pixels, level=self.level, rule=self.rule)
         whole = important(original)
         # Under a threshold of another kind than the method's own it may leave the original's.
         kept = important(maps.maps["original"]) & whole

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from saliency_lab.attribution.core.importance import Rule, important_pixels
 from saliency_lab.errors import UserError
+from saliency_lab.inputs import given_tensor
 
 Points = NDArray[np.int64]
 
@@ -52,6 +53,7 @@ def convex_hulls(masks: Tensor) -> Hulls:
     Raises:
         UserError: masks of another shape or type.
     """
+    masks = given_tensor(masks, "masks", "(B, H, W)")
     if masks.dim() != 3 or masks.dtype != torch.bool:
         raise UserError(
             f"Expected `masks` to be bool (B, H, W), but got {tuple(masks.shape)} of {masks.dtype}."

@@ -5,46 +5,51 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from saliency_lab.attribution.maps import chosen_targets
 from saliency_lab.errors import UserError
-from saliency_lab.frozen import intact_logits
+from saliency_lab.evaluation.perturbation import Forward, lent, target_logits
 from saliency_lab.inference.engine import PreparedModel
+from saliency_lab.inputs import given_images, given_tensor
 
 
 def relative_sensitivity(
-    model: nn.Module | PreparedModel, images: Tensor, masks: Tensor, targets: Tensor | None = None
+    model: nn.Module | PreparedModel,
+    images: Tensor,
+    masks: Tensor,
+    targets: Tensor | int | None = None,
 ) -> Tensor:
     """RS(mask) = abs(N_a(I) − N_a(I·(1 − mask))) / area(mask), area in pixels.
 
     Args:
         model: from images (B, C, H, W) to logits (B, K), left unchanged; or one made ready.
-        images: floating (B, C, H, W), pixels in [0, 1].
+        images: floating (B, C, H, W), pixels in [0, 1]; tensors or NumPy arrays, as masks are.
         masks: bool (B, H, W): the pixels that are blackened, in all channels.
-        targets: the class a of each image, int64 (B,); None: the predicted one.
+        targets: the class a of each image, int64 (B,), or one for all; None: the predicted one.
 
     Returns:
         (B,) float64 on the CPU, >= 0, in logits per pixel; NaN where a mask holds no pixel.
 
     Raises:
-        UserError: masks or targets that do not fit the images.
+        UserError: images or logits that are out of range or not finite, masks or targets that do
+            not fit the images.
 
     Source: Rodrigues, Boutry, Najman, "Transforming gradient-based techniques into interpretable
     methods", 2024, RS.
     """
+    images, masks = given_images(images), given_tensor(masks, "masks", "(B, H, W)")
     if masks.dtype != torch.bool or masks.shape != images.shape[:1] + images.shape[2:]:
         raise UserError(
             "Expected `masks` to be bool (B, H, W) like the images, but got "
             f"{tuple(masks.shape)} of {masks.dtype} for images {tuple(images.shape)}."
         )
+    with lent(model, images, targets) as (forward, intact, classes):
+        return changes_per_pixel(forward, images, masks, intact, classes)
+
+
+def changes_per_pixel(
+    forward: Forward, images: Tensor, masks: Tensor, intact: Tensor, targets: Tensor
+) -> Tensor:
+    """`relative_sensitivity` where the logits (B, K) of the intact images are known."""
     masks = masks.to(images.device)
-    intact = _logits(model, images)
-    chosen = chosen_targets(intact, targets)[:, None]
-    blackened = _logits(model, images.masked_fill(masks[:, None], 0))
-    change = (intact.double() - blackened.double()).gather(1, chosen)[:, 0].abs().cpu()
-    return change / masks.sum((1, 2)).cpu()
-
-
-def _logits(model: nn.Module | PreparedModel, images: Tensor) -> Tensor:
-    if isinstance(model, PreparedModel):
-        return model.logits(images)
-    return intact_logits(model, images).to(images.device)
+    blackened = forward(images.masked_fill(masks[:, None], 0))
+    change = target_logits(intact, targets) - target_logits(blackened, targets)
+    return change.abs().cpu() / masks.sum((1, 2)).cpu()

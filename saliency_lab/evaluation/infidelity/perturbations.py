@@ -13,11 +13,11 @@ from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.evaluation.perturbation import (
     Forward,
     altered_scores,
-    checked_maps,
     lent,
     target_logits,
 )
 from saliency_lab.inference.engine import PreparedModel
+from saliency_lab.inputs import given_batch
 
 Perturbation = Literal["noise", "square"]
 PERTURBATIONS = ("noise", "square")
@@ -54,7 +54,7 @@ def infidelity(
     perturbation: Perturbation = "noise",
     size: float = 0.2,
     samples: int = 100,
-    targets: Tensor | None = None,
+    targets: Tensor | int | None = None,
     generator: SampleGenerator | None = None,
 ) -> Infidelity:
     """E[(β Iᵀφ − Δ)²] with Δ = S(x) − S(x − I) and the β that makes it smallest.
@@ -65,19 +65,20 @@ def infidelity(
 
     Args:
         model: from images (B, C, H, W) to logits (B, K), or a prepared one; left unchanged.
-        images: floating, (B, C, H, W), pixels in [0, 1].
-        maps: (B, H, W).
+        images: floating, (B, C, H, W), pixels in [0, 1]; a tensor or a NumPy array.
+        maps: (B, H, W), finite.
         perturbation, size, samples: see `drawn_perturbations`.
-        targets: the class whose logit is S, (B,); None: the predicted one.
+        targets: the class whose logit is S, (B,), or one for all; None: the predicted one.
         generator: random streams of the perturbations; None: seeded by place.
 
     Raises:
-        UserError: maps that do not fit the images, an unknown perturbation.
+        UserError: images, maps, logits or targets that do not fit or are not finite, an unknown
+            perturbation.
 
     Source: Yeh, Hsieh, Suggala, Inouye, Ravikumar, "On the (in)fidelity and sensitivity of
     explanations", 2019, definition 2.1 and, for β, section 4.1.
     """
-    maps = checked_maps(maps, images)
+    images, maps = given_batch(images, maps)
     streams = restarted(generator, images)
     with lent(model, images, targets) as (forward, logits, classes):
         intact = target_logits(logits, classes)

@@ -10,7 +10,7 @@ import pandas as pd
 from saliency_lab.data.batch import Batch
 from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found, Need
-from saliency_lab.evaluation.localisation.scores import localisation
+from saliency_lab.evaluation.localisation.scores import localisation_scores
 from saliency_lab.evaluation.localisation.use import elsewhere, flips
 from saliency_lab.imputation.fills import checked_fill, fill_for, replacement
 
@@ -60,7 +60,8 @@ class Localisation(Evaluator):
             "flips_outside": flips(logits, batch.image, beside, fill_for(fill, beside)),
         }
         for view, values in maps.maps.items():
-            yield Measured(view, values={**localisation(values, masks, generator=generator), **use})
+            found = localisation_scores(values, masks, generator)
+            yield Measured(view, values={**found, **use})
 
     def facts(self, rows: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any]:
         """Whether the classifier was seen to use the evidence, and what a random map gets."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from saliency_lab.attribution.core.random_streams import SampleGenerator, restarted
 from saliency_lab.errors import UserError
+from saliency_lab.inputs import given_maps, given_tensor
 
 
 def localisation(
@@ -33,7 +34,7 @@ def localisation(
     value for `energy_inside`, there is nothing to be told and the answer is a random map's.
 
     Args:
-        maps: (B, H, W), higher is more important.
+        maps: (B, H, W), finite, higher is more important; tensors or NumPy arrays, as masks are.
         masks: bool (B, H, W), True on the evidence.
         generator: streams of the random map, one per image.
 
@@ -41,8 +42,16 @@ def localisation(
         The names above to float64 (B,), on the maps' device.
 
     Raises:
-        UserError: masks that do not fit the maps.
+        UserError: maps that are not finite, masks that do not fit them.
     """
+    masks = given_tensor(masks, "masks", "(B, H, W)")
+    return localisation_scores(given_maps(maps), masks, generator)
+
+
+def localisation_scores(
+    maps: Tensor, masks: Tensor, generator: SampleGenerator | None
+) -> dict[str, Tensor]:
+    """`localisation` of maps that may be anything: what is not finite is left to the caller."""
     if masks.shape != maps.shape or maps.dim() != 3 or masks.dtype != torch.bool:
         raise UserError(
             f"Expected `masks` to be bool of the maps' shape {tuple(maps.shape)}, "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from saliency_lab.attribution.core.random_streams import SampleGenerator, restarted
+from saliency_lab.inputs import given_images
 
 Explain = Callable[[Tensor], Mapping[str, Tensor]]
 
@@ -25,7 +26,7 @@ def max_sensitivity(
     Args:
         explain: from images (B, C, H, W) to maps (B, H, W) by name; the explained classes are
             its own to hold fixed.
-        images: floating, (B, C, H, W).
+        images: floating, (B, C, H, W); a tensor or a NumPy array.
         radius: δ is uniform in [−radius, radius], by itself for each pixel and channel.
         samples: of δ per image.
         generator: random streams of δ; None: seeded by place.
@@ -33,9 +34,13 @@ def max_sensitivity(
     Returns:
         Name to float64 (B,), 0 or more. A map of zeros is not divided by its norm.
 
+    Raises:
+        UserError: images of another kind or shape.
+
     Source: Yeh, Hsieh, Suggala, Inouye, Ravikumar, "On the (in)fidelity and sensitivity of
     explanations", 2019, section 5; relative to the map's norm as in Captum.
     """
+    images = given_images(images, None)
     streams = restarted(generator, images)
     intact = explain(images)
     return largest_changes(explain, images, intact, streams, radius, samples)

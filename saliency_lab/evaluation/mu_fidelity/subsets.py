@@ -11,11 +11,11 @@ from saliency_lab.evaluation.correlation import pearson
 from saliency_lab.evaluation.perturbation import (
     Forward,
     altered_scores,
-    checked_maps,
     lent,
     target_logits,
 )
 from saliency_lab.inference.engine import PreparedModel
+from saliency_lab.inputs import given_batch
 
 
 def mu_fidelity(
@@ -27,7 +27,7 @@ def mu_fidelity(
     share: float = 0.2,
     samples: int = 200,
     baseline: float = 0.0,
-    targets: Tensor | None = None,
+    targets: Tensor | int | None = None,
     generator: SampleGenerator | None = None,
 ) -> Tensor:
     """Pearson's correlation, over random subsets of a grid's cells, of attribution and loss.
@@ -37,26 +37,27 @@ def mu_fidelity(
 
     Args:
         model: from images (B, C, H, W) to logits (B, K), or a prepared one; left unchanged.
-        images: floating, (B, C, H, W), pixels in [0, 1].
-        maps: (B, H, W).
+        images: floating, (B, C, H, W), pixels in [0, 1]; a tensor or a NumPy array.
+        maps: (B, H, W), finite.
         grid: cells along each side.
         share: of the cells in every subset.
         samples: subsets per image.
         baseline: the value that replaced pixels get.
-        targets: the class whose logit is scored, (B,); None: the predicted one.
+        targets: the class whose logit is scored, (B,), or one for all; None: the predicted one.
         generator: random streams of the subsets; None: seeded by place.
 
     Returns:
         float64 (B,) in [−1, 1]; 0 where the map's sums or the logit do not vary.
 
     Raises:
-        UserError: maps that do not fit the images, a share that leaves nothing to choose.
+        UserError: images, maps, logits or targets that do not fit or are not finite, a share that
+            leaves nothing to choose.
 
     Source: Bhatt, Weller, Moura, "Evaluating and aggregating feature-based model explanations",
     2020, definition 3. Their subsets are of pixels; the grid is xplique's, which draws each cell
     by itself, so that sizes vary, and correlates ranks.
     """
-    maps = checked_maps(maps, images)
+    images, maps = given_batch(images, maps)
     subsets = drawn_subsets(restarted(generator, images), grid, share, samples).to(images.device)
     with lent(model, images, targets) as (forward, logits, classes):
         intact = target_logits(logits, classes)

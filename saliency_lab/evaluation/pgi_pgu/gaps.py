@@ -14,11 +14,11 @@ from saliency_lab.evaluation.deletion.removal import checked_fractions, deletion
 from saliency_lab.evaluation.perturbation import (
     Forward,
     altered_probabilities,
-    checked_maps,
     lent,
     target_probabilities,
 )
 from saliency_lab.inference.engine import PreparedModel
+from saliency_lab.inputs import given_batch
 
 FRACTIONS = (0.05, 0.1, 0.25, 0.5)
 
@@ -41,29 +41,31 @@ def prediction_gaps(
     fractions: Sequence[float] = FRACTIONS,
     sigma: float = 0.2,
     samples: int = 20,
-    targets: Tensor | None = None,
+    targets: Tensor | int | None = None,
     generator: SampleGenerator | None = None,
 ) -> PredictionGaps:
     """Prediction gaps on important and unimportant pixels: E |p(x) − p(x + noise there)|.
 
     Args:
         model: from images (B, C, H, W) to logits (B, K), or a prepared one; left unchanged.
-        images: floating, (B, C, H, W), pixels in [0, 1].
-        maps: (B, H, W), higher is more important; ties are broken by position.
+        images: floating, (B, C, H, W), pixels in [0, 1]; a tensor or a NumPy array.
+        maps: (B, H, W), finite, higher is more important; ties are broken by position.
         fractions: F shares of the pixels that count as important, ascending.
         sigma: standard deviation of the normal noise, by itself for each pixel and channel.
         samples: of the noise; the same for both gaps and for every fraction.
-        targets: the class whose softmax is p, (B,); None: the predicted one.
+        targets: the class whose softmax is p, (B,), or one for all; None: the predicted one.
         generator: random streams of the noise; None: seeded by place.
 
     Raises:
-        UserError: maps that do not fit the images, fractions out of order.
+        UserError: images, maps, logits or targets that do not fit or are not finite, fractions out
+            of order.
 
     Source: Dai, Upadhyay, Aïvodji, Bach, Lakkaraju, "Fairness via explanation quality", 2022;
     as in Agarwal et al., "OpenXAI", 2022, section 3.
     """
     steps = checked_fractions(fractions, "standard")
-    levels = deletion_levels(checked_maps(maps, images), steps, "standard")
+    images, maps = given_batch(images, maps)
+    levels = deletion_levels(maps, steps, "standard")
     streams = restarted(generator, images)
     with lent(model, images, targets) as (forward, logits, classes):
         intact = target_probabilities(logits, classes)

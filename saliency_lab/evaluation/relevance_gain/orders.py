@@ -18,10 +18,11 @@ from saliency_lab.evaluation.deletion.removal import (
     checked_fractions,
     deletion_levels,
 )
-from saliency_lab.evaluation.perturbation import Forward, checked_maps, lent
+from saliency_lab.evaluation.perturbation import Forward, lent
 from saliency_lab.imputation.fills import replacement
 from saliency_lab.imputation.linear import Imputation
 from saliency_lab.inference.engine import PreparedModel
+from saliency_lab.inputs import given_batch
 
 Segments = int | Literal["pixels"]
 
@@ -47,7 +48,7 @@ def relevance_gain(
     fill: str = "mean",
     segments: Segments = "pixels",
     fractions: Sequence[float] | None = None,
-    targets: Tensor | None = None,
+    targets: Tensor | int | None = None,
     generator: SampleGenerator | None = None,
 ) -> RelevanceGain:
     """The symmetric relevance gain: what it matters to remove by the map's order or against it.
@@ -57,27 +58,29 @@ def relevance_gain(
 
     Args:
         model: from images (B, C, H, W) to logits (B, K), or a prepared one; left unchanged.
-        images: floating, (B, C, H, W), pixels in [0, 1].
-        maps: (B, H, W), higher is more important.
+        images: floating, (B, C, H, W), pixels in [0, 1]; a tensor or a NumPy array.
+        maps: (B, H, W), finite, higher is more important.
         fill: what replaces removed pixels, see `saliency_lab.imputation.fills.replacement`.
         segments: about how many superpixels (SLIC), or "pixels" for every pixel by itself.
         fractions: shares of the superpixels that are removed, ascending in [0, 1]; None: 0, 0.05,
             … 1. The areas are divided by their range.
-        targets: the class whose probability is scored, (B,); None: the predicted one.
+        targets: the class whose probability is scored, (B,), or one for all; None: the predicted
+            one.
         generator: random streams for fill="noise" and "road"; None: seeded by place.
 
     Raises:
-        UserError: maps that do not fit the images, an unknown fill, fractions out of order.
+        UserError: images, maps, logits or targets that do not fit or are not finite, an unknown
+            fill, fractions out of order.
 
     Source: Blücher, Vielhaben, Strodthoff, "Decoupling pixel flipping and occlusion strategy for
     consistent XAI benchmarks", 2024, section 4.
     """
     steps = checked_fractions(fractions, "standard")
-    maps = checked_maps(maps, images)
-    labels = segment_labels(images, segments)
-    orders = removal_orders(maps, labels, steps)
-    filled = replacement(images, fill, restarted(generator, images))
+    images, maps = given_batch(images, maps)
     with lent(model, images, targets) as (forward, logits, classes):
+        labels = segment_labels(images, segments)
+        orders = removal_orders(maps, labels, steps)
+        filled = replacement(images, fill, restarted(generator, images))
         found = gains(forward, images, {"map": (orders, filled)}, steps, classes, logits)
     return found["map"]
 

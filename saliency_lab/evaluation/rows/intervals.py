@@ -115,7 +115,7 @@ def seeds_interval(
         models", 1986, equation 9.
     """
     groups = [finite_rows(values) for values in seeds]
-    names = images or [[] for _ in groups]
+    names = [[] for _ in groups] if images is None else images
     named = [len(set(its)) for its in names] == [len(group) for group in groups]
     if len({group.shape[1:] for group in groups}) != 1 or (images is not None and not named):
         raise UserError(

@@ -14,11 +14,11 @@ from saliency_lab.evaluation.correlation import pearson
 from saliency_lab.evaluation.perturbation import (
     Forward,
     altered_scores,
-    checked_maps,
     lent,
     target_logits,
 )
 from saliency_lab.inference.engine import PreparedModel
+from saliency_lab.inputs import given_batch
 
 SHARES = (0.01, 0.03, 0.1, 0.3, 0.6)
 
@@ -31,31 +31,32 @@ def sensitivity_n(
     shares: Sequence[float] = SHARES,
     samples: int = 100,
     baseline: float = 0.0,
-    targets: Tensor | None = None,
+    targets: Tensor | int | None = None,
     generator: SampleGenerator | None = None,
 ) -> Tensor:
     """Pearson's correlation of Σφ over n random pixels and the drop of the score without them.
 
     Args:
         model: from images (B, C, H, W) to logits (B, K), or a prepared one; left unchanged.
-        images: floating, (B, C, H, W), pixels in [0, 1].
-        maps: (B, H, W).
+        images: floating, (B, C, H, W), pixels in [0, 1]; a tensor or a NumPy array.
+        maps: (B, H, W), finite.
         shares: the values of n, as N shares of the pixels.
         samples: random sets of pixels per image and n.
         baseline: the value that replaced pixels get.
-        targets: the class whose logit is scored, (B,); None: the predicted one.
+        targets: the class whose logit is scored, (B,), or one for all; None: the predicted one.
         generator: random streams of the sets; None: seeded by place.
 
     Returns:
         float64 (B, N) in [−1, 1]; 0 where the map's sums or the logit do not vary.
 
     Raises:
-        UserError: maps that do not fit the images, shares that leave no choice of pixels.
+        UserError: images, maps, logits or targets that do not fit or are not finite, shares that
+            leave no choice of pixels.
 
     Source: Ancona, Ceolini, Öztireli, Gross, "Towards better understanding of gradient-based
     attribution methods for deep neural networks", 2018, section 4.
     """
-    maps = checked_maps(maps, images)
+    images, maps = given_batch(images, maps)
     streams = restarted(generator, images)
     with lent(model, images, targets) as (forward, logits, classes):
         intact = target_logits(logits, classes)

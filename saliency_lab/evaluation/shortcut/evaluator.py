@@ -13,7 +13,7 @@ from saliency_lab.data.shortcuts import Cue
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found, Need
-from saliency_lab.evaluation.localisation.scores import localisation
+from saliency_lab.evaluation.localisation.scores import localisation_scores
 
 # A classifier relies on the cue where putting it into images of other classes makes at least so
 # many of them its class.
@@ -79,7 +79,7 @@ class Shortcut(Evaluator):
         planted_maps = context.maps_of(planted, batch.ids, label)
         lost = ~planted_maps.finite.to(lies.device)
         for view, values in planted_maps.maps.items():
-            found = localisation(values, lies, generator=generator)
+            found = localisation_scores(values, lies, generator)
             columns = {
                 "energy_inside": found["energy_inside"],
                 "found": found["pointing_game"],

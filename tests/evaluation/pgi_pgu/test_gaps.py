@@ -45,11 +45,11 @@ def test_gaps_are_means_over_the_noise() -> None:
 
 
 def test_a_model_that_reads_the_left_half() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(80, 2, bias=False))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(80, 2))
     weights = torch.zeros(2, 8, 10)
     weights[0, :, :5] = 0.3
-    model[1].weight.data = weights.flatten(1)
-    images = torch.rand(3, 1, 8, 10) - 0.4
+    model[1].weight.data, model[1].bias.data = weights.flatten(1), -0.4 * weights.sum((1, 2))
+    images = torch.rand(3, 1, 8, 10)
     maps = (weights[0] > 0).float().expand(3, 8, 10)
     right = prediction_gaps(model, images, maps, fractions=(0.5,))
     assert float(right.pgu.max()) < 1e-6

@@ -291,6 +291,13 @@ def test_unusable_settings_are_refused() -> None:
         accuracy_interval(3, 2)
 
 
+def test_names_of_images_may_be_an_array() -> None:
+    values, names = np.array([[0.1, 0.2], [0.3, 0.5]]), [["a", "b"], ["a", "b"]]
+    expected = seeds_interval(values, images=names)
+    assert seeds_interval(values, images=np.array(names)) == expected
+    assert expected != seeds_interval(values, images=None)
+
+
 def test_intervals_with_kept_draws_are_those_of_new_ones():
     rng = np.random.default_rng(0)
     for number in (7, 300, 300):
