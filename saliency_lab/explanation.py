@@ -25,7 +25,7 @@ from saliency_lab.inputs import (
     given_images,
     given_model,
     given_targets,
-    require_taken,
+    taking,
 )
 
 Method = str | Callable[..., Any]
@@ -111,13 +111,9 @@ def explain(
                 generator=SampleGenerator(seed, ids[rows]),
             )
 
-        try:
+        with taking(network, images):
             whole = slice(0, len(images))
             parts = [compute(whole)] if ready is None else ready.maps(compute, len(images))
-        except Exception:
-            # Where the model itself refuses an image, that is the mistake to tell.
-            require_taken(network, images)
-            raise
         batch = BatchMaps.joined(parts)
         require_finite(batch.finite, ids)
         for request in own:

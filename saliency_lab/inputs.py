@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -202,12 +202,22 @@ def require_finite_logits(logits: Tensor) -> None:
         raise UserError(f"Expected finite logits, but got NaN or infinity for images {rows[:5]}.")
 
 
-def require_taken(model: nn.Module, images: Tensor) -> None:
-    """Nothing if the model takes one of the images.
+@contextlib.contextmanager
+def taking(model: nn.Module, images: Tensor) -> Iterator[None]:
+    """Tells an error inside that comes of the model itself as what it is.
 
     Raises:
-        UserError: it does not; the message holds what the model says.
+        UserError: something failed, and the model does not take one of the images; the message
+            holds what the model says.
     """
+    try:
+        yield
+    except Exception:
+        _require_taken(model, images)
+        raise
+
+
+def _require_taken(model: nn.Module, images: Tensor) -> None:
     try:
         intact_logits(model, images[:1])
     except UserError:

@@ -17,7 +17,7 @@ from saliency_lab.frozen import (
     require_classes,
 )
 from saliency_lab.inference.engine import PreparedModel
-from saliency_lab.inputs import given_model, require_finite_logits, require_taken
+from saliency_lab.inputs import given_model, require_finite_logits, taking
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -118,11 +118,7 @@ def _of_copies(
 
 def _intact(asked: Forward, images: Tensor, model: nn.Module) -> Tensor:
     """The logits of the intact images, finite, on the images' device."""
-    try:
+    with taking(model, images):
         logits = asked(images).to(images.device)
-    except Exception:
-        # Where the model itself refuses an image, that is the mistake to tell.
-        require_taken(model, images)
-        raise
     require_finite_logits(logits)
     return logits

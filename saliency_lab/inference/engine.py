@@ -25,7 +25,7 @@ from saliency_lab.inference.copies import UNABLE, fast_copy, float32_by, own_cop
 from saliency_lab.inference.folding import first_line
 from saliency_lab.inference.memory import PartSize, fitting_batch, free_bytes, image_bytes
 from saliency_lab.inference.screening import Screen, cheap_copy, masked_sample
-from saliency_lab.inputs import given_images, given_model, require_taken
+from saliency_lab.inputs import given_images, given_model, taking
 
 log = logging.getLogger(__name__)
 
@@ -105,12 +105,8 @@ def prepared(
             "Expected `model` to be a torch.nn.Module, but got one that sl.prepared has made ready."
         )
     network, pixels = given_model(model), given_images(images, None)
-    try:
+    with taking(network, pixels):
         return engine.prepare(own_copy(network, pixels), pixels)
-    except Exception:
-        # Where the model itself refuses an image, that is the mistake to tell.
-        require_taken(network, pixels)
-        raise
 
 
 class PreparedModel:

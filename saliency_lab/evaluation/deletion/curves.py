@@ -24,7 +24,7 @@ from saliency_lab.inputs import (
     given_model,
     require_finite_logits,
     require_positive,
-    require_taken,
+    taking,
 )
 
 Forward = Callable[[Tensor], Tensor]
@@ -163,12 +163,8 @@ def deletion_curve(
     levels = deletion_levels(maps.to(images.device), fractions, protocol)
     job = MaskingJob(levels, _filled(images, fill, generator, pixel_range or UNIT), mode)
     with torch.no_grad(), _asked(model, images, batch_size) as (forward, size):
-        try:
+        with taking(model.original if isinstance(model, PreparedModel) else model, images):
             intact = torch.cat([forward(part.clone()) for part in images.split(size)])
-        except Exception:
-            # Where the model itself refuses an image, that is the mistake to tell.
-            require_taken(model.original if isinstance(model, PreparedModel) else model, images)
-            raise
         require_finite_logits(intact)
         (scores,) = masked_scores(
             forward, images, [job], len(fractions), batch_size=size, intact=intact

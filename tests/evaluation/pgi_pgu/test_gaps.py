@@ -36,7 +36,9 @@ def test_gaps_are_means_over_the_noise() -> None:
             for gaps, chosen in ((found.pgi, important), (found.pgu, ~important)):
                 moved = [
                     abs(
-                        float(model((images[row] + one * chosen)[None]).softmax(1)[0, target])
+                        float(
+                            model((images[row] + one * chosen)[None]).softmax(1)[0, target].detach()
+                        )
                         - float(before[0, target])
                     )
                     for one in noise
