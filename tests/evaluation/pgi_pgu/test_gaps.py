@@ -29,7 +29,7 @@ def test_gaps_are_means_over_the_noise() -> None:
     )
     for row, name in enumerate(("a", "b")):
         noise = 0.3 * SampleGenerator(3, [name]).normal(6, 3, 8, 10)[0].double()
-        before = model(images[row : row + 1]).softmax(1)
+        before = model(images[row : row + 1]).softmax(1).detach()
         target = int(before.argmax())
         for column, count in enumerate((8, 40)):
             important = maps[row] >= 80 - count
