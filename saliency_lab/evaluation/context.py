@@ -46,6 +46,8 @@ class Method:
     competitors: int | None = None
     recomputes: bool = True
     """Whether it can be asked for maps of other images and models; a file of maps cannot."""
+    unprepared: Source | None = None
+    """The source with its support models themselves, where those of `source` are fast copies."""
 
     @classmethod
     def of(cls, name: str, source: Source, view: Mapping[str, Any]) -> Method:
@@ -143,7 +145,8 @@ class Context:
         """
         network, source = model, self.method.source
         if change is not None:
-            network, source = change(self.model.original), _with_changed_support(source, change)
+            network = change(self.model.original)
+            source = _with_changed_support(self.method.unprepared or source, change)
         if network is None:
             network = self.model.original if reads_layers(source) else self.model.model
 

@@ -154,7 +154,8 @@ def with_fast_support(method: Method, model: PreparedModel, images: Tensor) -> M
     fast = support.each(
         lambda network: model.model if network is model.original else model.alike(network, tried)
     )
-    return dataclasses.replace(method, source=functools.partial(method.source, support=fast))
+    source = functools.partial(method.source, support=fast)
+    return dataclasses.replace(method, source=source, unprepared=method.source)
 
 
 def measure_block(plan: Plan, context: Context, batch: Batch) -> None:

@@ -19,7 +19,7 @@ def test_gad_is_evaluated_and_its_support_models_are_shared(command, classifier_
     checkpoint = tmp_path / "c.ckpt"
     checkpoint.write_bytes(classifier_file.read_bytes())
     words = (*WORDS, f"ckpt={checkpoint}", "data.limit=12")
-    outcome = command("evaluate", *words, "evaluator=[hull,deletion]")
+    outcome = command("evaluate", *words, "evaluator=[hull,deletion,constant_shift]")
     assert outcome.code == 0, outcome.err
     kept = sorted(
         path.parent.name for path in tmp_path.glob("support/square-circle/*/*/network.pt")
@@ -36,6 +36,12 @@ def test_gad_is_evaluated_and_its_support_models_are_shared(command, classifier_
     assert masks["gad"]["pixels"] < masks["original"]["pixels"]
     rows = pd.read_parquet(next(summary_path.parent.glob("hull*.parquet")))
     assert set(rows["label"]) == {0, 1}
+    # As of the source: the same function of the same images has the same map.
+    shifted = pd.read_parquet(summary_path.parent / "constant_shift.parquet")
+    assert shifted["relative_change"].max() < 0.01
+    refused = command("evaluate", *words, "evaluator=[randomisation]")
+    assert refused.code == 2
+    assert "gad has support models" in refused.err
 
     # Another source finds them.
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("network.pt")}
