@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from saliency_lab.data.cache import CachedImages
 from saliency_lab.data.shortcuts import Cue
+from saliency_lab.data.source import digest
 
 
 class Batch(NamedTuple):
@@ -68,6 +69,11 @@ class Split(Dataset[Batch]):
     def clean_pixels(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
         """Images at these positions without any planted cue, uint8 (n, C, H, W)."""
         return self.images.take(self.rows[np.asarray(indices, dtype=np.int64)])
+
+    def content(self, indices: Sequence[int] | NDArray[np.int64] | None = None) -> str:
+        """Hash over the pixels of the images at these positions, None for all, without any cue."""
+        rows = self.rows if indices is None else self.rows[np.asarray(indices, dtype=np.int64)]
+        return digest(f"{one:016x}" for one in self.images.digests(rows).tolist())
 
     def __getitem__(self, index: int) -> Batch:
         """One sample as a batch of one."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -50,6 +51,21 @@ class CachedImages:
     def take(self, rows: NDArray[np.int64]) -> Pixels:
         """Copies of these images, uint8 (n, C, H, W)."""
         return self.array[rows]
+
+    def digests(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """What changes when a pixel of these images does: uint64 (n,), one hash for each."""
+        kept = _digests_path(self.path)
+        if kept.is_file():
+            found: NDArray[np.uint64] = np.load(kept)
+            if found.shape == (len(self.array),):
+                return found[rows]
+        return image_digests(self.array[row] for row in rows)
+
+
+def image_digests(images: Iterable[Pixels]) -> NDArray[np.uint64]:
+    """A hash of the pixels of each image, uint64 (n,)."""
+    hashes = (hashlib.blake2b(np.ascontiguousarray(one).data, digest_size=8) for one in images)
+    return np.asarray([int.from_bytes(one.digest()) for one in hashes], dtype=np.uint64)
 
 
 def default_cache_dir() -> Path:
@@ -121,11 +137,13 @@ def _made(folder: Path, source: Source, name: str) -> CachedImages:
     for leftover in folder.glob(".images.*.part.npy"):
         leftover.unlink()
     path, unreadable = folder / "images.npy", {}
+    _digests_path(path).unlink(missing_ok=True)
+    digests: list[NDArray[np.uint64]] = []
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(source), *source.shape)}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         # Written, not mapped: on a full disk a write raises where a mapped page kills the process.
-        for pixels, failed in shown_progress(
+        for pixels, failed, hashes in shown_progress(
             _decoded(source),
             total=len(source),
             title=f"decoding {name}",
@@ -134,6 +152,9 @@ def _made(folder: Path, source: Source, name: str) -> CachedImages:
         ):
             file.write(pixels.data)
             unreadable.update(failed)
+            digests.append(hashes)
+    with atomic_path(_digests_path(path)) as temporary:
+        np.save(temporary, np.concatenate(digests))
     entry = {
         "version": _VERSION,
         "bytes": path.stat().st_size,
@@ -145,7 +166,15 @@ def _made(folder: Path, source: Source, name: str) -> CachedImages:
     return CachedImages(path, unreadable)
 
 
-def _decoded(source: Source) -> Iterator[tuple[Pixels, Unreadable]]:
+def _digests_path(path: Path) -> Path:
+    """Where the hashes of a cache's images are, if it was not made before there were any."""
+    return path.with_suffix(".digests.npy")
+
+
+_Chunk = tuple[Pixels, Unreadable, NDArray[np.uint64]]
+
+
+def _decoded(source: Source) -> Iterator[_Chunk]:
     """Chunks in order, decoded by threads, never more than a few of them in memory.
 
     Threads do: Pillow lets go of the interpreter's lock while it decodes and resizes.
@@ -155,8 +184,12 @@ def _decoded(source: Source) -> Iterator[tuple[Pixels, Unreadable]]:
     threads = usable_cores()
     with ThreadPoolExecutor(threads) as pool:
 
-        def submitted(start: int) -> Future[tuple[Pixels, Unreadable]]:
-            return pool.submit(source.read, range(start, min(start + size, len(source))))
+        def read(start: int) -> _Chunk:
+            pixels, unreadable = source.read(range(start, min(start + size, len(source))))
+            return pixels, unreadable, image_digests(pixels)
+
+        def submitted(start: int) -> Future[_Chunk]:
+            return pool.submit(read, start)
 
         waiting = deque(submitted(start) for start in islice(starts, threads + 2))
         try:

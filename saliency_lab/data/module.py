@@ -135,7 +135,7 @@ class ImageData(LightningDataModule):
         return self._source("train").shape
 
     @property
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[SplitName, int]:
         """Number of images per split that has any; opens every split."""
         names: tuple[SplitName, ...] = ("train", "val", "test")
         return {name: len(self.split(name)) for name in names if name != "val" or self.validation}
@@ -194,6 +194,14 @@ class ImageData(LightningDataModule):
         if opened.cue is not None:
             settings += repr(opened.cue)
         return digest([settings, *self.class_names, *opened.ids, *labels])
+
+    def content(self, split: SplitName) -> str:
+        """Hash over the decoded pixels of a split, without any planted cue.
+
+        Beside `fingerprint`, it tells of a file that was replaced under its name. It differs where
+        a file is decoded otherwise, too, as another version of a library may do by a grey level.
+        """
+        return self.split(split).content()
 
     def split(self, split: SplitName) -> Split:
         """A split, decoded or taken from the cache when first asked for.

@@ -33,8 +33,11 @@ class KeptMaps:
     def __init__(self, folder: Path, views: Sequence[str]) -> None:
         self.folder, self.views = folder, tuple(views)
 
-    def has(self, start: int, ids: Sequence[str]) -> bool:
-        """Whether the maps of exactly these samples, from `start` of the split on, are there."""
+    def has(self, start: int, ids: Sequence[str], pixels: str) -> bool:
+        """Whether the maps of exactly these images, from `start` of the split on, are there.
+
+        Maps of before their images' hash was kept beside them are taken for those of the names.
+        """
         path = self._path(start, len(ids))
         if not path.is_file():
             return False
@@ -43,10 +46,18 @@ class KeptMaps:
         except (pa.ArrowInvalid, OSError) as error:
             log.warning("ignoring %s, which is corrupt: %s", path, str(error).splitlines()[0])
             return False
-        return table["sample_id"].to_pylist() == list(ids)
+        of = (table.schema.metadata or {}).get(b"pixels", pixels.encode())
+        return of == pixels.encode() and table["sample_id"].to_pylist() == list(ids)
 
-    def write(self, start: int, ids: Sequence[str], found: BatchMaps) -> None:
-        """Keep a block's maps, what was explained, and the logits of its intact images."""
+    def write(self, start: int, ids: Sequence[str], found: BatchMaps, pixels: str) -> None:
+        """Keep a block's maps, what was explained, and the logits of its intact images.
+
+        Args:
+            start: place of the block's first image in the split.
+            ids: of its images.
+            found: their maps.
+            pixels: hash of the images (`Split.content`).
+        """
         columns = {"sample_id": pa.array(list(ids))}
         for view in self.views:
             values = found.maps[view].float().cpu().contiguous().numpy()
@@ -58,7 +69,8 @@ class KeptMaps:
                 pa.array(array.reshape(-1)), array.shape[1]
             )
         height, width = next(iter(found.maps.values())).shape[1:]
-        table = pa.table(columns, metadata={"height": str(height), "width": str(width)})
+        facts = {"height": str(height), "width": str(width), "pixels": pixels}
+        table = pa.table(columns, metadata=facts)
         with atomic_path(self._path(start, len(ids))) as path:
             pq.write_table(
                 table, path, compression="zstd", use_dictionary=False,

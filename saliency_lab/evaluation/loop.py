@@ -184,6 +184,7 @@ def measure_block(plan: Plan, context: Context, batch: Batch) -> None:
         "images": len(batch.ids),
         "cost": cost.totals(MAPS),
         "engine": model.report(),
+        "pixels": _pixels(plan, batch),
         "completeness": _per_image(batch_maps.completeness, batch, skipped),
         "estimate": _per_image(batch_maps.estimate, batch, skipped),
     }
@@ -210,13 +211,18 @@ def block_rows(
         return measured_rows(evaluator, batch, context.method.name, measured)
 
 
+def _pixels(plan: Plan, batch: Batch) -> str:
+    return plan.data.split(plan.split).content(batch.index.cpu().numpy())
+
+
 def _block_maps(plan: Plan, context: Context, batch: Batch, number: int) -> BatchMaps:
     start, kept = number * plan.shards[MAPS].block, plan.kept_maps
-    if kept is not None and kept.has(start, batch.ids):
+    pixels = _pixels(plan, batch) if kept is not None else ""
+    if kept is not None and kept.has(start, batch.ids, pixels):
         return kept.read(start, len(batch.ids), batch.image.device)
     found = block_maps(context, batch)
     if kept is not None:
-        kept.write(start, batch.ids, found)
+        kept.write(start, batch.ids, found, pixels)
     return found
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from saliency_lab.attribution.maps import require_finite
 from saliency_lab.config.binding import built
-from saliency_lab.data.batch import Batch, channels_last_pixels
+from saliency_lab.data.batch import Batch, Split, channels_last_pixels
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.evaluation.context import Context, found_maps
@@ -46,6 +46,8 @@ from saliency_lab.training.components import data_module, lightning_trainer, req
 log = logging.getLogger(__name__)
 
 _SPLITS = ("test", "train")
+_PIXELS = "pixels"
+"""Beside the kept rows: the hash of the images that were drawn."""
 
 
 def run(config: Mapping[str, Any], directory: Path) -> None:
@@ -125,14 +127,13 @@ def _drawn_until(
     trainer: pl.Trainer,
 ) -> _State:
     """The state in which every pair has stopped; the first process keeps the rows and decides."""
-    ids = data.ids(config["split"])
-    order = permutation(len(ids), int(config["seed"]))
+    order = permutation(len(data.ids(config["split"])), int(config["seed"]))
     contexts: dict[str, Context] = {}
     device = trainer.strategy.root_device
     size = block_size(config["block_size"], data.input_shape, device)
     first = trainer.is_global_zero
-    drawing = [ids[place] for place in order]
-    scores = _earlier(directory, comparison, drawing) if first else pd.DataFrame()
+    images = data.split(config["split"])
+    scores = _earlier(directory, comparison, images, order) if first else pd.DataFrame()
     said = 0  # a line at each doubling
     while True:
         state = agreed(
@@ -150,6 +151,7 @@ def _drawn_until(
         parts = gathered(trainer, new)
         if first:
             scores = pd.concat([one for one in (scores, *parts) if len(one)], ignore_index=True)
+            scores.attrs[_PIXELS] = images.content(order[: scores[DRAWN].nunique()])
             with atomic_path(rows_path(directory, comparison.label)) as path:
                 scores.to_parquet(path, index=False)
 
@@ -261,7 +263,9 @@ def _measured(
     return joined.sort_values(DRAWN, kind="stable", ignore_index=True)
 
 
-def _earlier(directory: Path, comparison: Comparison, drawing: Sequence[str]) -> pd.DataFrame:
+def _earlier(
+    directory: Path, comparison: Comparison, images: Split, order: Sequence[int]
+) -> pd.DataFrame:
     """What earlier runs drew, if it is whole and of the images that are to be drawn first."""
     path = rows_path(directory, comparison.label)
     if not is_readable(path):
@@ -270,10 +274,15 @@ def _earlier(directory: Path, comparison: Comparison, drawing: Sequence[str]) ->
     if scores.empty:
         return scores
     known = scores.groupby(DRAWN)["sample_id"].first()
-    if known.tolist() != list(drawing[: len(known)]):
+    first = order[: len(known)]
+    pixels = images.content(first)
+    if (
+        known.tolist() != [images.ids[place] for place in first]
+        or scores.attrs.get(_PIXELS, pixels) != pixels
+    ):
         log.warning("starting over: the images of the split are not those of %s", path)
         return pd.DataFrame()
-    log.info("resuming: %d of %d images already drawn", len(known), len(drawing))
+    log.info("resuming: %d of %d images already drawn", len(known), len(order))
     return scores
 
 

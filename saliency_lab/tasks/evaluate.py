@@ -61,6 +61,7 @@ from saliency_lab.tasks.support import pair_classifier, supported
 from saliency_lab.tracking.records import record_evaluation
 from saliency_lab.tracking.tracking import Record
 from saliency_lab.training.components import (
+    changed_split,
     data_module,
     lightning_trainer,
     require_unseen,
@@ -202,6 +203,7 @@ def _evaluated(
     data.download()
     data.setup("test")
     require_unseen(model, data, config["split"])
+    _require_same_images(directory, data)
     controls = any("support" in evaluator.needs for evaluator in evaluators.values())
     device = trainer.strategy.root_device
     method = supported(asked, method, model, device, controls=controls)
@@ -273,8 +275,8 @@ def _plan(
 
 def _done_blocks(plan: Plan) -> list[int]:
     """Blocks that need no work. Those of other images than are there now are removed."""
-    own, ids = plan.shards[MAPS], plan.data.ids(plan.split)
-    changed = [number for number in own.done() if not own.is_of(number, ids)]
+    own, images = plan.shards[MAPS], plan.data.split(plan.split)
+    changed = [n for n in own.done() if not own.is_of(n, images.ids, images.content)]
     if changed:
         count = f"{len(changed)} block{'' if len(changed) == 1 else 's'}"
         log.warning("the images have changed since this run began: redoing %s", count)
@@ -287,6 +289,17 @@ def _done_blocks(plan: Plan) -> list[int]:
 
 def _block_images(plan: Plan, number: int) -> int:
     return cast(int, plan.shards[MAPS].meta(number)["images"])
+
+
+def _require_same_images(directory: Path, data: ImageData) -> None:
+    """Refuse further evaluators beside those that a finished run measured on other images."""
+    known = read_summary(directory)
+    split = changed_split(data, known["data"]) if known.get("evaluators") else None
+    if split is not None:
+        raise UserError(
+            f"Expected the {split} images that {', '.join(known['evaluators'])} of this run "
+            "measured, but they have changed; overwrite=true measures all of it anew"
+        )
 
 
 def _require_same_classes(model: Classifier, data: ImageData) -> None:

@@ -72,6 +72,7 @@ def train_classifier(config: Mapping[str, Any], directory: Path) -> None:
         data.setup("fit")
         data.setup("test")
         model.facts["fingerprint"] = data.fingerprint("train")
+        model.facts["pixels"] = data.content("train")
         model.facts[FACT] = sample_digests(data.ids("train"))
         if resume is not None:
             _require_same_outputs(model, resume)
@@ -110,7 +111,7 @@ def _require_same_outputs(model: Classifier, checkpoint: Path) -> None:
                 f"Expected `data` to have {what} that '{checkpoint}' was trained on, "
                 f"{_few(then)}, but got {_few(now)}; overwrite=true starts over"
             )
-    if before.get("fingerprint") not in (None, model.facts["fingerprint"]):
+    if any(before.get(fact) not in (None, model.facts[fact]) for fact in ("fingerprint", "pixels")):
         log.warning("the training images are others than those that %s was trained on", checkpoint)
 
 
@@ -196,6 +197,7 @@ def _summary(
             "images": data.sizes,
             "classes": list(data.class_names),
             "fingerprint": data.fingerprint("train"),
+            "pixels": {name: data.content(name) for name in data.sizes},
         },
         "model": {
             "name": config["model"]["name"],

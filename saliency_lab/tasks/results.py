@@ -94,6 +94,7 @@ def write_results(
             "images": len(intact),
             "classes": classes,
             "fingerprint": data.fingerprint(plan.split),
+            "pixels": {plan.split: data.content(plan.split)},
         },
         "model": {"name": config["model"]["name"]},
         "seed": config["seed"],

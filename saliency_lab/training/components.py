@@ -6,7 +6,7 @@ import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from saliency_lab.config.binding import bound_arguments, built
-from saliency_lab.data.module import ImageData
+from saliency_lab.data.module import ImageData, SplitName
 from saliency_lab.errors import UserError
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.models.construction import GIVEN as GIVEN_TO_MODEL
@@ -70,13 +70,23 @@ def tell_changed_data(config: Mapping[str, Any], directory: Path) -> None:
     known = read_summary(directory).get("data", {})
     if process_rank() > 0 or config["data"].get("root") is None or "fingerprint" not in known:
         return
-    data = data_module(config)
-    split: Literal["train", "test"] = "test" if known.get("split") == "test" else "train"
-    if data.fingerprint(split) != known["fingerprint"]:
-        log.warning(
-            "the %s images have changed since this run; pass overwrite=true to measure again",
-            split,
-        )
+    split = changed_split(data_module(config), known)
+    if split is not None:
+        log.warning("the %s images have changed since this run; pass overwrite=true to redo", split)
+
+
+def changed_split(data: ImageData, known: Mapping[str, Any]) -> str | None:
+    """A split whose images are others than those of a run, or have other pixels; None: none.
+
+    Args:
+        data: as the images are now.
+        known: `data` of the run's summary; runs of before may lack what they cannot be asked for.
+    """
+    split: SplitName = "test" if known.get("split") == "test" else "train"
+    if data.fingerprint(split) != known.get("fingerprint", data.fingerprint(split)):
+        return split
+    changed = (name for name, was in known.get("pixels", {}).items() if data.content(name) != was)
+    return next(changed, None)
 
 
 def classifier(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -55,6 +56,21 @@ def test_images_are_decoded_once(tmp_path: Path) -> None:
     again, untouched = _source()
     assert _values(cached_images(again, tmp_path, "x")) == list(range(20))
     assert untouched.positions == []
+
+
+def test_every_image_has_a_hash_of_its_pixels(tmp_path: Path) -> None:
+    made = cached_images(_source()[0], tmp_path, "x")
+    rows = np.array([7, 0, 19])
+    expected = [
+        int.from_bytes(hashlib.blake2b(bytes([row]) * 48, digest_size=8).digest()) for row in rows
+    ]
+    assert made.digests(rows).tolist() == expected
+    # A cache of before there were hashes, and one beside which other images' lie:
+    (path,) = tmp_path.rglob("images.digests.npy")
+    np.save(path, np.zeros(3, np.uint64))
+    assert made.digests(rows).tolist() == expected
+    path.unlink()
+    assert cached_images(_source()[0], tmp_path, "x").digests(rows).tolist() == expected
 
 
 def test_a_changed_file_or_setting_makes_another_cache(tmp_path: Path) -> None:

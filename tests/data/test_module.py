@@ -154,6 +154,23 @@ def test_fingerprint_follows_content_and_not_the_place(make_tree, tmp_path: Path
         assert _folder(root, **changed).fingerprint("test") != first
 
 
+def test_the_content_follows_the_pixels_and_neither_the_place_nor_the_cue(
+    make_tree, tmp_path: Path
+) -> None:
+    root = make_tree(COUNTS)
+    first, part = _folder(root).content("test"), _folder(root).split("test").content([0, 2])
+    assert _folder(root, shortcut="patch").content("test") == first
+    assert _folder(root).split("test").content([2, 0]) != part
+    root = root.rename(tmp_path / "elsewhere")
+    assert _folder(root).content("test") == first
+    changed = _folder(root).split("test").ids[1]
+    Image.new("RGB", (9, 9), "red").save(root / changed)
+    again = _folder(root)
+    assert again.content("test") != first
+    assert again.split("test").content([0, 2]) == part
+    assert again.fingerprint("test") == _folder(root).fingerprint("test")
+
+
 def test_fingerprint_follows_the_labels_of_the_same_images(root: Path) -> None:
     one, other = (_folder(root, classes=names) for names in (["ant", "bee"], ["bee", "ant"]))
     assert one.ids("test") == other.ids("test")

@@ -33,7 +33,7 @@ def block(complete: bool) -> BatchMaps:
 def test_a_block_comes_back_as_it_was(tmp_path: Path, complete: bool) -> None:
     kept = KeptMaps(tmp_path / "maps", ("original", "active"))
     found = block(complete)
-    kept.write(6, IDS, found)
+    kept.write(6, IDS, found, "of these")
     again = kept.read(6, 3, CPU)
     assert list(again.maps) == ["original", "active"]
     for view, values in found.maps.items():
@@ -58,15 +58,16 @@ def test_they_are_of_these_samples_or_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = KeptMaps(tmp_path / "maps", ("original", "active"))
-    assert not kept.has(6, IDS)
-    kept.write(6, IDS, block(False))
-    assert kept.has(6, IDS)
-    assert not kept.has(0, IDS)
-    assert not kept.has(6, IDS[:2])
-    assert not kept.has(6, ["test/a", "test/c", "test/b"])
-    assert not kept.has(6, ["test/a", "test/b", "test/d"])
+    assert not kept.has(6, IDS, "of these")
+    kept.write(6, IDS, block(False), "of these")
+    assert kept.has(6, IDS, "of these")
+    assert not kept.has(0, IDS, "of these")
+    assert not kept.has(6, IDS, "of others")
+    assert not kept.has(6, IDS[:2], "of these")
+    assert not kept.has(6, ["test/a", "test/c", "test/b"], "of these")
+    assert not kept.has(6, ["test/a", "test/b", "test/d"], "of these")
     (path,) = (tmp_path / "maps").iterdir()
     os.truncate(path, path.stat().st_size // 2)
     with caplog.at_level(logging.WARNING):
-        assert not kept.has(6, IDS)
+        assert not kept.has(6, IDS, "of these")
     assert "which is corrupt" in caplog.text

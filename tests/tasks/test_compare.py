@@ -260,13 +260,20 @@ def of_a_folder(command, tmp_path) -> list[str]:
     return [*words, "trainer.max_epochs=1", "model=basic_cnn"]
 
 
-def test_what_was_drawn_of_other_images_is_drawn_anew(command, tmp_path, of_a_folder) -> None:
+@pytest.mark.parametrize("renamed", [True, False])
+def test_what_was_drawn_of_other_images_is_drawn_anew(
+    command, tmp_path, of_a_folder, renamed: bool
+) -> None:
     given = [*of_a_folder, "a=active", "b=original", "condition=[black]"]
     assert command("compare", *given, "least=12", "block_size=4", "tolerance=1.9").code == 0
     directory, summary = only_summary()
     assert summary["drawn"] < 20
     folder = tmp_path / "images" / "test" / "a"
-    (folder / "00.png").rename(folder / "new.png")
+    if renamed:
+        (folder / "00.png").rename(folder / "00a.png")  # in the same place of the order
+    else:
+        rows = pd.read_parquet(directory / "deletion.parquet")
+        Image.new("RGB", (16, 16), "red").save(tmp_path / "images" / rows["sample_id"][0])
     outcome = command("compare", *given, "least=20", "block_size=4")
     assert outcome.code == 0, outcome.err
     assert "starting over: the images of the split are not those of" in outcome.out + outcome.err

@@ -74,6 +74,7 @@ class Data(BaseModel):
     images: int | dict[str, int] | None = None
     classes: list[str] = []
     fingerprint: str = ""
+    pixels: dict[str, str] = {}
 
 
 class Model(BaseModel):

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from saliency_lab.runs.files import atomic_path
 log = logging.getLogger(__name__)
 
 _META = b"saliency_lab"
+Pixels = Callable[[Sequence[int]], str]
 
 
 class Shards:
@@ -98,8 +99,18 @@ class Shards:
                         found.setdefault(name, []).append(arrays[name])
         return {name: np.concatenate(arrays) for name, arrays in found.items()}
 
-    def is_of(self, number: int, ids: Sequence[str]) -> bool:
-        """Whether the rows of block `number`, which must be done, are of these samples."""
+    def is_of(self, number: int, ids: Sequence[str], pixels: Pixels) -> bool:
+        """Whether the rows of block `number`, which must be done, are of these images.
+
+        Args:
+            number: of the block.
+            ids: of all images of the split.
+            pixels: the hash of those at some places of the split (`Split.content`).
+        """
+        start = number * self.block
+        was = self.meta(number).get("pixels")
+        if was is not None and was != pixels(range(start, min(start + self.block, self.size))):
+            return False
         rows = pq.read_table(self.path(number), columns=["sample_id", "index"]).to_pydict()
         places = zip(rows["index"], rows["sample_id"], strict=True)
         return all(place < len(ids) and ids[place] == sample for place, sample in places)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,11 +71,18 @@ def test_a_block_without_rows_takes_part_in_the_merge(tmp_path: Path) -> None:
 
 def test_whose_rows_a_block_holds(tmp_path: Path) -> None:
     shards = Shards(tmp_path, size=4, block=2)
-    shards.write(1, frame(2, 3), {"images": 2}, {"ids": np.array([2])})
+    shards.write(1, frame(2, 3), {"images": 2, "pixels": "2,3"}, {"ids": np.array([2])})
     ids = [f"test/{number}" for number in range(4)]
-    assert shards.is_of(1, ids)
-    assert not shards.is_of(1, ["test/new", *ids])
-    assert not shards.is_of(1, ids[:3])
+
+    def same(places: Sequence[int]) -> str:
+        return ",".join(map(str, places))
+
+    assert shards.is_of(1, ids, same)
+    assert not shards.is_of(1, ids, lambda places: "others")
+    assert not shards.is_of(1, ["test/new", *ids], same)
+    assert not shards.is_of(1, ids[:3], same)
+    shards.write(1, frame(2, 3), {"images": 2}, None)
+    assert shards.is_of(1, ids, lambda places: "not known of blocks of before")
     shards.discard(1)
     assert shards.done() == []
     assert list(tmp_path.iterdir()) == []
