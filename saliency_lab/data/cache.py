@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from saliency_lab.data.held_file import hold_together
 from saliency_lab.data.old_caches import cache_limit, keep_below, megabytes
 from saliency_lab.data.source import Pixels, Source, Unreadable
-from saliency_lab.runs.files import atomic_path, write_json, writing_error
+from saliency_lab.errors import UserError
+from saliency_lab.runs.files import atomic_path, write_json
 from saliency_lab.runs.progress import shown_progress
 
 _VERSION = 1
@@ -224,10 +225,10 @@ class _Held:
                 _log.info("Waiting for another process to build %s.", self._path.stem)
                 self._lock.acquire()
         except OSError as error:
-            raised = writing_error(self._path, error)
-            if raised is error:
-                raise
-            raise raised from error
+            raise UserError(
+                f"Expected `data.cache_dir` (or $SALIENCY_LAB_CACHE) to be writable, but got "
+                f"'{self._path.parent}': {error.strerror}"
+            ) from error
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()

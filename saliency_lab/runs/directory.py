@@ -246,6 +246,18 @@ def say_running(directory: Path, parts: Sequence[str]) -> None:
     write_json(directory / SUMMARY, {**read_summary(directory), "running": list(parts)})
 
 
+@contextlib.contextmanager
+def refusable(directory: Path) -> Iterator[None]:
+    """A finished run stays as it was where further parts of it are refused."""
+    config = (directory / CONFIG).read_text(encoding="utf-8")
+    try:
+        yield
+    except UserError:
+        write_text(directory / CONFIG, config)
+        say_running(directory, ())
+        raise
+
+
 def finish(directory: Path, summary: Mapping[str, Any]) -> None:
     """Write the summary that says that the run is finished; the last file of every run."""
     write_json(directory / SUMMARY, {**summary, "status": "finished"})

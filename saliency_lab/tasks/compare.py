@@ -34,12 +34,12 @@ from saliency_lab.evaluation.rows.decisions import (
 )
 from saliency_lab.evaluation.rows.format import is_readable, rows_path
 from saliency_lab.runs.agreement import agreed, gathered
-from saliency_lab.runs.directory import begin, held
+from saliency_lab.runs.directory import begin, held, is_finished, refusable, say_running
 from saliency_lab.runs.files import atomic_path
 from saliency_lab.tasks.classifiers import configured_classifier, require_usable
 from saliency_lab.tasks.components import checked, tracker
 from saliency_lab.tasks.pairs import DRAWN, Comparison, compared, paired_differences
-from saliency_lab.tasks.verdicts import earlier_verdicts, finish_comparison
+from saliency_lab.tasks.verdicts import finish_comparison, given_verdicts
 from saliency_lab.tracking.records import record_comparison
 from saliency_lab.training.components import data_module, lightning_trainer, require_unseen
 
@@ -72,7 +72,7 @@ def run(config: Mapping[str, Any], directory: Path) -> None:
         require_usable(config, method)
     trainer = lightning_trainer(config, directory, [])
     with contextlib.ExitStack() as stack:
-        earlier = agreed(trainer, lambda: _begun(config, directory, stack))
+        earlier = agreed(trainer, lambda: _begun(config, comparison.label, directory, stack))
         data = data_module(config)
         data.download()
         data.setup("test")
@@ -109,12 +109,17 @@ class _State:
 
 
 def _begun(
-    config: Mapping[str, Any], directory: Path, stack: contextlib.ExitStack
+    config: Mapping[str, Any], label: str, directory: Path, stack: contextlib.ExitStack
 ) -> list[dict[str, Any]]:
-    """Hold and prepare the directory; the verdicts that were given here by other rules."""
+    """Hold and prepare the directory; the verdicts that were given here before."""
     stack.enter_context(held(directory))
-    earlier = [] if config["overwrite"] else earlier_verdicts(config, directory)
-    begin(directory, config, overwrite=config["overwrite"], earlier=earlier)
+    earlier = [] if config["overwrite"] else given_verdicts(directory)
+    if is_finished(directory) and not config["overwrite"]:
+        # Its verdict stands until there is another one.
+        stack.enter_context(refusable(directory))
+        say_running(directory, [label])
+    else:
+        begin(directory, config, overwrite=config["overwrite"], earlier=earlier)
     return earlier
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,14 +36,12 @@ from saliency_lab.evaluation.rows.shards import Shards
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.runs.agreement import agreed
 from saliency_lab.runs.directory import (
-    CONFIG,
     held,
     is_finished,
     read_config,
     read_summary,
-    say_running,
+    refusable,
 )
-from saliency_lab.runs.files import write_text
 from saliency_lab.runs.processes import process_rank
 from saliency_lab.runs.progress import rate_text
 from saliency_lab.tasks.classifiers import configured_classifier, require_usable
@@ -168,21 +166,9 @@ def _begun(
             named = ", ".join(sorted(others))
             log.warning("overwrite=true begins the whole run anew: %s goes, too", named)
     elif is_finished(directory):
-        stack.enter_context(_refusable(directory))
+        stack.enter_context(refusable(directory))
     begin_evaluation(config, directory, labels)
     return labels
-
-
-@contextlib.contextmanager
-def _refusable(directory: Path) -> Iterator[None]:
-    """A finished run stays as it was where further evaluators of it are refused."""
-    config = (directory / CONFIG).read_text(encoding="utf-8")
-    try:
-        yield
-    except UserError:
-        write_text(directory / CONFIG, config)
-        say_running(directory, ())
-        raise
 
 
 def _evaluated(
@@ -215,6 +201,9 @@ def _evaluated(
     count = plan.shards[MAPS].count
     if finished:
         log.info("resuming: %d of %d blocks already done", len(finished), count)
+    examples = read_config(directory)["examples"]
+    if trainer.is_global_zero and examples != config["examples"]:
+        log.info("keeping examples=%d, as this run began; overwrite=true begins anew", examples)
     if trainer.world_size > 1 and trainer.is_global_zero:
         left = count - len(finished)
         log.info("distributing %d blocks over %d processes", left, trainer.world_size)
@@ -254,7 +243,7 @@ def _plan(
     }
     kept_folder = kept_maps_folder(directory)
     keeps = config["maps"] == "keep" or kept_folder.is_dir()
-    chosen = np.random.default_rng(seed).permutation(size)[: config["examples"]]
+    chosen = np.random.default_rng(seed).permutation(size)[: read_config(directory)["examples"]]
     home = config["classifier"]["directory"]
     return Plan(
         evaluators=evaluators,

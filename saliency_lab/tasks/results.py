@@ -54,10 +54,12 @@ log = logging.getLogger(__name__)
 def begin_evaluation(config: Mapping[str, Any], directory: Path, labels: Sequence[str]) -> None:
     """Prepare a held directory: anew, or for further evaluators beside those that are there."""
     checkpoint = {name: config["classifier"][name] for name in ("path", "sha256")}
+    stored = {} if config["overwrite"] else read_config(directory)
+    # Arrays of examples lie beside each other, so all must be of the same images.
+    config = {**config, "examples": stored.get("examples", config["examples"])}
     if config["overwrite"] or not is_finished(directory):
         begin(directory, config, overwrite=config["overwrite"], checkpoint=checkpoint)
         return
-    stored = read_config(directory)
     both = {key: {**stored.get(key, {}), **config[key]} for key in ("evaluator", "labels")}
     write_text(directory / CONFIG, yaml.safe_dump({**config, **both}, sort_keys=False))
     say_running(directory, labels)

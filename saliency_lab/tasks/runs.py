@@ -184,7 +184,9 @@ def _show(run: Run, runs: Sequence[Run]) -> None:
         if value not in (None, ""):
             print(f"  {name:<{width}}  {value}")
     if run.state in ("failed", "unfinished"):
-        print("  rerun the same command to resume it")
+        refused = facts["reason"].startswith(UserError.__name__)
+        first = "mend what the reason names, then " if refused else ""
+        print(f"  {first}rerun the same command to resume it")
     for label, means in scores_of(run.summary).items() if run.state == "finished" else ():
         rows = [
             [f"{mean['method']}/{mean['view']}", " ".join(mean["condition"].values()),

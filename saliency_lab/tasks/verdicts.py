@@ -7,26 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from saliency_lab.evaluation.rows.decisions import Decision
-from saliency_lab.runs.directory import finish, read_summary
+from saliency_lab.runs.directory import CONFIG, finish, read_summary
+from saliency_lab.runs.files import write_text
 from saliency_lab.tasks.pairs import Comparison
 
 
-def earlier_verdicts(config: Mapping[str, Any], directory: Path) -> list[dict[str, Any]]:
-    """What this directory's comparison was found to be by other rules, oldest first.
-
-    A rule that is chosen after a look at another's verdict errs more often than it says. Asked
-    again with another `tolerance` or `least` it does not: its bounds hold at any stop.
-    """
+def given_verdicts(directory: Path) -> list[dict[str, Any]]:
+    """What this directory's comparison was found to be so far, each rule once, oldest first."""
     known = read_summary(directory)
     earlier = list(known.get("earlier", []))
     if known.get("status") == "finished" and "rule" in known:
         told = ("a", "b", "condition", "verdict", "images")
         pairs = [{name: pair[name] for name in told} for pair in known["pairs"]]
         earlier.append({"rule": known["rule"], "pairs": pairs})
-    several = bool(earlier) and len(earlier[-1]["pairs"]) > 1
-    # Each rule once, with its last verdict.
-    last = {str(one["rule"]): one for one in earlier if one["rule"] != _rule(config, several)}
+    last = {str(one["rule"]): one for one in earlier}
     return list(last.values())
 
 
@@ -46,7 +43,13 @@ def finish_comparison(
     population: int,
     earlier: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Write the summary, say how each pair was decided, and give the summary."""
+    """Write the summary, say how each pair was decided, and give the summary.
+
+    A rule that is chosen after a look at another's verdict errs more often than it says. Asked
+    again with another `tolerance` or `least` it does not: its bounds hold at any stop.
+    """
+    rule = _rule(config, len(made) > 1)
+    earlier = [one for one in earlier if one["rule"] != rule]
     evaluator, score = comparison.evaluator, comparison.evaluator.scores[0]
     alpha = float(config["alpha"])
     entries: list[dict[str, Any]] = [
@@ -73,8 +76,8 @@ def finish_comparison(
         "kind": config["kind"],
         "correction": config["correction"] if len(entries) > 1 else None,
         "tolerance": config["tolerance"],
-        "rule": (rule := _rule(config, len(entries) > 1)),
-        "earlier": list(earlier),
+        "rule": rule,
+        "earlier": earlier,
         "caution": _caution(earlier, rule),
         "remark": (
             "`difference` is the mean over the images drawn until the stop and biased by "
@@ -84,6 +87,7 @@ def finish_comparison(
         "pairs": entries,
         **(entries[0] if len(entries) == 1 else {}),
     }
+    write_text(directory / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
     finish(directory, summary)
     for entry in entries:
         print(entry["sentence"])

@@ -104,6 +104,7 @@ def test_a_run_that_was_killed_after_another_rule_still_knows_it(
     given = [*DATA, f"ckpt={classifier_file}", "block_size=30", "condition=[black]"]
     given += ["a=[gradient/original,sobel]", "b=gradient/positive", "least=60"]
     assert command("compare", *given, "alpha=0.1").code == 0
+    before = only_summary()[1]
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -111,8 +112,9 @@ def test_a_run_that_was_killed_after_another_rule_still_knows_it(
     with monkeypatch.context() as patch:
         patch.setattr(compare, "_drawn_until", killed)
         assert command("compare", *given, "alpha=0.2").code == 130
-    assert only_summary()[1]["status"] == "running"
+    assert only_summary()[1] == {**before, "running": ["deletion"]}  # its verdict stands
     assert command("compare", *given, "alpha=0.2").code == 0
+    assert "running" not in only_summary()[1]
     assert "at most 30 %" in only_summary()[1]["caution"]
     (one,) = only_summary()[1]["earlier"]
     assert one["rule"] == {"alpha": 0.1, "kind": "betting", "correction": "bonferroni"}
@@ -268,17 +270,34 @@ def test_what_was_drawn_of_other_images_is_drawn_anew(
     assert command("compare", *given, "least=12", "block_size=4", "tolerance=1.9").code == 0
     directory, summary = only_summary()
     assert summary["drawn"] < 20
-    folder = tmp_path / "images" / "test" / "a"
+    drawn = tmp_path / "images" / pd.read_parquet(directory / "deletion.parquet")["sample_id"][0]
     if renamed:
-        (folder / "00.png").rename(folder / "00a.png")  # in the same place of the order
+        drawn.rename(drawn.with_stem(f"{drawn.stem}a"))  # in the same place of the order
     else:
-        rows = pd.read_parquet(directory / "deletion.parquet")
-        Image.new("RGB", (16, 16), "red").save(tmp_path / "images" / rows["sample_id"][0])
+        Image.new("RGB", (16, 16), "red").save(drawn)
     outcome = command("compare", *given, "least=20", "block_size=4")
     assert outcome.code == 0, outcome.err
     assert "starting over: the images of the split are not those of" in outcome.out + outcome.err
     rows = pd.read_parquet(directory / "deletion.parquet")
     assert rows["sample_id"].nunique() == rows["drawn"].nunique() == 20
+
+
+def test_a_rerun_that_is_refused_leaves_the_verdict(command, tmp_path, of_a_folder) -> None:
+    given = [*of_a_folder, "a=active", "b=original", "condition=[black]", "least=4"]
+    assert command("compare", *given).code == 0
+    directory, summary = only_summary()
+    config = (directory / "config.yaml").read_text()
+    (tmp_path / "file").write_text("no folder")
+    for words in (["data.cache_dir=/proc/none"], [f"data.cache_dir={tmp_path}/file"]):
+        refused = command("compare", *given, *words)
+        assert refused.code == 2
+        assert "data.cache_dir" in refused.err
+        assert {**only_summary()[1], "running": []} == {**summary, "running": []}
+        assert (directory / "config.yaml").read_text() == config
+        assert not (directory / "error.txt").exists()
+    # What was seen under the first rule is still known under another.
+    assert command("compare", *given, "alpha=0.1").code == 0
+    assert [one["rule"]["alpha"] for one in only_summary()[1]["earlier"]] == [0.05]
 
 
 def test_names_and_conditions() -> None:

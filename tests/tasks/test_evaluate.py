@@ -171,6 +171,23 @@ def test_kept_maps_serve_a_second_evaluator(command: Command) -> None:
     pd.testing.assert_frame_equal(pd.read_parquet(again), pd.read_parquet(directory / again.name))
 
 
+@pytest.mark.parametrize("later", [2, 7])
+def test_examples_of_all_evaluators_are_of_the_same_images(
+    command: Command, capsys: pytest.CaptureFixture[str], later: int
+) -> None:
+    words = ("evaluate", "method=active", *TINY)
+    assert command(*words, "examples=4", "overwrite=true") == 0
+    assert command(*words, "evaluator=relevance_gain", f"examples={later}") == 0
+    assert "keeping examples=4, as this run began" in capsys.readouterr().err
+    (directory,) = Path(EVALUATED).glob("active/*")
+    with np.load(directory / "examples.npz") as arrays:
+        assert {len(arrays[name]) for name in arrays.files} == {4}
+        levels, active = arrays["deletion|levels:active"], arrays["map:gradient/active"]
+        for level, one in zip(levels, active, strict=True):
+            assert (level[one == 0] > level[one > 0].max()).all()  # 0 is deleted last, if at all
+    assert command("report") == 0
+
+
 def test_a_killed_evaluation_goes_on_with_the_screen_that_it_had(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
