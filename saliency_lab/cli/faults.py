@@ -56,6 +56,9 @@ def one_line(error: BaseException, task: str, arguments: list[str]) -> str | Non
     ambiguous = re.match(r"Ambiguous value for argument '(.*)'$", _first_line(error))
     if isinstance(error, HydraException) and ambiguous:
         return f"{_unreadable(ambiguous[1])}; several jobs want -m"
+    unknown = re.match(r"Could not override '([^'@]*)'\. No match", _first_line(error))
+    if isinstance(error, HydraException) and unknown:
+        return str(_unknown(unknown[1], task, arguments))
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _first_line(error)
     if isinstance(error, yaml.YAMLError):
@@ -91,13 +94,24 @@ def _is_grammar(error: BaseException) -> bool:
 
 def _unreadable(override: str) -> str:
     """How to write an override that Hydra's grammar refused."""
-    key, _, value = override.partition("=")
-    quoted = value.replace('"', '\\"')
-    hint = shlex.quote(f'{key}="{quoted}"')
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"Expected settings as KEY=VALUE, but got '{override}'"
+    if value.startswith("[") and value.endswith("]"):
+        texts = ",".join(_quoted(one) for one in value[1:-1].split(","))
+        hint = shlex.quote(f"{key}=[{texts}]")
+        return f"Cannot read the override '{override}': write a list of texts as {hint}"
+    hint = shlex.quote(f"{key}={_quoted(value)}")
     return (
         f"Cannot read the override '{override}': write a text with commas, spaces, brackets or = "
         f"as {hint}, a list as KEY=[a,b], a mapping as 'KEY={{a: b}}'"
     )
+
+
+def _quoted(text: str) -> str:
+    """A text as Hydra's grammar takes it, whatever is in it."""
+    inside = text.strip().strip("'\"").replace('"', '\\"')
+    return f'"{inside}"'
 
 
 def _missing_config(error: MissingConfigException) -> str:

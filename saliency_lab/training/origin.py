@@ -30,6 +30,9 @@ def stored_settings(directory: Path) -> dict[str, Any]:
         UserError: the directory is none of a training.
     """
     stored = read_config(directory)
+    if not directory.parts:
+        # Empty text is a variable of the shell that is not set, and not the current folder.
+        raise UserError("Expected `run` to be the run directory of a training, but got ''")
     if not stored:
         raise UserError(
             f"Expected `run` to be the run directory of a training, but '{directory}' has no "

@@ -52,6 +52,13 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("configuration file", "own_broken.yaml"),
     ),
     "no evaluator": (("evaluate", "evaluator=[]"), ("`evaluator` to be given",)),
+    "a setting of another task": (("report", "method=active"), ("Unknown key `method`", "runs")),
+    "a word alone": (("report", "nothing"), ("KEY=VALUE", "'nothing'")),
+    "a list of unquoted texts": (
+        ("reproduce", "overrides=[trainer.threads=2,logger=none]"),
+        ("""'overrides=["trainer.threads=2","logger=none"]'""",),
+    ),
+    "no run": (("evaluate", "run=", *SMALL), ("`run`", "but got ''")),
     "no images of a class": (("explain", "per_class=0", *SMALL), ("`per_class`", "0")),
     "no runs": (("report", "runs=[]"), ("`runs`", "[]")),
     "no output root": (("train", "output_root=", *SMALL), ("`output_root`", "empty")),
