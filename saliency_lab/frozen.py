@@ -7,13 +7,14 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+from torch.overrides import TorchFunctionMode
 
 from saliency_lab.errors import UserError
 
@@ -37,22 +38,41 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """The model in eval mode with no parameter that wants a gradient; both undone on leaving.
 
     The mode of every submodule and the flag of every parameter come back one by one, so a model
-    that was half frozen or half in eval mode stays so. A graph that was recorded inside reaches
-    the input only, and stays usable outside. An enclosing `torch.autocast` has no say inside.
+    that was half frozen or half in eval mode stays so. Modules with a `train` of their own, such
+    as layers that merge weights for inference, are told by it. A graph that was recorded inside
+    reaches the input only, and stays usable outside. An enclosing `torch.autocast` has no say
+    inside.
+
+    Raises:
+        UserError: part of the model is an exported program as PyTorch gives it, which has one mode.
     """
     modes = [(module, module.training) for module in model.modules()]
     wanting = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval()
-    for parameter in wanting:
-        parameter.requires_grad_(False)
     try:
-        with without_autocast():
+        _evaluate(model)
+        for parameter in wanting:
+            parameter.requires_grad_(False)
+        with without_autocast(), right_norm_gradients(model):
             yield model
     finally:
+        for module, training in modes:
+            if type(module).train is not nn.Module.train and module.training != training:
+                module.train(training)
         for parameter in wanting:
             parameter.requires_grad_(True)
         for module, training in modes:
             module.training = training
+
+
+def _evaluate(model: nn.Module) -> None:
+    try:
+        model.eval()
+    except NotImplementedError as error:
+        raise UserError(
+            "Expected `model` to be a module that can be put into eval mode, but got an exported "
+            "program, which keeps the mode that it was exported in; give it as "
+            "saliency_lab.models.own_network.Graph(program)."
+        ) from error
 
 
 @contextmanager
@@ -63,6 +83,50 @@ def without_autocast() -> Iterator[None]:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+@contextmanager
+def right_norm_gradients(model: nn.Module) -> Iterator[None]:
+    """Graphs recorded inside get right gradients behind batch and instance norms on the CPU."""
+    first = next(chain(model.parameters(), model.buffers()), None)
+    if torch.is_grad_enabled() and (first is None or first.device.type == "cpu"):
+        with _NormGradients():
+            yield
+    else:
+        yield
+
+
+class _NormGradients(TorchFunctionMode):
+    """Gradients arrive at norms laid out in memory as what the norm gave.
+
+    PyTorch on the CPU (seen in 2.15) reads others in the wrong order where an axis has length 1,
+    such as those of tokens (1, N, C) made of a map (1, C, H, W). Instance norms are batch norms
+    of one image to it.
+    """
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        # An exported network calls "batch_norm.default".
+        name = getattr(func, "__name__", "").partition(".")[0]
+        if name in ("batch_norm", "instance_norm") and output.requires_grad:
+            strides = output.stride()  # the output itself would be kept by its own hook
+            output.register_hook(lambda gradient: _laid_out(gradient, strides))
+        return output
+
+
+def _laid_out(gradient: Tensor, strides: tuple[int, ...]) -> Tensor:
+    if gradient.stride() == strides:
+        return gradient
+    laid = torch.empty_strided(
+        gradient.shape, strides, dtype=gradient.dtype, device=gradient.device
+    )
+    return laid.copy_(gradient)
 
 
 def bare_copy(model: M, *, computing: bool = True) -> M:

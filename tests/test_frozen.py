@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import prune, spectral_norm, weight_norm
 
@@ -17,6 +21,7 @@ from saliency_lab.frozen import (
     placed_images,
     unshared,
 )
+from saliency_lab.models.own_network import Graph
 
 
 def test_mode_and_flags_come_back_one_by_one() -> None:
@@ -34,6 +39,120 @@ def test_mode_and_flags_come_back_one_by_one() -> None:
         model(torch.rand(2, 3))
     assert [module.training for module in model.modules()] == modes
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
+
+
+class Merging(nn.Linear):
+    """A layer with an addition to its weight, which it holds apart while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        self.addition = nn.Parameter(torch.ones(2, 2))
+        self.merged = False
+        self.calls: list[bool] = []
+
+    def train(self, mode: bool = True) -> Merging:
+        super().train(mode)
+        self.calls.append(mode)
+        if self.merged == mode:
+            with torch.no_grad():
+                self.weight.add_(self.addition, alpha=-1 if mode else 1)
+            self.merged = not mode
+        return self
+
+
+def test_layers_that_merge_weights_part_them_again() -> None:
+    model = nn.Sequential(Merging(), nn.Sequential(Merging()))
+    for layer in (model[0], model[1][0]):
+        nn.init.ones_(layer.weight)  # what is added and taken away leaves no rounding
+    model.train()
+    model[0].eval()
+    model[0].calls.clear()
+    with frozen(model):
+        assert model[0].merged
+        assert model[1][0].merged
+        assert model[1][0].weight.tolist() == [[2, 2], [2, 2]]
+    assert (model[0].merged, model[1][0].merged) == (True, False)
+    assert model[1][0].weight.tolist() == [[1, 1], [1, 1]]
+    assert (model[0].training, model[1][0].training, model.training) == (False, True, True)
+    assert model[0].calls == [False]  # not moved in between
+
+
+def test_an_exported_program_is_told_how_to_be_given() -> None:
+    images = torch.rand(2, 3, 2, 2)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval()
+    program = torch.export.export(network, (images,)).module()
+    beside = nn.Dropout()
+    for model in (program, nn.Sequential(beside, program)):
+        with pytest.raises(UserError, match=r"an exported program, .*own_network\.Graph"):
+            sl.explain(model, images)
+    assert beside.training
+    torch.testing.assert_close(
+        sl.explain(Graph(program), images, "original"), sl.explain(network, images, "original")
+    )
+
+
+class Normed(nn.Module):
+    """A norm's map (B, 4, H, W) as tokens, whose gradients are laid out as tokens are, or flat.
+
+    Args:
+        kind: how the norm is called.
+        inplace: overwrite the norm's result.
+    """
+
+    def __init__(self, kind: str, inplace: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm = nn.InstanceNorm2d(4) if kind == "instance" else nn.BatchNorm2d(4)
+        self.norm.running_mean, self.norm.running_var = torch.randn(4), torch.rand(4) + 0.5
+        self.head, self.kind, self.inplace = nn.Linear(4, 3), kind, inplace
+        self.double()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.kind == "function":
+            normed = F.batch_norm(images, self.norm.running_mean, self.norm.running_var)
+        else:
+            normed = self.norm(images)
+        if self.inplace:
+            normed.mul_(2)
+        if self.kind == "flat":
+            return normed.flatten(1).contiguous().tanh()
+        # Tokens first, as `nn.MultiheadAttention` computes.
+        return self.head(normed.flatten(2).permute(2, 0, 1).contiguous()).tanh().mean(0)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("kind", ["module", "flat", "function", "instance", "exported"])
+@pytest.mark.parametrize("shape", [(1, 4, 3, 2), (2, 4, 1, 5), (2, 4, 3, 2)])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1), (2, 3, 0, 1)])
+def test_gradients_behind_norms_are_central_differences(
+    kind: str, inplace: bool, shape: tuple[int, ...], order: tuple[int, ...]
+) -> None:
+    images = torch.randn(shape, dtype=torch.float64).permute(order).contiguous()
+    images = images.permute([order.index(axis) for axis in range(4)])  # so they lie in memory
+    model = Normed(kind, inplace).eval()
+    with frozen(model):
+        asked = torch.export.export(model, (images,)).module() if kind == "exported" else model
+        start = images.clone().requires_grad_(True)
+        (found,) = torch.autograd.grad(asked(start).sum(), start)
+    for place in torch.randint(images.numel(), (6,)).tolist():
+        step = torch.zeros(images.numel(), dtype=torch.float64)
+        step[place] = 1e-6
+        step = step.view(shape)
+        rise = (model(images + step) - model(images - step)).sum() / 2e-6
+        assert found.flatten()[place].item() == pytest.approx(rise.item(), abs=1e-7)
+
+
+def test_the_hooks_of_norms_keep_no_graph() -> None:
+    model, images = Normed("module").eval(), torch.rand(1, 4, 3, 2, dtype=torch.float64)
+    seen: list[weakref.ref[torch.Tensor]] = []
+    model.norm.register_forward_hook(lambda _module, _inputs, out: seen.append(weakref.ref(out)))
+    gc.disable()
+    try:
+        with frozen(model):
+            model(images.requires_grad_(True))
+        assert [one() for one in seen] == [None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", ["plain", "fast", "bf16", "field"])

@@ -25,7 +25,7 @@ from typing import Any
 from saliency_lab.config.content import DIGITS
 from saliency_lab.errors import UserError
 
-NUMBERS = 3
+NUMBERS = 4
 """Raised with any version that gives other maps or scores for the same settings.
 
 Trainings are not concerned: their networks have not changed since the first version, but for

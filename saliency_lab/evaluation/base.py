@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from saliency_lab.data.batch import Batch
 from saliency_lab.evaluation.context import Context, Found, Need
+from saliency_lab.evaluation.perturbation import NonFiniteAlteredError
 from saliency_lab.evaluation.rows.format import IMAGE_COLUMNS
 
 Better = Literal["higher", "lower"] | None
@@ -142,10 +143,11 @@ def measured_rows(
 
     Raises:
         TypeError: an evaluator's answer does not fit what it declares.
+        NonFiniteAlteredError: the model gives altered images no finite logits; it names samples.
     """
     columns = evaluator.columns or tuple(score.name for score in evaluator.scores)
     frames = []
-    for part in measured:
+    for part in _of_samples(measured, batch):
         if set(part.keys) != set(evaluator.keys) or set(part.values) != set(columns):
             raise TypeError(
                 f"{type(evaluator).__name__} declares keys {evaluator.keys} and columns {columns}, "
@@ -176,6 +178,14 @@ def measured_rows(
     named = ["method", "view", *(key for key in evaluator.keys if rows[key].dtype == object)]
     named += [key for key in evaluator.keys if isinstance(rows[key].dtype, pd.StringDtype)]
     return rows.astype(dict.fromkeys(dict.fromkeys(named), "category"))
+
+
+def _of_samples(measured: Iterable[Measured], batch: Batch) -> Iterator[Measured]:
+    """What is measured as it is; an error that tells images by their places tells samples."""
+    try:
+        yield from measured
+    except NonFiniteAlteredError as error:
+        raise error.named(batch.ids) from error
 
 
 def _is_axis(value: object) -> bool:

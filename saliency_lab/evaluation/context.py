@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from saliency_lab.attribution.core.field import ClassField
 from saliency_lab.attribution.core.random_streams import SampleGenerator
-from saliency_lab.attribution.core.sources import Source, reads_layers, recomputes, takes_targets
+from saliency_lab.attribution.core.sources import (
+    Source,
+    reads_layers,
+    recomputes,
+    source_output,
+    takes_targets,
+)
 from saliency_lab.attribution.core.views import Channels, View
 from saliency_lab.attribution.maps import BatchMaps, chosen_targets, maps, source_name, view_names
 from saliency_lab.attribution.methods.gad import uses_support
@@ -170,7 +176,7 @@ class Context:
         """The signed per-class field of the run's method, of a few images at a time."""
         network = self.model.original if model is None else model
         generator = SampleGenerator(self.seed, list(ids))
-        found: ClassField = self.method.source(network, images, generator=generator)
+        found: ClassField = source_output(self.method.source, network, images, generator=generator)
         return found
 
     def masks(self, batch: Batch) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from saliency_lab.attribution.maps import chosen_targets
+from saliency_lab.errors import UserError
 from saliency_lab.frozen import (
     checked_logits,
     frozen,
@@ -23,6 +24,47 @@ Forward = Callable[[Tensor], Tensor]
 
 # Pixel values altered at once: 111 images of 224×224, 5461 of 32×32.
 _VALUES = 1 << 24
+
+
+class NonFiniteAlteredError(UserError):
+    """Logits of altered images are NaN or infinite, though those of the intact ones are finite.
+
+    Args:
+        images: whose copies they are, by place or id.
+        altered: what they are copies with, for the message.
+    """
+
+    def __init__(self, images: Sequence[object], altered: str) -> None:
+        self.images, self.altered = tuple(images), altered
+        shown = ", ".join(str(image) for image in self.images[:5])
+        more = f" and {len(self.images) - 5} more" if len(self.images) > 5 else ""
+        super().__init__(
+            f"Expected finite logits of {altered}, but got NaN or infinity for copies of images "
+            f"{shown}{more}."
+        )
+
+    def named(self, ids: Sequence[object]) -> NonFiniteAlteredError:
+        """The same, of images that were told by their places in a batch with these ids."""
+        return NonFiniteAlteredError(
+            [ids[place] for place in self.images if isinstance(place, int)], self.altered
+        )
+
+
+def require_finite_altered(scores: Tensor, intact: Tensor, altered: str) -> None:
+    """Nothing, or a refusal of scores that say nothing, once for a whole batch.
+
+    Args:
+        scores: of altered copies of each image, (B, …).
+        intact: of the intact images, (B,). Where it is not finite itself, the image is refused or
+            left out elsewhere.
+        altered: see `NonFiniteAlteredError`.
+
+    Raises:
+        NonFiniteAlteredError: some of the scores are not finite.
+    """
+    lost = intact.isfinite() & ~scores.isfinite().view(len(scores), -1).all(1)
+    if bool(lost.any()):
+        raise NonFiniteAlteredError(lost.nonzero().flatten().tolist(), altered)
 
 
 def altered_scores(

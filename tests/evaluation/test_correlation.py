@@ -29,3 +29,14 @@ def test_scale_and_shift_do_not_count_and_constants_say_nothing() -> None:
     rounded = torch.tensor([0.1 + 0.2, 0.3, 0.3], dtype=torch.float64)
     assert rounded[0] != rounded[1]
     assert pearson(rounded, a[0]).item() == 0
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_has_no_correlation(value: float) -> None:
+    rows = torch.rand(3, 6, dtype=torch.float64)
+    rows[1, 2] = value
+    other = torch.arange(6.0)
+    for found in (pearson(rows, other), pearson(other, rows)):
+        assert found.isnan().tolist() == [False, True, False]
+    if value != value:
+        assert spearman(rows, other).isnan().tolist() == [False, True, False]

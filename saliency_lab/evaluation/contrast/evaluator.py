@@ -113,7 +113,8 @@ class Contrast(Evaluator):
             "flips": float(own.mean()),
             "flips_other": float(other.mean()),
             "flips_more": {name: float(value) for name, value in more._asdict().items()},
-            "used_more": float(more.low) > 0,
+            # The interval of one image has no width.
+            "used_more": len(images) > 1 and float(more.low) > 0,
             "higher": higher,
             "random_map": {"contrast": 0.0, "energy_inside": float(images["mask_share"].mean())},
         }

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.deletion.masking import MaskingJob, MaskingPlan, Mode
 from saliency_lab.evaluation.deletion.removal import Protocol, checked_fractions, deletion_levels
+from saliency_lab.evaluation.perturbation import NonFiniteAlteredError
 from saliency_lab.frozen import checked_logits, frozen, placed_images, require_classes
 from saliency_lab.imputation.fills import Streams, replacement
 from saliency_lab.imputation.linear import Imputation
@@ -85,6 +86,7 @@ def masked_scores(
 
     Raises:
         UserError: levels that do not fit the images, or a model of a single logit.
+        NonFiniteAlteredError: logits of masked images are not finite though the intact image's are.
     """
     for job in jobs:
         if job.levels.shape != (len(images), *images.shape[2:]):
@@ -107,9 +109,10 @@ def masked_scores(
             logits = checked_logits(forward(masked), len(masked))
             found[start] = _scores(logits, targets[rows])
         ordered = [found[start] for start in sorted(found)]
-        prediction, probability, logit = (
+        prediction, probability, logit, finite = (
             torch.cat(column)[plan.answers] for column in zip(*ordered, strict=True)
         )
+        _require_finite(jobs, finite, intact)
     return [
         CurveScores(prediction[j], probability[j], logit[j], plan.deleted[j])
         for j in range(len(jobs))
@@ -161,7 +164,7 @@ def deletion_curve(
     maps = given_maps(maps)
     fractions = checked_fractions(fractions, protocol)
     levels = deletion_levels(maps.to(images.device), fractions, protocol)
-    job = MaskingJob(levels, _filled(images, fill, generator, pixel_range or UNIT), mode)
+    job = MaskingJob(levels, _filled(images, fill, generator, pixel_range or UNIT), mode, fill)
     with torch.no_grad(), _asked(model, images, batch_size) as (forward, size):
         with taking(model.original if isinstance(model, PreparedModel) else model, images):
             intact = torch.cat([forward(part.clone()) for part in images.split(size)])
@@ -206,8 +209,19 @@ def _filled(
     return stretched
 
 
-def _scores(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _require_finite(jobs: Sequence[MaskingJob], finite: Tensor, intact: Tensor) -> None:
+    """Nothing, or a refusal of masked images (J, B, F) without finite logits: NaN is class 0."""
+    lost = intact.isfinite().all(1)[:, None] & ~finite
+    # One look for all curves, because a GPU is waited for each time.
+    if bool(lost.any()):
+        names = [job.name for job, one in zip(jobs, lost, strict=True) if bool(one.any())]
+        rows = lost.any(2).any(0).nonzero().flatten().tolist()
+        raise NonFiniteAlteredError(rows, f"masked images ({', '.join(dict.fromkeys(names))})")
+
+
+def _scores(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Prediction, and probability and logit of the classes, and whether all logits are finite."""
     # Of the model's own numbers, as the intact images' prediction is: float32 may tie them.
-    prediction, logits = logits.argmax(1), logits.float()
+    finite, prediction, logits = logits.isfinite().all(1), logits.argmax(1), logits.float()
     scored = logits.gather(1, classes[:, None]).squeeze(1)
-    return prediction, (scored - logits.logsumexp(1)).exp(), scored
+    return prediction, (scored - logits.logsumexp(1)).exp(), scored, finite

@@ -109,7 +109,7 @@ class Deletion(Evaluator):
                     if fill not in fills:
                         generator = context.generator(batch.ids, "fill")
                         fills[fill] = replacement(batch.image, fill, generator)
-                    jobs[view, mode, fill] = MaskingJob(levels, fills[fill], mode)
+                    jobs[view, mode, fill] = MaskingJob(levels, fills[fill], mode, fill)
         steps = None
         if self.draws is not None:
             starts = context.generator(batch.ids, "fractions").uniform()

@@ -37,6 +37,9 @@ class MaskingJob:
 
     mode: Mode = "deletion"
 
+    name: str = "fill"
+    """What replaces pixels, for messages."""
+
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise unknown_choice("mode", self.mode, MODES)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.errors import UserError
 from saliency_lab.frozen import bare_copy, frozen
+
+log = logging.getLogger(__name__)
 
 Attack = Literal["top_k", "centre", "random"]
 
@@ -19,16 +25,77 @@ _SHARPNESS = 30.0
 
 
 def smooth_copy(model: nn.Module) -> nn.Module:
-    """A copy whose ReLU modules are softplus functions, which have a second derivative.
+    """A copy that computes softplus functions for ReLUs, which have a second derivative.
+
+    ReLUs are met where they are called, so it makes no difference whether a module, a function or
+    a method is one, in place or not. So are ReLUs with a ceiling and leaky ones. Other bends, such
+    as `clamp` and `maximum`, stay.
 
     Source: Ghorbani, Abid, Zou, "Interpretation of neural networks is fragile", 2019, section 3.
     """
-    copied = bare_copy(model)
-    for parent in copied.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, nn.ReLU):
-                parent._modules[name] = nn.Softplus(beta=_SHARPNESS)
-    return copied.eval()
+    return _Smoothed(bare_copy(model)).eval()
+
+
+class _Smoothed(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Any:
+        with _SmoothRules():
+            return self.model(images)
+
+
+class _SmoothRules(TorchFunctionMode):
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        # An exported network calls "relu_.default".
+        name = getattr(func, "__name__", "").partition(".")[0]
+        if name.removesuffix("_") not in _SMOOTH:
+            return func(*args, **(kwargs or {}))
+        return _smoothed(name, *args, **(kwargs or {}))
+
+
+def _smoothed(
+    name: str, input: Tensor, *settings: Any, inplace: bool = False, **named: Any
+) -> Tensor:
+    smooth = _SMOOTH[name.removesuffix("_")]
+    # The one setting of these functions that is true or false is `inplace`, also by its place.
+    numbers = [one for one in settings if not isinstance(one, bool)]
+    if not (inplace or name.endswith("_") or True in settings[len(numbers) :]):
+        return smooth(input, *numbers, **named)
+    # A copy, because what is overwritten is needed on the way back.
+    return input.copy_(smooth(input.clone(), *numbers, **named))
+
+
+def _relu(x: Tensor) -> Tensor:
+    return F.softplus(x, beta=_SHARPNESS)
+
+
+def _hardtanh(x: Tensor, min_val: float = -1, max_val: float = 1) -> Tensor:
+    return min_val + _relu(x - min_val) - _relu(x - max_val)
+
+
+def _leaky_relu(x: Tensor, negative_slope: float | Tensor = 0.01) -> Tensor:
+    return negative_slope * x + (1 - negative_slope) * _relu(x)
+
+
+def _prelu(x: Tensor, weight: Tensor) -> Tensor:
+    return _leaky_relu(x, weight.view(-1, *[1] * (x.dim() - 2)) if x.dim() > 1 else weight)
+
+
+_SMOOTH: dict[str, Callable[..., Tensor]] = {
+    "relu": _relu,
+    "relu6": partial(_hardtanh, min_val=0, max_val=6),
+    "hardtanh": _hardtanh,
+    "leaky_relu": _leaky_relu,
+    "prelu": _prelu,
+}
 
 
 def centre_of_mass(maps: Tensor) -> Tensor:
@@ -66,7 +133,8 @@ def candidates(
 
     `top_k` lowers the share of the map that lies on the intact map's most important pixels,
     `centre` moves its centre of mass away from where it was, both by signs of the gradient of the
-    plain gradient's map; `random` draws signs anew at every step and adds the whole budget.
+    plain gradient's map; `random` draws signs anew at every step and adds the whole budget. Where
+    that gradient is 0 in every pixel at every step, the attack has no force; this is logged.
 
     Args:
         attack: which.
@@ -95,6 +163,7 @@ def candidates(
     important, centre = top_pixels(intact, share), centre_of_mass(intact)
     noise = (2 * generator.uniform(*shape).to(images) - 1) * budget
     current = _within(images, images + noise, budget)
+    directed = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     for _ in range(steps):
         start = current.detach().requires_grad_()
         with torch.enable_grad(), frozen(model):
@@ -105,8 +174,17 @@ def candidates(
             else:
                 goal = (centre_of_mass(found) - centre).square().sum()
             direction = _slope(goal, start)
+        directed |= direction.flatten(1).any(1)
         current = _within(images, start.detach() + budget / 4 * direction.sign(), budget)
         yield current
+    if not bool(directed.all()):
+        log.warning(
+            "evaluator.fragility: attack %s has no direction for %d of %d images, whose gradient "
+            "does not change with the pixels, and tries nothing but where it starts",
+            attack,
+            int((~directed).sum()),
+            len(images),
+        )
 
 
 def _map_with_graph(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:

@@ -164,7 +164,9 @@ class GridPointing(Evaluator):
         for at, (own, rivals) in zip(rows, chosen, strict=True):
             pixels = torch.from_numpy(context.data.images(context.split, rivals))
             others = pixels.to(batch.image) / 255
-            cells = torch.cat([others[:own], batch.image[at][None], others[own:]])
+            # In bytes, as the others are: an own cell in finer steps would be told apart by them.
+            image = (batch.image[at][None] * 255).round() / 255
+            cells = torch.cat([others[:own], image, others[own:]])
             built.append(tiled(cells[None], side)[0])
             classes.append([*labels[rivals[:own]], int(batch.label[at]), *labels[rivals[own:]]])
         owns = torch.tensor([own for own, _ in chosen], device=batch.image.device)

@@ -14,6 +14,7 @@ from saliency_lab.evaluation.perturbation import (
     Forward,
     altered_scores,
     lent,
+    require_finite_altered,
     target_logits,
 )
 from saliency_lab.inference.engine import PreparedModel
@@ -134,6 +135,9 @@ def moments(
     """What perturbations of each image do to the score, and what maps (V, B, H, W) say of it.
 
     One image at a time: its perturbations, but no more, are held together.
+
+    Raises:
+        NonFiniteAlteredError: the model's logits of some perturbed images are not finite.
     """
     predicted, crossed, changed = [], [], []
     for row, stream in enumerate(separate(generator)):
@@ -147,7 +151,9 @@ def moments(
         predicted.append(sums.square().sum(1))
         crossed.append(sums @ change)
         changed.append(change.square().sum())
-    return Moments(torch.stack(predicted, 1), torch.stack(crossed, 1), torch.stack(changed))
+    changes = torch.stack(changed)
+    require_finite_altered(changes, intact, f"perturbed images (perturbation {perturbation})")
+    return Moments(torch.stack(predicted, 1), torch.stack(crossed, 1), changes)
 
 
 def infidelities(found: Moments, samples: int) -> list[Infidelity]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import pandas as pd
+import torch
 
 from saliency_lab.data.batch import Batch
 from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
@@ -24,7 +25,8 @@ class Localisation(Evaluator):
 
     The columns `flips_inside` and `flips_outside` say of each image whether covering the evidence,
     or as much of the image beside it, changes the prediction: a classifier that does not use the
-    evidence has no reason to show it. They do not depend on the map.
+    evidence has no reason to show it. They do not depend on the map, and are NaN where there is
+    nothing to cover.
 
     Args:
         fill: what covers pixels for that (see `replacement`).
@@ -56,8 +58,10 @@ class Localisation(Evaluator):
         beside = elsewhere(masks)
         logits = context.model.logits
         use = {
-            "flips_inside": flips(logits, batch.image, masks, fill_for(fill, masks)),
-            "flips_outside": flips(logits, batch.image, beside, fill_for(fill, beside)),
+            name: flips(logits, batch.image, covered, fill_for(fill, covered))
+            .double()
+            .masked_fill(~covered.flatten(1).any(1), torch.nan)
+            for name, covered in (("flips_inside", masks), ("flips_outside", beside))
         }
         for view, values in maps.maps.items():
             found = localisation_scores(values, masks, generator)

@@ -12,6 +12,7 @@ from saliency_lab.evaluation.perturbation import (
     Forward,
     altered_scores,
     lent,
+    require_finite_altered,
     target_logits,
 )
 from saliency_lab.inference.engine import PreparedModel
@@ -107,7 +108,11 @@ def subset_drops(
     intact: Tensor,
     targets: Tensor,
 ) -> Tensor:
-    """By how much the targets' logits drop as each subset becomes the baseline, float64 (B, S)."""
+    """By how much the targets' logits drop as each subset becomes the baseline, float64 (B, S).
+
+    Raises:
+        NonFiniteAlteredError: the model's logits of some of these images are not finite.
+    """
     cells = grid_cells(images.shape[2], images.shape[3], _side(subsets)).to(images.device)
 
     def altered(places: Tensor, numbers: Tensor) -> Tensor:
@@ -115,7 +120,9 @@ def subset_drops(
         return torch.where(gone[:, None], baseline, images[places])
 
     copies = subsets.shape[1]
-    return intact[:, None] - altered_scores(forward, images, targets, copies, altered)
+    after = altered_scores(forward, images, targets, copies, altered)
+    require_finite_altered(after, intact, f"images with cells replaced (baseline {baseline:g})")
+    return intact[:, None] - after
 
 
 def _side(subsets: Tensor) -> int:

@@ -15,6 +15,7 @@ from saliency_lab.evaluation.perturbation import (
     Forward,
     altered_probabilities,
     lent,
+    require_finite_altered,
     target_probabilities,
 )
 from saliency_lab.inference.engine import PreparedModel
@@ -85,7 +86,11 @@ def gaps(
     sigma: float,
     samples: int,
 ) -> list[PredictionGaps]:
-    """The gaps of several maps by their levels (V, B, H, W), see `deletion_levels`."""
+    """The gaps of several maps by their levels (V, B, H, W), see `deletion_levels`.
+
+    Raises:
+        NonFiniteAlteredError: the model's logits of some disturbed images are not finite.
+    """
     found = []
     for row, stream in enumerate(separate(generator)):
         image, one = images[row], slice(row, row + 1)
@@ -96,6 +101,7 @@ def gaps(
         moved = (after - intact[one, None]).abs().view(len(levels), 2, steps, samples)
         found.append(moved.mean(3))
     stacked = torch.stack(found, 1)
+    require_finite_altered(stacked.transpose(0, 1), intact, f"images with noise (sigma {sigma:g})")
     return [PredictionGaps(view[:, 0], view[:, 1]) for view in stacked]
 
 

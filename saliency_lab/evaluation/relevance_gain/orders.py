@@ -81,8 +81,8 @@ def relevance_gain(
         labels = segment_labels(images, segments)
         orders = removal_orders(maps, labels, steps)
         filled = replacement(images, fill, restarted(generator, images))
-        found = gains(forward, images, {"map": (orders, filled)}, steps, classes, logits)
-    return found["map"]
+        found = gains(forward, images, {fill: (orders, filled)}, steps, classes, logits)
+    return found[fill]
 
 
 def segment_labels(images: Tensor, segments: Segments) -> Tensor | None:
@@ -129,7 +129,11 @@ def gains(
     batch_size: int = 256,
 ) -> dict[str, RelevanceGain]:
     """The gain of each of several removals, (orders, fill) by name, in one pass of the model."""
-    jobs = [MaskingJob(levels, fill) for (orders, fill) in removals.values() for levels in orders]
+    jobs = [
+        MaskingJob(levels, fill, name=name)
+        for name, (orders, fill) in removals.items()
+        for levels in orders
+    ]
     scores = masked_scores(
         forward, images, jobs, len(fractions), targets, batch_size=batch_size, intact=logits
     )

@@ -49,15 +49,18 @@ def leakage(scores: pd.DataFrame) -> list[dict[str, Any]]:
     """How well classes are told from the masks alone, beside the chance level.
 
     Chance is the share of the most frequent class among the measured images: what a network gets
-    that always answers the same. A class leaks where the 95 % interval of the accuracy over
-    images, of which each counts with its mean over seeds, lies above.
+    that always answers the same. A class leaks where an interval of the accuracy over images, of
+    which each counts with its mean over seeds, lies above. Together the intervals of all fractions
+    of a map hold 95 % (Bonferroni): of many fractions one would lie above by chance.
     """
     masks = scores[scores["order"] == "mask"]
+    fractions = masks.groupby(["method", "view"], observed=True)["fraction"].nunique()
     found = []
     for (method, view, fraction), group in masks.groupby(
         ["method", "view", "fraction"], observed=True, sort=False
     ):
-        interval = bootstrap_interval(group["correct"].to_numpy(float))
+        level = 1 - 0.05 / int(fractions[method, view])
+        interval = bootstrap_interval(group["correct"].to_numpy(float), level=level)
         chance = float(group["label"].value_counts(normalize=True).max())
         value, low, high = (float(part) for part in interval)
         above = low > chance

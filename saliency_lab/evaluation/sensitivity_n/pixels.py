@@ -15,6 +15,7 @@ from saliency_lab.evaluation.perturbation import (
     Forward,
     altered_scores,
     lent,
+    require_finite_altered,
     target_logits,
 )
 from saliency_lab.inference.engine import PreparedModel
@@ -103,6 +104,9 @@ def correlations(
     """Sensitivity-n of maps (V, B, H, W), float64 (V, B, N).
 
     An image's random orders serve every n: the first n pixels of each are its sets.
+
+    Raises:
+        NonFiniteAlteredError: the model's logits of some of these images are not finite.
     """
     pixels = images.shape[2] * images.shape[3]
     counts = pixel_counts(shares, pixels)
@@ -117,7 +121,12 @@ def correlations(
         values = maps[:, row].flatten(1).double().mT
         sums = torch.stack([(ranks < count).double() @ values for count in counts])
         found.append(pearson(sums.permute(2, 0, 1), drops))
-    return torch.stack(found, 1)
+    stacked = torch.stack(found, 1)
+    # What is not finite among the drops makes the correlation NaN.
+    require_finite_altered(
+        stacked.transpose(0, 1), intact, f"images with pixels replaced (baseline {baseline:g})"
+    )
+    return stacked
 
 
 def _replaced(

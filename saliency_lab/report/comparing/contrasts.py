@@ -33,11 +33,23 @@ def to_reference(panel: Panel, known: Known) -> dict[Place, Comparison]:
 def to_controls(panel: Panel, known: Known) -> dict[Place, Comparison]:
     """Every map minus the best control under its condition; Holm over all of the panel.
 
-    A control is a map that cannot know the classifier's reasons (noise, edges, the centre). The
-    best one has the best mean of the main score. Scores without a better side have no best, and
-    where differences have no p, nothing is said to beat a control or not to.
+    Where differences have no p, nothing is said to beat a control or not to.
     """
     return _restored(known.within(_to_controls, panel))
+
+
+def best_control(panel: Panel, condition: Condition) -> PanelMap | None:
+    """The control with the best mean of the main score; None without one or without a better side.
+
+    Only maps that cannot know the classifier's reasons (noise, edges, the centre) are asked: the
+    classifier's own field with a little noise is as good as a map can be.
+    """
+    found = [
+        (_towards_better(mean.better) * mean.value, one)
+        for one in panel.maps
+        if one.blind and (mean := panel.main_mean(one.key, condition)) and mean.better is not None
+    ]
+    return max(found, key=lambda each: each[0])[1] if found else None
 
 
 def _to_reference(panel: Panel, known: Known) -> list[_Written]:
@@ -67,15 +79,11 @@ def _to_controls(panel: Panel, known: Known) -> list[_Written]:
     if not panel.found.tested:
         return []
     controls = {one.key for one in panel.maps if one.control}
-    best: dict[tuple[str, ...], tuple[float, str]] = {}
-    for (key, condition, score), mean in panel.mean_of.items():
-        if key in controls and score == panel.main and mean.better is not None:
-            found = (_towards_better(mean.better) * mean.value, key)
-            best[condition] = max(best.get(condition, found), found)
+    best = {condition: best_control(panel, condition) for condition in panel.conditions}
     pairs = [
-        ((key, condition), best[condition][1])
+        ((key, condition), control.key)
         for key, condition, score in panel.mean_of
-        if score == panel.main and key not in controls and condition in best
+        if score == panel.main and key not in controls and (control := best[condition]) is not None
     ]
     return _written(_compared(panel, pairs, known))
 

@@ -13,8 +13,8 @@ import pandas as pd
 from saliency_lab.evaluation.rows.intervals import Floats
 from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
+from saliency_lab.report.reading.configs import DEGRADED
 
-_SOURCE = ("method._target_", "saliency_lab.attribution.methods.degraded.degraded")
 _SHARE = "method.share"
 
 Family = tuple[str, tuple[tuple[str, str], ...]]
@@ -64,7 +64,7 @@ def _families(panel: Panel) -> dict[Family, dict[float, PanelMap]]:
     found: dict[Family, dict[float, PanelMap]] = defaultdict(dict)
     for one in panel.maps:
         settings = one.run.settings
-        if settings.get(_SOURCE[0]) == _SOURCE[1]:
+        if settings.get("method._target_") == DEGRADED:
             rest = {name: value for name, value in settings.items() if name != _SHARE}
             found[one.view, tuple(sorted(rest.items()))][float(settings[_SHARE])] = one
     return {family: shares for family, shares in found.items() if len(shares) > 1}

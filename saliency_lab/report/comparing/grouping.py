@@ -13,7 +13,9 @@ Identity = tuple[object, ...]
 Measure = tuple[str, tuple[tuple[str, str], ...]]
 """An evaluator and its settings, as `EvaluationRun.measure` has them."""
 
-_SEED_TRAIT = 4  # the place in `_traits`; those after it are named only if these do not tell
+_SEED_TRAIT = 5  # the place in `_traits`; those after it are named only if these do not tell
+
+_NAMED_CLASSES = 4
 
 
 def identity_of(run: EvaluationRun) -> Identity:
@@ -24,6 +26,11 @@ def identity_of(run: EvaluationRun) -> Identity:
 
 def family_of(run: EvaluationRun) -> Identity:
     """Equal for runs of one model on the same images, however its classifiers were trained."""
+    return (*kind_of(run), run.summary.data.fingerprint)
+
+
+def kind_of(run: EvaluationRun) -> Identity:
+    """Equal for runs of one model on as many images of the same classes, maybe other ones."""
     summary = run.summary
     return (
         summary.data.name,
@@ -31,7 +38,7 @@ def family_of(run: EvaluationRun) -> Identity:
         run.pretrained,
         summary.data.split,
         str(summary.data.images),
-        summary.data.fingerprint,
+        tuple(summary.data.classes),
         run.measure,
     )
 
@@ -68,6 +75,13 @@ def measure_names(measures: Collection[Measure]) -> dict[Measure, str]:
     return names
 
 
+def _classes_text(classes: Sequence[str]) -> str:
+    """ "classes cat, dog", "classes cat, deer, dog, frog and 6 more"."""
+    rest = len(classes) - _NAMED_CLASSES
+    more = f" and {rest} more" if rest > 0 else ""
+    return f"classes {', '.join(classes[:_NAMED_CLASSES])}{more}" if classes else ""
+
+
 def _telling(mine: Sequence[str], same: Sequence[Sequence[str]]) -> list[str]:
     chosen: list[int] = []
     for place in range(len(mine)):
@@ -86,6 +100,7 @@ def _traits(
     checkpoint = summary.checkpoint or {}
     traits = (
         f"{summary.data.split} split",
+        _classes_text(summary.data.classes),
         f"{count_text(summary.data.images)} images" if measured else "",
         measure_names([one.measure for one in same])[run.measure] if measured else "",
         difference_text(run.recipe, [other.recipe for other in same if other.recipe])

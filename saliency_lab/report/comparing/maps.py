@@ -18,7 +18,7 @@ from saliency_lab.evaluation.rows.format import (
 from saliency_lab.report.drawing.axes import Axis
 from saliency_lab.report.drawing.figures import condition_text, ordered_conditions
 from saliency_lab.report.drawing.palette import Style
-from saliency_lab.report.reading.configs import agree
+from saliency_lab.report.reading.configs import agree, asks_classifier
 from saliency_lab.report.reading.records import EvaluationRun
 from saliency_lab.reproductions.published import (
     PUBLISHED_FRACTIONS,
@@ -51,8 +51,13 @@ class PanelMap:
 
     @property
     def control(self) -> bool:
-        """Whether this is a map that cannot know the classifier's reasons."""
+        """Whether its method is no explanation, but what explanations are held against."""
         return self.run.summary.control
+
+    @property
+    def blind(self) -> bool:
+        """Whether this is a control that cannot know the classifier's reasons."""
+        return self.control and not asks_classifier(self.run.settings)
 
 
 @dataclass
@@ -63,7 +68,7 @@ class Panel:
     `parts` holds (run, method, view, key): a map may be black in one run and white in another.
     `key_of` names the map of each run's name, method and view, those measured twice included: such
     a repetition is in no part. `part_conditions` are those that each part is shown for.
-    `control_of` compares with the best control. `curves_over` is what curves are drawn over.
+    `control_of` compares with the best blind control. `curves_over` is what curves are drawn over.
     `kept` is for sections of the page: what they have made once and need again.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from saliency_lab.evaluation.rows.intervals import seeds_interval
-from saliency_lab.report.comparing.grouping import family_of, titles_of
+from saliency_lab.report.comparing.grouping import Identity, family_of, kind_of, titles_of
 from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Panel, PanelMap, Place
 from saliency_lab.report.reading.configs import agree
@@ -43,6 +43,14 @@ class SeedGroup:
         return [panel.summary.seed for panel in self.panels]
 
 
+@dataclass(frozen=True)
+class ApartSeeds:
+    """Seeds of one model and training that were measured on different images."""
+
+    title: str
+    seeds: Sequence[int]
+
+
 def seed_groups(panels: Sequence[Panel], known: Known | None = None) -> list[SeedGroup]:
     """Every family of at least two seeds; a checkpoint or seed that comes twice counts once.
 
@@ -51,21 +59,47 @@ def seed_groups(panels: Sequence[Panel], known: Known | None = None) -> list[See
         known: intervals that need not be made again.
     """
     known = known or Known()
-    families: list[list[Panel]] = []
-    for panel in panels:
-        run = panel.runs[0]
-        for family in families:
-            first = family[0].runs[0]
-            if family_of(first) == family_of(run) and _same_recipe(first, run):
-                family.append(panel)
-                break
-        else:
-            families.append([panel])
+    families = _families(panels, family_of)
     titles = titles_of([family[0].runs[0] for family in families], seeds=False)
     found = zip(titles, map(_one_per_seed, families), strict=True)
     return [
         SeedGroup(title, each, _combined(each, known)) for title, each in found if len(each) > 1
     ]
+
+
+def apart_seeds(panels: Sequence[Panel]) -> list[ApartSeeds]:
+    """Where seeds would be combined, but not all of them were measured on the same images.
+
+    So it is where each seed draws its own (`data.limit` with a `data.seed` that follows `seed`).
+    """
+    families = _families(panels, kind_of)
+    titles = titles_of([family[0].runs[0] for family in families], seeds=False)
+    found = []
+    for title, family in zip(titles, families, strict=True):
+        alike: dict[object, list[Panel]] = defaultdict(list)
+        for panel in family:
+            alike[panel.summary.data.fingerprint].append(panel)
+        every = _one_per_seed(family)
+        if all(len(_one_per_seed(part)) < len(every) for part in alike.values()):
+            found.append(ApartSeeds(title, [panel.summary.seed for panel in every]))
+    return found
+
+
+def _families(
+    panels: Sequence[Panel], of_run: Callable[[EvaluationRun], Identity]
+) -> list[list[Panel]]:
+    """Panels whose runs are alike by `of_run` and were trained in the same way."""
+    families: list[list[Panel]] = []
+    for panel in panels:
+        run = panel.runs[0]
+        for family in families:
+            first = family[0].runs[0]
+            if of_run(first) == of_run(run) and _same_recipe(first, run):
+                family.append(panel)
+                break
+        else:
+            families.append([panel])
+    return families
 
 
 def _same_recipe(one: EvaluationRun, other: EvaluationRun) -> bool:

@@ -20,8 +20,9 @@ _RESAMPLES = 200
 def size_table(panels: Sequence[Panel], known: Known | None = None) -> pd.DataFrame:
     """Per map and condition: its difference from the reference, and what it takes to see it.
 
-    `needed` is the number of images with which a 95 % interval excludes 0 in four of five
-    repetitions, if the difference is what was found; the widths are those of the interval of the
+    `needed` is the number of images with which a 95 % interval (Student's) excludes 0 in four of
+    five repetitions, if the difference is what was found, and no fewer than p < 0.05 takes (6),
+    before it is corrected for other comparisons; the widths are those of the interval of the
     mean difference with so many images, from resampling the paired rows. What is `known`
     need not be computed again.
     """

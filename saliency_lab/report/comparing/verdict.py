@@ -20,7 +20,7 @@ from saliency_lab.report.drawing.palette import order_of
 LEAST_MAPS = 8
 """Fewer maps than this have no order to speak of: their interval would be from −1 to 1."""
 
-_UNTESTED = "not tested"
+UNTESTED = "not tested"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Standing:
     def gate(self) -> str:
         """The worst that any gate says; `not tested` without one."""
         known = set(self.gates.values())
-        return next((one for one in ("failed", "undecided", "passed") if one in known), _UNTESTED)
+        return next((one for one in ("failed", "undecided", "passed") if one in known), UNTESTED)
 
 
 @dataclass(frozen=True)

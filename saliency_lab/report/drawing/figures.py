@@ -213,13 +213,16 @@ def condition_name(mode: str, fill: str) -> str:
 
 
 def condition_text(names: Sequence[str], values: Sequence[str]) -> str:
-    """A condition in words: "black-deletion", "n 3, negative", or nothing where there is none."""
+    """A condition in words: "black-deletion", "n 3, negative", or nothing where there is none.
+
+    A value with a digit in it is named by what it is a value of; words speak for themselves.
+    """
     if tuple(names) == ("mode", "fill"):
         return condition_name(*values)
-    words = (
-        value if value.isalpha() else f"{n} {value}" for n, value in zip(names, values, strict=True)
+    return ", ".join(
+        f"{name} {value}" if any(sign.isdigit() for sign in value) else value
+        for name, value in zip(names, values, strict=True)
     )
-    return ", ".join(words)
 
 
 _READ_FIRST = {"deletion": 0, "insertion": 1, "black": 0, "white": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -36,16 +37,20 @@ class Line:
 
 @dataclass(frozen=True)
 class Scale:
-    """The linear map from values to the drawing; x starts at 0."""
+    """The linear map from values to the drawing; x starts at 0, y at the lowest of `levels`.
+
+    `levels` are the values with a grid line, in ascending order.
+    """
 
     x_max: float
-    y_max: float
+    levels: Sequence[float]
 
     def x(self, value: float) -> float:
         return _LEFT + value / self.x_max * (WIDTH - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
-        return HEIGHT - _BOTTOM - value / self.y_max * (HEIGHT - _TOP - _BOTTOM)
+        share = (value - self.levels[0]) / (self.levels[-1] - self.levels[0])
+        return HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM)
 
 
 def lines_of(points: pd.DataFrame, styles: dict[str, Style], over: Axis = "fraction") -> list[Line]:
@@ -70,8 +75,9 @@ def chart_svg(
 ) -> str:
     """A chart as an SVG element; `name` is what a screen reader says of it."""
     x_max = max((x for line in lines for x in line.x), default=1.0) or 1.0
-    top = max((y for line in lines for y in line.y), default=1.0)
-    scale = Scale(x_max, 1.0 if percent_y else _nice(top))
+    ends = (each or () for line in lines for each in (line.y, line.low, line.high))
+    values = [y for each in ends for y in each if math.isfinite(y)]
+    scale = Scale(x_max, _levels([0.0, 1.0] if percent_y else values))
     plot = "".join(_curve(line, scale) for line in lines)
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(name)}" '
@@ -133,10 +139,9 @@ def _curve(line: Line, scale: Scale) -> str:
 
 def _axes(scale: Scale, x_title: str, percent_x: bool, percent_y: bool) -> str:
     parts = []
-    for step in range(6):
-        value = scale.y_max * step / 5
+    for value in scale.levels:
         y = scale.y(value)
-        text = f"{value:.0%}" if percent_y else f"{value:.3g}"
+        text = f"{value:.0%}" if percent_y else f"{value:.3g}".replace("-", "−")
         parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>')
         parts.append(f'<text x="{_LEFT - 7}" y="{y + 4.5:.1f}" text-anchor="end">{text}</text>')
     for value in _ticks(scale.x_max):
@@ -157,6 +162,16 @@ def _ticks(largest: float) -> list[float]:
         return [step / 10 for step in range(0, int(largest * 10 + 1e-9) + 1, 2)]
     step = max(1, round(largest / 5))
     return [float(value) for value in range(0, int(largest) + 1, step)]
+
+
+def _levels(values: Sequence[float]) -> list[float]:
+    """Where grid lines lie: 0 is one of them, and all values are between the first and the last."""
+    top, bottom = max(values, default=1.0), min([0.0, *values])
+    if bottom == 0:
+        return [_nice(top) * step / 5 for step in range(6)]
+    step = _nice((max(top, 0.0) - bottom) / 5)
+    below, above = math.floor(bottom / step), max(math.ceil(top / step), 0)
+    return [step * at for at in range(below, above + 1)]
 
 
 def _nice(largest: float) -> float:

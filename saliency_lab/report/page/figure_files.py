@@ -238,7 +238,7 @@ def _main_means(panel: Panel) -> pd.DataFrame:
             "method": one.method + one.label.removeprefix(label_of(one.method, one.view)),
             "view": one.view, "condition": panel.condition_text(condition),
             "better": mean.better, "value": mean.value, "low": mean.low, "high": mean.high,
-            "control": one.control,
+            "control": one.control, "blind": one.blind,
         }
         for condition in panel.conditions
         for one in panel.maps

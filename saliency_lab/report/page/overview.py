@@ -53,8 +53,8 @@ def overview_rows(panels: Sequence[Panel], groups: Sequence[SeedGroup]) -> list[
         group = group_of.get(panel.slug)
         if group is None:
             rows.append(_panel_row(panel))
-        elif group.title not in shown:
-            shown.add(group.title)
+        elif group.panels[0].slug not in shown:
+            shown.add(group.panels[0].slug)
             rows.append(_group_row(group))
     return [row for row in rows if row.cells]
 

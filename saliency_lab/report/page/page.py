@@ -23,7 +23,7 @@ from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Panel
 from saliency_lab.report.comparing.panels import compare_maps, grouped_panels
 from saliency_lab.report.comparing.sanity import sanity_table
-from saliency_lab.report.comparing.seeds import SeedGroup, seed_groups
+from saliency_lab.report.comparing.seeds import SeedGroup, apart_seeds, seed_groups
 from saliency_lab.report.comparing.sizes import size_table
 from saliency_lab.report.comparing.verdict import Verdict, verdicts
 from saliency_lab.report.drawing.axes import AXES, AXIS_NAMES, Axis
@@ -32,6 +32,7 @@ from saliency_lab.report.page import overview, sections, table_texts, tables
 from saliency_lab.report.page import verdicts as verdict_texts
 from saliency_lab.report.page.examples import SIDES, example_data, levels_bytes
 from saliency_lab.report.page.figure_files import drawn_figures
+from saliency_lab.report.page.table_files import write_tables
 from saliency_lab.report.reading.records import Records, TrainingRun, read_records
 from saliency_lab.runs.files import file_word, write_text
 
@@ -101,7 +102,7 @@ def write_report(
             (panel, each) for panel in panels if known.of_panel(example_data, panel, each, 1)
         ]
         found = _tables(panels, groups, judged, records, known)
-        written = _write_tables(found, destination / "tables")
+        written = write_tables(found, destination / "tables")
         shown = {name: table for name, table in found.items() if not table.empty}
         text = _page_text(records, panels, groups, judged, shown, examples, named, known)
         known.save()
@@ -123,16 +124,20 @@ def _page_text(
     values = {panel.slug: known.of_panel(sections.panel_values, panel) for panel in panels}
     content: dict[str, Any] = {
         "verdicts": verdict_texts.verdict_sections(judged),
-        "comparisons": records.comparisons,
+        "comparisons": sections.comparison_sections(records),
         "panels": [known.of_panel(sections.panel_section, panel) for panel in panels],
         "reference": overview.reference_section(overview.overview_rows(panels, groups)),
         "findings": overview.findings(panels),
         "seeds": sections.seed_sections(groups),
+        "apart": apart_seeds(panels),
         "trainings": [sections.training_section(run, slug) for slug, run in trainings],
         "environments": sections.environment_sections(records),
         "problems": records.problems,
         "tables": shown,
-        "counts": {"evaluations": len(records.evaluations), "trainings": len(records.trainings)},
+        "counts": {
+            "evaluations": len({run.name for run in records.evaluations}),
+            "trainings": len(records.trainings),
+        },
         "examples": [(panel.slug, panel.title) for panel, _ in examples],
         "style": Markup(_template("page.css")),
         "script": Markup(_template("page.js")),
@@ -217,7 +222,9 @@ def _cell(value: object, column: object = "") -> str:
         return f"{value:,.{decimals}f}"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)
+    if isinstance(value, int) and abs(value) >= 10_000 and column != "seed":
+        return f"{value:,}"
+    return str(value)
 
 
 def _tables(
@@ -246,21 +253,3 @@ def _tables(
         "cost": tables.cost_table(panels),
         "problems": tables.problem_table(records.problems),
     }
-
-
-def _write_tables(found: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
-    written = []
-    for name, table in found.items():
-        for suffix, text_of in (
-            ("csv", table_texts.csv_text),
-            ("md", table_texts.markdown_text),
-            ("tex", table_texts.latex_text),
-        ):
-            path = folder / f"{name}.{suffix}"
-            if table.empty:
-                # An earlier report's, whose runs are gone. Other files there are none of ours.
-                path.unlink(missing_ok=True)
-            else:
-                written.append(path)
-                write_text(path, text_of(table))
-    return written

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from saliency_lab.evaluation.rows.significance import is_significant
-from saliency_lab.report.comparing.contrasts import beats
+from saliency_lab.report.comparing.contrasts import beats, best_control
 from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap
 from saliency_lab.report.drawing.notation import number, p_text, span
-from saliency_lab.report.drawing.palette import label_of
 from saliency_lab.report.drawing.plots import interval_span, interval_svg, swatch_svg
 from saliency_lab.report.page.tables import published_value
 
@@ -79,9 +78,9 @@ def _difference(panel: Panel, one: PanelMap, condition: Condition) -> dict[str, 
 def _standing(panel: Panel, one: PanelMap, condition: Condition) -> dict[str, str]:
     """Whether the map is a control, or one that does no better than the best of them."""
     found = panel.control_of.get((one.key, condition))
-    if one.control or found is None or beats(found):
+    best = best_control(panel, condition)
+    if one.control or found is None or best is None or beats(found):
         return {"mark": "control" if one.control else "", "mark_title": ""}
-    best = label_of(found.b.method, found.b.view)
     distance = f"{number(found.difference)} {span(found.low, found.high)}"
-    title = f"difference to {best}: {distance}, p {p_text(found.p_holm)}"
+    title = f"difference to {best.label}: {distance}, p {p_text(found.p_holm)}"
     return {"mark": "does not beat the controls", "mark_title": title}

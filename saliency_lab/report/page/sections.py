@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from saliency_lab.evaluation.rows.format import ComparisonSummary, EvaluationSummary
 from saliency_lab.report.comparing.maps import Panel, PanelMap
 from saliency_lab.report.comparing.seeds import SeedGroup
 from saliency_lab.report.drawing.notation import count_text, duration, number, percent, span
@@ -78,6 +80,22 @@ def panel_values(panel: Panel) -> dict[str, Any]:
     return found
 
 
+def comparison_sections(records: Records) -> list[dict[str, Any]]:
+    """What each recorded comparison is of, with its seed where there are several, and found."""
+    seeds: dict[tuple[str, str], set[int]] = defaultdict(set)
+    summaries: list[EvaluationSummary | ComparisonSummary]
+    summaries = [run.summary for run in records.evaluations]
+    summaries += [run.summary for run in records.comparisons]
+    for summary in summaries:
+        seeds[summary.data.name, summary.model.name].add(summary.seed)
+    sections = []
+    for one in records.comparisons:
+        names = (one.summary.data.name, one.summary.model.name)
+        seed = f", seed {one.summary.seed}" if len(seeds[names]) > 1 else ""
+        sections.append({"title": f"{' · '.join(names)}{seed}", "summary": one.summary})
+    return sections
+
+
 def seed_sections(groups: Sequence[SeedGroup]) -> list[dict[str, Any]]:
     """Per group of seeds a row for each curve and condition that several seeds have."""
     sections = []
@@ -115,7 +133,7 @@ def training_section(run: TrainingRun, slug: str) -> dict[str, Any]:
             ("val", "validation", "#d55e00", (6.0, 2.0)),
         ):
             column = f"{part}/{name}"
-            if column in metrics:
+            if column in metrics and metrics[column].notna().any():
                 seen = metrics.loc[metrics[column].notna(), ["epoch", column]]
                 style = Style(colour, dash, "o", label)
                 lines.append(Line(part, style, seen["epoch"].tolist(), seen[column].tolist()))

@@ -6,10 +6,21 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 
+from saliency_lab.report.drawing.notation import p_text
+
+_MATHS = {
+    "<": "<", ">": ">", "|": "|", "−": "-", "×": r"\times", "·": r"\cdot", "±": r"\pm",
+    "→": r"\to", "←": r"\gets", "≤": r"\le", "≥": r"\ge", "≠": r"\ne", "√": r"\surd",
+    "α": r"\alpha", "β": r"\beta", "γ": r"\gamma", "δ": r"\delta", "ε": r"\varepsilon",
+    "λ": r"\lambda", "ρ": r"\rho", "σ": r"\sigma", "τ": r"\tau", "φ": r"\varphi",
+    "Δ": r"\Delta", "Σ": r"\Sigma", "Φ": r"\Phi", "∂": r"\partial",
+}  # fmt: skip
+"""Signs that LaTeX's text has not, or prints as others, as its formulas have them."""
 _MARKS = str.maketrans(
-    {"\\": r"\textbackslash{}", "–": "--", "·": r"$\cdot$", "~": r"\textasciitilde{}"}
+    {"\\": r"\textbackslash{}", "–": "--", "~": r"\textasciitilde{}"}
     | {mark: f"\\{mark}" for mark in "&%$#_{}"}
     | {"^": r"\textasciicircum{}"}
+    | {sign: f"${name}$" for sign, name in _MATHS.items()}
 )
 """What LaTeX reads in place of the letters that mean something else to it."""
 
@@ -60,17 +71,19 @@ def csv_text(table: pd.DataFrame) -> str:
 
 
 def _cells(table: pd.DataFrame) -> list[list[str]]:
-    decimals = [decimals_of(column) for column in table.columns]
     return [
-        [
-            _cell(value, 4 if count is None else count)
-            for value, count in zip(row, decimals, strict=True)
-        ]
+        [_cell(value, column) for value, column in zip(row, table.columns, strict=True)]
         for row in table.itertuples(index=False)
     ]
 
 
-def _cell(value: object, decimals: int) -> str:
+def _cell(value: object, column: object) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return "–"
-    return f"{value:.{decimals}f}" if isinstance(value, float) else " ".join(str(value).split())
+    if not isinstance(value, float):
+        return " ".join(str(value).split())
+    if str(column).partition(" ")[0] == "p":
+        # Four decimals of a small p would say that it is 0.
+        return p_text(value)
+    decimals = decimals_of(column)
+    return f"{value:.{4 if decimals is None else decimals}f}"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saliency_lab.report.comparing.contrasts import beats
+from saliency_lab.report.comparing.contrasts import beats, best_control
 from saliency_lab.report.comparing.known import Known
 from saliency_lab.report.comparing.maps import Condition, Panel, PanelMap, is_made_as_published
 from saliency_lab.report.comparing.seeds import SeedGroup
@@ -88,6 +88,7 @@ def comparison_table(comparisons: Sequence[ComparisonRun]) -> pd.DataFrame:
         {
             "data": run.summary.data.name,
             "model": run.summary.model.name,
+            "seed": run.summary.seed,
             "evaluator": run.summary.evaluator,
             "score": run.summary.score.name,
             "a": pair.a,
@@ -150,7 +151,7 @@ def cost_table(panels: Sequence[Panel]) -> pd.DataFrame:
 def disagreement_table(panels: Sequence[Panel], known: Known | None = None) -> pd.DataFrame:
     """Per panel and condition the images whose main score differs most between two maps.
 
-    What is `known` need not be looked for again.
+    Images that all maps score the same are left out. What is `known` need not be looked for again.
     """
     known = known or Known()
     return pd.DataFrame(row for panel in panels for row in known.of_panel(_disagreements, panel))
@@ -198,10 +199,11 @@ def _score_rows(panel: Panel) -> Iterator[dict[str, object]]:
 
 def _against_controls(panel: Panel, key: str, condition: Condition) -> dict[str, object]:
     found = panel.control_of.get((key, condition))
-    if found is None:
+    control = best_control(panel, condition)
+    if found is None or control is None:
         return {}
     return {
-        "best control": label_of(found.b.method, found.b.view),
+        "best control": control.label,
         "difference to control": found.difference,
         "control low": found.low,
         "control high": found.high,
@@ -253,7 +255,9 @@ def _disagreements(panel: Panel) -> list[dict[str, Any]]:
                 "tied": tied[:, 0],
             }
         )
-        found = found.sort_values(["span", "tied", "image"], ascending=[False, False, True])
+        found = found[found["span"] > 0].sort_values(
+            ["span", "tied", "image"], ascending=[False, False, True]
+        )
         shown = found.drop(columns=["span", "tied"]).head(SHOWN_DISAGREEMENTS)
         rows += shown.to_dict("records")
     return rows

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from saliency_lab.report.comparing.verdict import Agreement, Standing, Truth, Verdict
+from saliency_lab.report.comparing.verdict import UNTESTED, Agreement, Standing, Truth, Verdict
 from saliency_lab.report.drawing.notation import number, span
 from saliency_lab.report.drawing.scatter import Point, scatter_svg
 from saliency_lab.report.page.score_tables import legend_entry
@@ -42,7 +42,7 @@ def _verdict_section(verdict: Verdict) -> dict[str, Any]:
         "rows": [_row(one, labels, len(verdict.measures)) for one in _ordered(verdict)],
         "voted": bool(verdict.measures),
         "gated": verdict.gated,
-        "measures": ", ".join(verdict.measures),
+        "measures": "; ".join(verdict.measures),
         "least": verdict.least,
         "truths": [_truth(truth, verdict) for truth in verdict.truths],
     }
@@ -75,6 +75,13 @@ def sentences(verdict: Verdict) -> list[str]:
             mine = [one for one in verdict.standings if one.gate == word]
             if mine:
                 found.append(f"{text}: {_names(mine)}.")
+        untested = [
+            one
+            for one in verdict.standings
+            if one.voted and one.gate == UNTESTED and not one.map.control
+        ]
+        if untested:
+            found.append(f"Not tested whether they depend on the model: {_names(untested)}.")
     else:
         found.append(
             "Whether the maps depend on the model at all was not tested: `evaluator=randomisation`."
@@ -98,8 +105,8 @@ def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
                     "gate": one.gate,
                     "beats": len(one.beats),
                     "loses to": len(one.loses_to),
-                    "loses to these": ", ".join(labels[key] for key in one.loses_to),
-                    "twin better by": ", ".join(one.twin_wins),
+                    "loses to these": "; ".join(labels[key] for key in one.loses_to),
+                    "twin better by": "; ".join(one.twin_wins),
                 }
             )
     return pd.DataFrame(rows)
@@ -129,24 +136,33 @@ def _panel_sentence(verdict: Verdict) -> str:
     if len(verdict.measures) < verdict.least:
         return (
             f"No map can beat another: it takes {verdict.least} measures that agree, and "
-            f"{len(verdict.measures)} are there ({', '.join(verdict.measures)})."
+            f"{len(verdict.measures)} are there ({'; '.join(verdict.measures)})."
         )
     rule = (
         f"Of {count} maps on {verdict.images:,} images, where one beats another if at least "
         f"{verdict.least} of {len(verdict.measures)} measures say so and none objects"
     )
     open_pairs = f"{verdict.pairs - verdict.decided} of {verdict.pairs} pairs stay undecided"
-    if verdict.believed:
-        best = verdict.believed
-        wins = sorted({len(one.beats) for one in best})
-        told = f"{wins[0]}" if len(wins) == 1 else f"{wins[0]} to {wins[-1]}"
-        others = f"{told} other{'s' if wins[-1] > 1 else ''}"
-        verbs = ("each beat", "lose") if len(best) > 1 else ("beats", "loses")
-        return f"{rule}: {_names(best)} {verbs[0]} {others} and {verbs[1]} to none; {open_pairs}."
+    best = [one for one in verdict.standings if one.map.control and one.beats and not one.loses_to]
+    told = [_wins(verdict.believed, "other")] if verdict.believed else []
+    if best:
+        told.append(f"the control{'s' if len(best) > 1 else ''} {_wins(best, 'map')}")
+    if told:
+        return f"{rule}: {'; '.join(told)}; {open_pairs}."
     if verdict.decided:
+        aside = "controls aside, " if any(one.map.control for one in verdict.standings) else ""
         allowed = "no map that did not fail its gate" if verdict.gated else "no map"
-        return f"{rule}: {allowed} stands above the others; {open_pairs}."
+        return f"{rule}: {aside}{allowed} stands above the others; {open_pairs}."
     return f"{rule}: no map beats another."
+
+
+def _wins(best: Sequence[Standing], beaten: str) -> str:
+    """ "A and B each beat 2 to 3 others and lose to none"."""
+    wins = sorted({len(one.beats) for one in best})
+    told = f"{wins[0]}" if len(wins) == 1 else f"{wins[0]} to {wins[-1]}"
+    verbs = ("each beat", "lose") if len(best) > 1 else ("beats", "loses")
+    plural = "s" if wins[-1] > 1 else ""
+    return f"{_names(best)} {verbs[0]} {told} {beaten}{plural} and {verbs[1]} to none"
 
 
 def _truth_sentences(verdict: Verdict) -> list[str]:
@@ -181,11 +197,11 @@ def _row(one: Standing, labels: dict[str, str], measures: int) -> dict[str, Any]
         "gate": one.gate,
         "gates": "; ".join(f"{name}: {said}" for name, said in one.gates.items()),
         "beats": len(one.beats),
-        "beaten": ", ".join(labels[key] for key in one.beats),
+        "beaten": "; ".join(labels[key] for key in one.beats),
         "loses": len(one.loses_to),
-        "lost": ", ".join(labels[key] for key in one.loses_to),
+        "lost": "; ".join(labels[key] for key in one.loses_to),
         "twin": f"{len(one.twin_wins)} of {measures}" if one.twin_wins else "",
-        "twins": ", ".join(one.twin_wins),
+        "twins": "; ".join(one.twin_wins),
     }
 
 

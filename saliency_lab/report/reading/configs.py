@@ -10,6 +10,8 @@ from saliency_lab.config.identity import NOT_IDENTITY, TRAINING, is_below, leave
 # Seeds, and what the number of images tells already.
 _NOT_RECIPE = ("seed", "data.seed", "data.limit", "data.classes")
 _NOT_SETTINGS = ("method.name", "method.control", "view.name")
+DEGRADED = "saliency_lab.attribution.methods.degraded.degraded"
+_INVERTED = "saliency_lab.attribution.methods.controls.inverted"
 
 
 def is_pretrained(config: Mapping[str, Any]) -> bool:
@@ -52,6 +54,18 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
     }
     settings = _flat(groups)
     return {name: value for name, value in settings.items() if not name.startswith(_NOT_SETTINGS)}
+
+
+def asks_classifier(settings: Mapping[str, str]) -> bool:
+    """Whether a control is made of the classifier's own field, by the settings of its maps.
+
+    Maps with less than all noise in them and inverted ones are: one that is as good as they are
+    may know as much as the classifier has to tell.
+    """
+    source = settings.get("method._target_")
+    if source == DEGRADED:
+        return float(settings.get("method.share", 0.5)) < 1
+    return source == _INVERTED
 
 
 def agree(mine: Mapping[str, str], other: Mapping[str, str]) -> bool:

@@ -11,6 +11,8 @@ from saliency_lab.errors import UserError
 
 _MARKERS = ("config.yaml", "summary.json", "error.txt")
 _TASKS = ("train", "evaluate", "compare")
+# Trainings on altered images belong to the evaluation that asked for them.
+_NO_RUNS = {"retraining", "wandb"}
 
 
 def run_directories(outputs: Path) -> Iterator[Path]:
@@ -20,9 +22,8 @@ def run_directories(outputs: Path) -> Iterator[Path]:
         for marker in _MARKERS:
             for file in (outputs / task).rglob(marker):
                 parts = file.relative_to(outputs).parts
-                # Trainings on altered images belong to the evaluation that asked for them.
-                hidden = "retraining" in parts or any(part.startswith(".") for part in parts)
-                if not hidden and "wandb" not in file.parts and file.parent not in seen:
+                hidden = any(part.startswith(".") for part in parts)
+                if not hidden and not _NO_RUNS & set(parts) and file.parent not in seen:
                     seen.add(file.parent)
                     yield file.parent
 

@@ -33,6 +33,7 @@ from saliency_lab.report.reading.checked_files import (
     OfFile,
     anew,
     checked_example_ids,
+    checked_metrics,
     require_whole,
     shown_scores,
 )
@@ -173,7 +174,8 @@ def example_maps(
                 for name in stored.files:
                     label, _, kept = name.partition("|")
                     what, _, of = kept.partition(":")
-                    if label == run.label and of == view:
+                    # Runs of before could hold an evaluator's arrays of other examples.
+                    if label == run.label and of == view and len(stored[name]) == len(base["ids"]):
                         own[view][what] = stored[name]
     return base, own
 
@@ -189,7 +191,7 @@ def _read_run(path: Path, name: str, records: Records, of_file: OfFile) -> None:
                 summary=TrainingSummary.model_validate(summary),
                 environment=_environment(path),
                 pretrained=is_pretrained(_config(path)),
-                metrics=pd.read_csv(path / "metrics.csv"),
+                metrics=checked_metrics(path / "metrics.csv"),
             )
         )
     elif summary.get("task") == "compare":

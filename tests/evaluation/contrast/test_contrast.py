@@ -94,6 +94,8 @@ def test_networks_that_look_at_known_pixels_only(monkeypatch, own, other, inside
     facts = evaluator.facts(rows, rows)
     assert facts["used_more"] is ((own, other) in {("object", "scene"), ("object", "everywhere")})
     assert facts["flips_more"]["value"] == (own == "object") - (other == "object")
+    # Of one image nothing is known about others.
+    assert evaluator.facts(rows[:1], rows[:1])["used_more"] is False
     (higher,) = facts["higher"]
     assert higher["value"] == (inside > inside_other)
     assert 0 <= higher["low"] < higher["high"] <= 1

@@ -58,6 +58,15 @@ def rows_of(evaluator, context, batch):
     return measured_rows(evaluator, batch, "any", evaluator.measure(context, batch, found))
 
 
+def test_a_source_without_random_numbers_needs_no_such_argument(model, batch, data):
+    def plain(network, images):
+        return gradient(network, images)
+
+    expected = rows_of(ExactTruth(), contextual(model, batch, data, gradient), batch)
+    found = rows_of(ExactTruth(), contextual(model, batch, data, plain), batch)
+    pd.testing.assert_frame_equal(found, expected)
+
+
 def test_the_gradient_by_a_slow_path(model, batch, data):
     """Patch by patch: the truth by occluding it, the map by autograd."""
     rows = rows_of(ExactTruth(), contextual(model, batch, data, gradient), batch)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
+import saliency_lab as sl
 from saliency_lab.attribution.core.random_streams import SampleGenerator
 from saliency_lab.attribution.core.sources import Source
 from saliency_lab.attribution.methods.controls import centre_bias
@@ -75,6 +79,111 @@ def test_candidates_stay_within_the_budget(attack: str) -> None:
         assert 0 <= float(images.min()) <= float(images.max()) <= 1
     assert not torch.equal(found[0], found[-1])
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+class Bent(nn.Module):
+    """Two convolutions with bends, each computed as it is given."""
+
+    def __init__(self, *bends: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+        self.head = nn.Linear(8, 5)
+        self.one, self.other = bends * 2 if len(bends) == 1 else bends
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.other(self.second(self.one(self.first(images))))
+        return self.head(hidden.mean((2, 3)))
+
+
+def rounded_relu(x: Tensor) -> Tensor:
+    return (1 + (30 * x).exp()).log() / 30
+
+
+RELUS = {
+    "modules": (nn.ReLU(), nn.ReLU()),
+    "one module": (nn.ReLU(),),
+    "in place": (nn.ReLU(inplace=True),),
+    "function": (F.relu,),
+    "function in place": (partial(F.relu, inplace=True),),
+    "torch": (torch.relu,),
+    "method": (lambda x: x.relu(),),
+    "method in place": (lambda x: x.relu_(),),
+    "mixed": (nn.ReLU(), F.relu),
+    "overwritten": (lambda x: (x.relu_(), x)[1],),
+}
+
+
+@pytest.mark.parametrize("kind", RELUS)
+def test_relus_are_smooth_however_they_are_called(kind: str) -> None:
+    model, images = Bent(*RELUS[kind]).double(), IMAGES.double()
+    expected = Bent(rounded_relu).double()(images)
+    torch.testing.assert_close(smooth_copy(model)(images.clone()), expected)
+    sharp = Bent(nn.ReLU()).double()(images)
+    assert not torch.allclose(sharp, expected)
+    torch.testing.assert_close(model(images.clone()), sharp)  # outside, it is what it was
+
+
+def test_relus_of_an_exported_network_are_smooth() -> None:
+    model, images = Bent(F.relu).double().eval(), IMAGES.double()
+    exported = torch.export.export(model, (images,)).module()
+    rules = smooth_copy(nn.Sequential())
+    rules.model = exported
+    torch.testing.assert_close(rules(images), Bent(rounded_relu).double()(images))
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [
+        nn.ReLU6(),
+        nn.Hardtanh(-0.5, 0.7),
+        nn.Hardtanh(inplace=True),
+        nn.LeakyReLU(0.2, inplace=True),
+        nn.PReLU(8),
+        nn.PReLU(),
+        partial(F.leaky_relu, negative_slope=0.3),
+    ],
+)
+def test_other_bends_of_relus_are_smooth(bend: Callable[[Tensor], Tensor]) -> None:
+    x = torch.linspace(-8, 8, 641, dtype=torch.float64).expand(1, 8, -1).contiguous()
+    bend = bend.double() if isinstance(bend, nn.Module) else bend
+    sharp = bend(x.clone()).detach()
+    start = x.requires_grad_(True)
+    rules = smooth_copy(nn.Sequential())
+    rules.model = bend if isinstance(bend, nn.Module) else Called(bend)
+    smooth = rules(start.clone())
+    assert 0.01 < float((smooth - sharp).detach().abs().max()) < 0.03  # log 2 / 30 at a bend
+    (slope,) = torch.autograd.grad(smooth.sum(), start, create_graph=True)
+    (second,) = torch.autograd.grad(slope.sum(), start)
+    assert float(second.abs().max()) > 1
+
+
+class Called(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def test_equal_networks_are_attacked_alike(caplog: pytest.LogCaptureFixture) -> None:
+    found = [
+        sl.measure(Bent(*bends), IMAGES, "original", "fragility", attacks=["top_k"], steps=3)
+        for bends in (RELUS["modules"], RELUS["one module"], RELUS["function"])
+    ]
+    assert (found[0]["top_k"] < 1).any()
+    for other in found[1:]:
+        pd.testing.assert_frame_equal(found[0], other)
+    assert "no direction" not in caplog.text
+
+
+def test_an_attack_without_force_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    model = Bent(lambda x: F.threshold(x, 0.0, 0.0))  # a ReLU by another name: it stays
+    targets = torch.zeros(4, dtype=torch.long)
+    streams = SampleGenerator(1, IDS)
+    list(candidates("centre", model, IMAGES, targets, 0.02, 2, streams, 0.1))
+    assert "attack centre has no direction for 4 of 4 images" in caplog.text
 
 
 @pytest.mark.parametrize("attack", ["top_k", "centre"])

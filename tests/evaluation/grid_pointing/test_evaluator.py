@@ -84,6 +84,18 @@ def test_grids_of_different_classes(data):
         compositions(context, batch.ids[:1], [0], [[1]] * 5 + [[]] * 5, 3)
 
 
+def test_all_cells_have_bytes(data):
+    context, batch = contextual(data, gradient)
+    finer = batch._replace(image=batch.image * 0.9 + 0.0007)
+    evaluator = GridPointing(sides=(2,), confidence=0)
+    found = evaluator._grids(context, finer, [3, 4], 2)
+    torch.testing.assert_close(found.images * 255, (found.images * 255).round(), rtol=0, atol=1e-4)
+    for grid, own, image in zip(found.images, found.own.tolist(), finer.image[3:5], strict=True):
+        top, left = SIDE * (own // 2), SIDE * (own % 2)
+        cell = grid[:, top : top + SIDE, left : left + SIDE]
+        torch.testing.assert_close(cell, image, rtol=0, atol=0.501 / 255)
+
+
 def test_scores_of_a_network_whose_answer_is_known(data):
     """Gradient × input of class c: + in row c of its own cell, − where the rivals are bright."""
     context, batch = contextual(data, gradient_x_input)

@@ -99,6 +99,26 @@ def test_evidence_that_is_not_used_is_said(data):
     assert rows["roc_auc"].mean() == pytest.approx(0.5, abs=0.2)
 
 
+class _SomeCorners(_Corners):
+    """Half of the images without evidence, one that is evidence as a whole."""
+
+    def masks(self, split, indices):
+        found = super().masks(split, indices)
+        found[:5] = False
+        found[5] = True
+        return found
+
+
+def test_images_with_nothing_to_cover_do_not_count_as_not_flipped(tmp_path):
+    data = _SomeCorners(train_images=20, test_images=10, cache_dir=str(tmp_path))
+    evaluator, rows = rows_of(data, gradient, fill="black")
+    assert rows["flips_inside"].isna().tolist() == [True] * 5 + [False] * 5
+    assert rows["flips_outside"].isna().tolist() == [True] * 6 + [False] * 4
+    assert (rows["flips_inside"][6:] == 1).all()
+    # The whole image black is class 0, as before.
+    assert evaluator.facts(rows, rows)["flips_inside"] == pytest.approx(4 / 5)
+
+
 def test_data_without_masks_are_refused(tmp_path):
     data = Cifar10(cache_dir=str(tmp_path))
     images = torch.rand(2, 3, 32, 32)

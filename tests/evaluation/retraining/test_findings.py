@@ -76,6 +76,19 @@ def test_a_class_leaks_where_masks_alone_tell_it_better_than_chance(count, leaks
     assert ("leaks through the mask" in found["sentence"]) is leaks
 
 
+def test_of_many_fractions_none_leaks_by_chance():
+    rows = rows_of({("mask", 0): 14})
+    (alone,) = leakage(Retraining().image_scores(rows))
+    many = pd.concat([rows.assign(fraction=fraction) for fraction in np.linspace(0.05, 0.95, 19)])
+    found = leakage(Retraining().image_scores(many))
+    assert len(found) == 19
+    assert all(one["low"] < alone["low"] for one in found)
+    # Another map's fractions are a family of their own.
+    both = Retraining().image_scores(pd.concat([many, rows.assign(view="active")]))
+    (other,) = (one for one in leakage(both) if one["view"] == "active")
+    assert other["low"] == alone["low"]
+
+
 def test_which_way_is_better_depends_on_what_was_done():
     better = {
         order: Retraining().better("correct", {"order": order, "fill": "mean", "fraction": "0.5"})

@@ -91,6 +91,32 @@ def test_as_many_images_as_are_needed_decide_as_often_as_asked() -> None:
     assert images_needed(-values) == needed
 
 
+def test_images_needed_are_those_of_the_t_test_and_no_fewer_than_wilcoxon_can_tell() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.standard_normal(200)
+    values = (values - values.mean()) / values.std(ddof=1)
+    # Cohen 1988, table 2.4: 34 images for an effect of a half, 15 for 0.8, and R's power.t.test.
+    assert [images_needed(values + effect) for effect in (0.2, 0.5, 0.8)] == [199, 34, 15]
+    for count in (5, 6):
+        p = stats.wilcoxon(np.arange(1.0, count + 1), method="exact").pvalue
+        assert (p < 0.05) == (count >= images_needed(values + 50)), count
+    assert images_needed(values + 50) == images_needed(np.ones(3)) == 6
+    assert images_needed(values + 50, level=0.99) == 8
+    # Without an end where adding an image changes nothing.
+    assert images_needed(values + 1e-9) == pytest.approx(7.849e18, rel=1e-3)
+
+
+def test_so_few_images_as_are_needed_exclude_zero_as_often_as_promised() -> None:
+    rng = np.random.default_rng(5)
+    drawn = 1 + rng.standard_normal((20_000, 10))
+    found = stats.ttest_1samp(drawn, 0.0, axis=1).pvalue < 0.05
+    values = rng.standard_normal(200)
+    values = 1 + (values - values.mean()) / values.std(ddof=1)
+    assert images_needed(values) == 10
+    assert found.mean() == pytest.approx(0.8, abs=0.02)
+    assert (stats.ttest_1samp(drawn[:, :8], 0.0, axis=1).pvalue < 0.05).mean() < 0.75
+
+
 def test_unusable_values_are_refused() -> None:
     with pytest.raises(UserError, match="two different values"):
         krippendorff_alpha(pd.DataFrame(np.ones((3, 3))))

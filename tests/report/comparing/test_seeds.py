@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,8 @@ import yaml
 from saliency_lab.evaluation.deletion.sections import points_of
 from saliency_lab.evaluation.rows.intervals import seeds_interval
 from saliency_lab.report.comparing.panels import build_panels
-from saliency_lab.report.comparing.seeds import SeedGroup, seed_groups
+from saliency_lab.report.comparing.seeds import SeedGroup, apart_seeds, seed_groups
+from saliency_lab.report.page.overview import overview_rows
 from saliency_lab.report.page.page import write_report
 from saliency_lab.report.reading.records import read_records
 
@@ -114,6 +118,56 @@ def test_seeds_with_their_own_data_order_are_combined(tmp_path: Path) -> None:
         _write_seeds(tmp_path, seed, config=config)
     (group,) = _groups(tmp_path)
     assert group.seeds == [1, 2]
+
+
+def _on_other_images(run: Path, fingerprint: str, classes: Sequence[str] | None = None) -> None:
+    path = run / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["data"] |= {"fingerprint": fingerprint} | ({"classes": classes} if classes else {})
+    path.write_text(json.dumps(summary))
+
+
+def test_seeds_on_different_images_are_not_combined_and_said_to_be_so(tmp_path: Path) -> None:
+    first, *_ = _write_seeds(tmp_path, 0, 1)
+    _on_other_images(first, "other")
+    said = "2 seeds (0, 1) of CIFAR-10 · ResNet-18 were measured on different images"
+    assert _groups(tmp_path) == []
+    text = write_report(tmp_path, None, tmp_path / "report").page.read_text(encoding="utf-8")
+    assert said in text
+    assert 'href="#seeds"' in text
+    # A third is combined with the second, which leaves the first.
+    _write_seeds(tmp_path, 2)
+    (group,) = _groups(tmp_path)
+    assert group.seeds == [1, 2]
+    text = write_report(tmp_path, None, tmp_path / "report").page.read_text(encoding="utf-8")
+    assert "3 seeds (0, 1, 2) of CIFAR-10 · ResNet-18 were" in text
+    # All of them on the same images, and one of them on others as well.
+    _write_seeds(tmp_path, 0, name="again/seed-0")
+    assert apart_seeds(build_panels(read_records(tmp_path).evaluations)) == []
+
+
+def test_one_classifier_on_two_sets_of_images_is_not_two_seeds(tmp_path: Path) -> None:
+    first, _ = _write_seeds(tmp_path, 1, 2, checkpoint=9)
+    _on_other_images(first, "other")
+    assert apart_seeds(build_panels(read_records(tmp_path).evaluations)) == []
+
+
+def test_families_of_other_classes_are_rows_of_their_own_that_name_them(tmp_path: Path) -> None:
+    for name, classes in (("pets", ["cat", "dog"]), ("cars", list("abcdef"))):
+        for seed in (1, 2):
+            at = sum(map(ord, name)) + seed
+            (run,) = _write_seeds(tmp_path, seed, name=f"{name}/seed-{seed}", checkpoint=at)
+            _on_other_images(run, name, classes)
+    panels = build_panels(read_records(tmp_path).evaluations)
+    titles = {"CIFAR-10 · ResNet-18 (classes a, b, c, d and 2 more)",
+              "CIFAR-10 · ResNet-18 (classes cat, dog)"}  # fmt: skip
+    groups = seed_groups(panels)
+    assert {group.title for group in groups} == titles
+    assert apart_seeds(panels) == []
+    assert {row.title for row in overview_rows(panels, groups)} == titles
+    # Whatever their titles are, two families are two rows.
+    same = [replace(group, title="the same") for group in groups]
+    assert len(overview_rows(panels, same)) == 2
 
 
 def test_one_classifier_under_two_seeds_is_no_second_classifier(tmp_path: Path) -> None:

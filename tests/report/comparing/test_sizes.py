@@ -1,4 +1,4 @@
-"""How many images comparisons need, against the normal approximation written out."""
+"""How many images comparisons need, against the normal approximation, written out."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def test_a_small_difference_needs_more_images_by_its_square() -> None:
     runs += [run_of(name, base + shift + noise) for name, shift in (("a", 0.5), ("b", 0.1))]
     near, far = (row for row in sorted(size_table(build_panels(runs)).to_dict("records"), key=str))
     by_map = {row["map"]: row for row in (near, far)}
-    # ((1.959964 + 0.841621) / 0.5)² and / 0.1
-    assert by_map["a"]["images needed"] == math.ceil((2.801585 / 0.5) ** 2) == 32
-    assert by_map["b"]["images needed"] == math.ceil((2.801585 / 0.1) ** 2) == 785
+    # ((1.959964 + 0.841621) / 0.5)² and / 0.1, and two more for a deviation that is not known.
+    assert by_map["a"]["images needed"] == math.ceil((2.801585 / 0.5) ** 2) + 2 == 34
+    assert by_map["b"]["images needed"] == math.ceil((2.801585 / 0.1) ** 2) + 2 == 787
     assert by_map["a"]["difference"] == pytest.approx(0.5)
     assert by_map["a"]["against"] == "original"
     # 2 · 1.96 · 1 / √n, from 200 resamples.

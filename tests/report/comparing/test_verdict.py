@@ -159,7 +159,7 @@ def test_a_map_that_fails_a_gate_or_is_a_control_is_never_believed() -> None:
     assert standing(found, "c").gate == "not tested"
     assert found.believed == []
     text = " ".join(sentences(found))
-    assert "no map that did not fail its gate stands above the others" in text
+    assert "controls aside, no map that did not fail its gate stands above the others" in text
     assert "(gate failed): a." in text
     # Neither the smooth variant nor one gate hides what another says.
     both = verdict_of([*panels, gate_run("b", "undecided")])
@@ -187,6 +187,42 @@ def test_a_gate_under_two_settings_is_two_gates_of_which_the_worse_counts(order:
         "randomisation, modes=default": "failed",
         "randomisation, modes=independent": "passed",
     }
+
+
+def test_a_control_that_beats_every_map_is_said_to() -> None:
+    noise = panel_run("noise", 0.8, control=True)
+    alone = verdict_of([noise, panel_run("a", 0.5), panel_run("b", 0.2)])
+    text = sentences(alone)[0]
+    assert "the control noise beats 2 maps and loses to none; 0 of 3 pairs" in text
+    assert "stands above" not in text
+    # Beside a map that may be believed it is said as well.
+    both = verdict_of([noise, panel_run("a", 0.8), panel_run("b", 0.2)])
+    assert "a beats 1 other and loses to none; the control noise beats 1 map" in sentences(both)[0]
+    none = verdict_of([panel_run("noise", 0.2, control=True), panel_run("a", 0.5)])
+    assert "control" not in sentences(none)[0]
+
+
+def test_maps_that_no_gate_was_run_on_are_named_where_one_was() -> None:
+    panels = [panel_run("a", 0.8), panel_run("b", 0.5), panel_run("noise", 0.2, control=True)]
+    panels.append(values_run("c", "depth", 0.5))
+    said = "Not tested whether they depend on the model: a."
+    assert said in sentences(verdict_of([*panels, gate_run("b", "passed")]))
+    whole = sentences(verdict_of([*panels, gate_run("a", "passed"), gate_run("b", "passed")]))
+    assert not [text for text in whole if text.startswith("Not tested")]
+
+
+def test_names_that_hold_commas_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("gain, mean", "gain, ROAD", "three", "four", "five")
+    monkeypatch.setattr("tests.report.comparing.test_verdict.MEASURES", names)
+    runs = [panel_run("a", 0.8), panel_run("b", 0.5, twin=0.5), panel_run("c", 0.2)]
+    found = verdict_of(runs)
+    (section,) = verdict_sections([found])
+    assert set(section["measures"].split("; ")) == set(names)
+    table = verdict_table([found]).set_index("map")
+    assert set(table.loc["b", "twin better by"].split("; ")) == set(names)
+    assert set(table.loc["c", "loses to these"].split("; ")) == {"a", "b"}
+    few = verdict_of([panel_run(name, 0.8, least=6) for name in "ab"])
+    assert f"({'; '.join(names)})" in sentences(few)[0]
 
 
 def test_what_no_gate_has_said_is_not_said() -> None:

@@ -14,6 +14,7 @@ from matplotlib.colors import to_hex
 from matplotlib.font_manager import findfont, fontManager, get_font
 
 from saliency_lab.report.drawing.figures import (
+    condition_text,
     confusion_figure,
     curves_figure,
     example_grid,
@@ -70,6 +71,15 @@ def test_two_settings_of_one_method_are_two_lines() -> None:
     assert list(lines) == ["many samples", "few samples"]
     np.testing.assert_allclose(lines["few samples"].get_ydata(), np.exp(-FRACTIONS))
     np.testing.assert_allclose(lines["many samples"].get_ydata(), np.exp(-2 * FRACTIONS))
+
+
+def test_words_of_a_condition_speak_for_themselves_and_numbers_are_named() -> None:
+    names = ("measure", "version")
+    for measure in ("MuFidelity", "relevance gain, ROAD", "relevance_gain"):
+        assert condition_text(names, (measure, "map")) == f"{measure}, map"
+    assert condition_text(("n", "sign"), ("3", "negative")) == "n 3, negative"
+    assert condition_text(("mode", "fill"), ("deletion", "black")) == "black-deletion"
+    assert condition_text((), ()) == ""
 
 
 def test_no_curves_is_refused() -> None:

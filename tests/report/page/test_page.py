@@ -23,12 +23,12 @@ from saliency_lab.report.page import tables
 from saliency_lab.report.page.examples import chosen_examples, packed_examples
 from saliency_lab.report.page.overview import overview_rows
 from saliency_lab.report.page.page import ReportFiles, write_report
-from saliency_lab.report.page.table_texts import latex_text, markdown_text
+from saliency_lab.report.page.table_texts import csv_text, latex_text, markdown_text
 from saliency_lab.report.reading.records import EvaluationRun, read_records
 from saliency_lab.reproductions.published import PUBLISHED_FRACTIONS, published
 from saliency_lab.tasks import report as report_task
 
-from ..rundirs import FRACTIONS, PAPER_VIEWS, write_evaluation, write_training
+from ..rundirs import FRACTIONS, PAPER_VIEWS, MadeUp, write_evaluation, write_training
 
 
 def _data(page: Path) -> dict:
@@ -326,6 +326,27 @@ def test_a_second_report_removes_what_the_first_one_left(tmp_path: Path) -> None
     assert len(list((target / "figures").glob("[!.]*"))) == 4
 
 
+def test_tables_that_no_report_wrote_stay_whatever_they_are_called(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, count=6, size=8, shown=2)
+    folder = tmp_path / "report" / "tables"
+    folder.mkdir(parents=True)
+    own = [folder / name for name in ("seeds.csv", "problems.tex", "verdict.md")]
+    for path in own:
+        path.write_text("mine")
+    write_report(tmp_path, None, tmp_path / "report")
+    assert {path.read_text() for path in own} == {"mine"}
+    # What a report has written goes with what it was of.
+    failed = write_evaluation(tmp_path, model="basic_cnn", count=6, size=8, shown=2)
+    (failed / "summary.json").unlink()
+    tables = write_report(tmp_path, None, tmp_path / "report").tables
+    written = [path for path in tables if path.stem == "problems"]
+    assert [path.suffix for path in written] == [".csv", ".md", ".tex"]
+    write_report(tmp_path, ["evaluate/cifar10/resnet18"], tmp_path / "report")
+    assert not any(path.exists() for path in written)
+    assert (folder / "scores.csv").is_file()
+    assert own[0].read_text() == "mine"
+
+
 def test_only_figures_that_show_something_new_are_drawn_again(tmp_path: Path) -> None:
     small = {"count": 6, "size": 8, "shown": 2, "views": ["original", "active"]}
     run = write_evaluation(tmp_path, **small)
@@ -409,8 +430,7 @@ def test_disagreement_is_of_the_main_score_and_ties_go_to_the_next() -> None:
     assert [(row["image"], row["lowest"], row["highest"]) for row in found] == [
         ("yes", "C", "B"),
         ("close", "A", "B"),
-        ("same", "A", "B"),
-    ]
+    ], "where all maps score the same there is no disagreement"
 
 
 def test_published_areas_stand_beside_the_papers_own_settings_alone() -> None:
@@ -455,6 +475,38 @@ def test_published_numbers_are_those_of_the_paper() -> None:
     assert entry.areas["white", "inactive"] == 0.42
     assert published("imagenette", "convnext_tiny", False) is None
     assert published("cifar10", "vgg16", False) is None
+
+
+def test_small_p_values_are_not_written_as_zero() -> None:
+    table = pd.DataFrame({"p": [1e-9, 0.25], "p (Holm)": [2e-4, np.nan], "points": [1e-9, 0.25]})
+    assert markdown_text(table).splitlines()[2:] == [
+        "| < 0.001 | < 0.001 | 0.0000 |",
+        "| 0.250 | – | 0.2500 |",
+    ]
+    assert "$<$ 0.001 & $<$ 0.001 & 0.0000" in latex_text(table)
+    assert csv_text(table).splitlines()[1] == "1e-09,0.0002,1e-09"
+
+
+def test_signs_that_latex_has_in_formulas_alone_are_written_as_formulas() -> None:
+    table = pd.DataFrame({"mean τ": ["−0.2 ± 0.1", "a → b × c", "α ≥ ε·δ"]})
+    text = latex_text(table)
+    for wanted in (r"mean $\tau$", r"$-$0.2 $\pm$ 0.1", r"a $\to$ b $\times$ c",
+                   r"$\alpha$ $\ge$ $\varepsilon$$\cdot$$\delta$"):  # fmt: skip
+        assert wanted in text
+    assert text.isascii()
+
+
+def test_runs_are_counted_once_and_seeds_are_no_quantities(tmp_path: Path) -> None:
+    small = {"count": 6, "size": 8, "shown": 2, "views": ["original"]}
+    run = write_evaluation(tmp_path, **small, seed=20261123, made_up={"mine": MadeUp()})
+    path = run / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["data"]["images"] = 12_000
+    path.write_text(json.dumps(summary))
+    text = write_report(tmp_path, None, tmp_path / "report").page.read_text(encoding="utf-8")
+    assert "1 evaluation and 0 trainings" in text
+    assert '<td class="n">20261123</td>' in text
+    assert '<td class="n">12,000</td>' in text
 
 
 def test_tables_escape_what_markdown_and_latex_would_read() -> None:

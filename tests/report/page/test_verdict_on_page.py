@@ -26,8 +26,8 @@ PAIR = {
 }
 
 
-def comparison(outputs: Path, **changes: object) -> Path:
-    directory = outputs / "compare" / "cifar10" / "basic_cnn" / "active-original"
+def comparison(outputs: Path, name: str = "active-original", **changes: object) -> Path:
+    directory = outputs / "compare" / "cifar10" / "basic_cnn" / name
     directory.mkdir(parents=True)
     (directory / "config.yaml").write_text("task: compare\n")
     summary = {
@@ -63,6 +63,18 @@ def test_a_comparison_alone_makes_a_page_with_its_sentence(tmp_path: Path) -> No
     table = pd.read_csv(tmp_path / "report" / "tables" / "comparisons.csv")
     assert list(table["verdict"]) == ["active"]
     assert (table["images"].item(), table["of"].item()) == (57, 10_000)
+
+
+def test_comparisons_of_several_seeds_say_of_which_they_are(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    comparison(outputs)
+    assert "seed 42" not in write_report(outputs, None, tmp_path / "report").page.read_text()
+    comparison(outputs, "other", seed=7)
+    page = write_report(outputs, None, tmp_path / "report").page.read_text()
+    for seed in (42, 7):
+        assert f"<li>cifar10 · basic_cnn, seed {seed}, deletion (black): active beats" in page
+    table = pd.read_csv(tmp_path / "report" / "tables" / "comparisons.csv")
+    assert set(table["seed"]) == {42, 7}
 
 
 def test_a_comparison_that_is_not_finished_is_named_not_shown(tmp_path: Path) -> None:
