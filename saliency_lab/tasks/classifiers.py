@@ -31,6 +31,11 @@ def configured_classifier(config: Mapping[str, Any]) -> Classifier:
     return given_classifier(config["model"], data.class_names, data.input_shape)
 
 
+def told_checkpoint(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a summary says of the classifier: its file, the digest and the epochs trained."""
+    return {name: config["classifier"].get(name) for name in ("path", "sha256", "epoch")}
+
+
 def require_usable(config: Mapping[str, Any], method: Method) -> None:
     """Refuse a method that needs more of the classifier than a network from elsewhere may have.
 

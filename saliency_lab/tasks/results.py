@@ -47,13 +47,14 @@ from saliency_lab.runs.directory import (
     say_running,
 )
 from saliency_lab.runs.files import atomic_path, write_text
+from saliency_lab.tasks.classifiers import told_checkpoint
 
 log = logging.getLogger(__name__)
 
 
 def begin_evaluation(config: Mapping[str, Any], directory: Path, labels: Sequence[str]) -> None:
     """Prepare a held directory: anew, or for further evaluators beside those that are there."""
-    checkpoint = {name: config["classifier"][name] for name in ("path", "sha256")}
+    checkpoint = told_checkpoint(config)
     stored = {} if config["overwrite"] else read_config(directory)
     # Arrays of examples lie beside each other, so all must be of the same images.
     config = {**config, "examples": stored.get("examples", config["examples"])}
@@ -103,7 +104,7 @@ def write_results(
         "method": plan.method.name,
         "views": list(plan.method.views),
         "control": bool(config["method"].get("control", False)),
-        "checkpoint": {name: config["classifier"][name] for name in ("path", "sha256")},
+        "checkpoint": told_checkpoint(config),
         "accuracy": accuracy._asdict(),
         "warnings": [
             *_warnings(intact, accuracy.low, len(classes)),

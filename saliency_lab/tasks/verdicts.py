@@ -12,6 +12,7 @@ import yaml
 from saliency_lab.evaluation.rows.decisions import Decision
 from saliency_lab.runs.directory import CONFIG, finish, read_summary
 from saliency_lab.runs.files import write_text
+from saliency_lab.tasks.classifiers import told_checkpoint
 from saliency_lab.tasks.pairs import Comparison
 
 
@@ -69,7 +70,7 @@ def finish_comparison(
         "data": {"name": config["data"]["name"], "split": config["split"], "images": population},
         "model": {"name": config["model"]["name"]},
         "seed": config["seed"],
-        "checkpoint": {name: config["classifier"][name] for name in ("path", "sha256")},
+        "checkpoint": told_checkpoint(config),
         "evaluator": comparison.label,
         "score": {"name": score.name, "better": evaluator.better(score.name, conditions[0])},
         "drawn": drawn,

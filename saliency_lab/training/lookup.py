@@ -46,7 +46,8 @@ def classifier_of(config: Mapping[str, Any], given: Collection[str]) -> dict[str
         given: dotted keys and groups that the command line sets.
 
     Returns:
-        path, sha256, directory (the training's, or None), model (its settings), data (its name).
+        path, sha256, epoch (epochs trained, or None), directory (the training's, or None), model
+        (its settings), data (its name).
 
     Raises:
         UserError: there is no such classifier, or `model` says otherwise than the checkpoint. The
@@ -63,6 +64,7 @@ def classifier_of(config: Mapping[str, Any], given: Collection[str]) -> dict[str
     return {
         "path": str(path),
         "sha256": _digest(path, path.stat().st_mtime_ns),
+        "epoch": facts.get("epoch"),
         "directory": None if home is None or not (home / CONFIG).is_file() else str(home),
         "model": dict(facts["model"]),
         "data": facts.get("data"),
@@ -71,6 +73,8 @@ def classifier_of(config: Mapping[str, Any], given: Collection[str]) -> dict[str
 
 def checkpoint_facts(path: Path) -> dict[str, Any]:
     """What a checkpoint of this program says of its model, read without its tensors or torch.
+
+    `epoch` is how many it was trained for, where the file says so.
 
     Raises:
         UserError: the file is truncated, or no checkpoint of this program.
@@ -91,7 +95,8 @@ def checkpoint_facts(path: Path) -> dict[str, Any]:
             f"Expected `ckpt` to be a checkpoint of this program's train task, but '{path}' "
             "carries no description of its model"
         )
-    return facts
+    done = content.get("epoch")
+    return {**facts, "epoch": done + 1} if isinstance(done, int) else facts
 
 
 class _Ignored:

@@ -128,6 +128,7 @@ def write_evaluation(
     config: Mapping[str, object] = MappingProxyType({}),
     settings: Mapping[str, object] = MappingProxyType({}),
     checkpoint: int | None = None,
+    epoch: int | None = None,
     started: str | None = None,
     deletion: bool = True,
     draws: int | None = None,
@@ -138,7 +139,7 @@ def write_evaluation(
 
     `config` is added to the run's config.yaml, whose method and view are given; `settings` to
     those of deletion, of whose fractions each image is asked for `draws`; `checkpoint`
-    tells classifiers apart (default: the seed); `made_up` are
+    tells classifiers apart (default: the seed), `epoch` is its; `made_up` are
     further evaluators by label; `started` is when the run began (default: a time of its own).
     """
     path = outputs / "evaluate" / data / model / name
@@ -195,6 +196,7 @@ def write_evaluation(
         checkpoint={
             "path": f"outputs/train/{data}/{model}/seed-{seed}",
             "sha256": sha256(f"{model} {weights}".encode()).hexdigest(),
+            "epoch": epoch,
         },
         accuracy=_interval(correct, rng),
         evaluators=evaluators,

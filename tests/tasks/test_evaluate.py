@@ -159,7 +159,9 @@ def test_kept_maps_serve_a_second_evaluator(command: Command) -> None:
     (directory,) = Path(EVALUATED).glob("smoothgrad-all/*")
     assert len(list((directory / "maps").iterdir())) == 1
     assert command(*words, "evaluator.protocol=standard") == 0
-    entries = json.loads((directory / "summary.json").read_text())["evaluators"]
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["checkpoint"]["epoch"] == 2
+    entries = summary["evaluators"]
     assert entries["deletion"]["cost"]["maps_backwards"] == 30  # 3 samples, 10 classes
     assert entries["deletion+protocol-standard"]["cost"]["maps_backwards"] == 0
     assert entries["deletion+protocol-standard"]["cost"]["maps_forwards"] == 0

@@ -112,6 +112,6 @@ def _traits(
     return (
         *traits,
         f"seed {summary.seed}",
-        f"epoch {checkpoint.get('epoch', '?')}",
+        f"epoch {checkpoint['epoch']}" if checkpoint.get("epoch") else "",
         f"weights {str(checkpoint.get('sha256', '?'))[:6]}",
     )

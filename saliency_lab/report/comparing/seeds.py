@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,9 +110,11 @@ def _same_recipe(one: EvaluationRun, other: EvaluationRun) -> bool:
 
 
 def _one_per_seed(family: Sequence[Panel]) -> list[Panel]:
+    # Of a seed's epochs the one that most seeds have, so that as few as can be are mixed; where a
+    # training was done again, its latest evaluation is the one that counts.
+    seeds_of = Counter(epoch for _, epoch in {(one.summary.seed, _epoch(one)) for one in family})
     by_seed: dict[int, Panel] = {}
-    # Where a training was done again, its latest evaluation is the one that counts.
-    for panel in sorted(family, key=_started):
+    for panel in sorted(family, key=lambda one: (seeds_of[_epoch(one)], _started(one))):
         by_seed[panel.summary.seed] = panel
     by_checkpoint: dict[object, Panel] = {}
     for seed in sorted(by_seed):
@@ -120,6 +122,10 @@ def _one_per_seed(family: Sequence[Panel]) -> list[Panel]:
         checkpoint = (by_seed[seed].summary.checkpoint or {}).get("sha256") or seed
         by_checkpoint.setdefault(checkpoint, by_seed[seed])
     return list(by_checkpoint.values())
+
+
+def _epoch(panel: Panel) -> int | None:
+    return (panel.summary.checkpoint or {}).get("epoch")
 
 
 def _started(panel: Panel) -> str:

@@ -198,6 +198,20 @@ def test_a_method_of_other_settings_is_not_combined(tmp_path: Path) -> None:
     assert "smoothgrad" not in section[0]
 
 
+def test_of_a_seeds_epochs_the_one_that_most_seeds_have_counts(tmp_path: Path) -> None:
+    for seed, epochs in {1: (50, 12), 2: (50,), 3: (9, 50)}.items():
+        for hour, epoch in enumerate(epochs):
+            _write_seeds(
+                tmp_path, seed, name=f"of-{epoch}/seed-{seed}", checkpoint=100 * seed + epoch,
+                epoch=epoch, started=f"2025-02-01T0{hour}:00:00+00:00",
+            )  # fmt: skip
+    (group,) = _groups(tmp_path)
+    assert group.seeds == [1, 2, 3]
+    assert {panel.summary.checkpoint["epoch"] for panel in group.panels} == {50}
+    titles = {panel.title for panel in build_panels(read_records(tmp_path).evaluations)}
+    assert any("epoch 12" in title for title in titles)
+
+
 def test_the_latest_evaluation_of_a_seed_counts(tmp_path: Path) -> None:
     """Of two trainings with one seed, whichever order their names have."""
     for hours in (("08", "09"), ("09", "08")):
