@@ -62,7 +62,7 @@ def require_finite_altered(scores: Tensor, intact: Tensor, altered: str) -> None
     Raises:
         NonFiniteAlteredError: some of the scores are not finite.
     """
-    lost = intact.isfinite() & ~scores.isfinite().view(len(scores), -1).all(1)
+    lost = intact.isfinite() & ~scores.isfinite().reshape(len(scores), -1).all(1)
     if bool(lost.any()):
         raise NonFiniteAlteredError(lost.nonzero().flatten().tolist(), altered)
 
