@@ -55,10 +55,10 @@ class CachedImages:
 
     def digests(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         """What changes when a pixel of these images does: uint64 (n,), one hash for each."""
-        kept = _digests_path(self.path)
-        if kept.is_file():
-            found: NDArray[np.uint64] = np.load(kept)
-            if found.shape == (len(self.array),):
+        # Without the file, or with a damaged one, they are made from the pixels: only slower.
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            found: NDArray[np.uint64] = np.load(_digests_path(self.path))
+            if found.shape == (len(self.array),) and found.dtype == np.uint64:
                 return found[rows]
         return image_digests(self.array[row] for row in rows)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from saliency_lab.attribution.maps import chosen_targets
+from saliency_lab.attribution.maps import BatchMaps, chosen_targets
 from saliency_lab.errors import UserError
 from saliency_lab.frozen import (
     checked_logits,
@@ -27,27 +27,27 @@ _VALUES = 1 << 24
 
 
 class NonFiniteAlteredError(UserError):
-    """Logits of altered images are NaN or infinite, though those of the intact ones are finite.
+    """Logits or maps of altered images are NaN or infinite, though the intact ones' are finite.
 
     Args:
         images: whose copies they are, by place or id.
         altered: what they are copies with, for the message.
+        what: is not finite.
     """
 
-    def __init__(self, images: Sequence[object], altered: str) -> None:
-        self.images, self.altered = tuple(images), altered
+    def __init__(self, images: Sequence[object], altered: str, what: str = "logits") -> None:
+        self.images, self.altered, self.what = tuple(images), altered, what
         shown = ", ".join(str(image) for image in self.images[:5])
         more = f" and {len(self.images) - 5} more" if len(self.images) > 5 else ""
         super().__init__(
-            f"Expected finite logits of {altered}, but got NaN or infinity for copies of images "
+            f"Expected finite {what} of {altered}, but got NaN or infinity for copies of images "
             f"{shown}{more}."
         )
 
     def named(self, ids: Sequence[object]) -> NonFiniteAlteredError:
         """The same, of images that were told by their places in a batch with these ids."""
-        return NonFiniteAlteredError(
-            [ids[place] for place in self.images if isinstance(place, int)], self.altered
-        )
+        places = [place for place in self.images if isinstance(place, int)]
+        return NonFiniteAlteredError([ids[place] for place in places], self.altered, self.what)
 
 
 def require_finite_altered(scores: Tensor, intact: Tensor, altered: str) -> None:
@@ -62,9 +62,28 @@ def require_finite_altered(scores: Tensor, intact: Tensor, altered: str) -> None
     Raises:
         NonFiniteAlteredError: some of the scores are not finite.
     """
-    lost = intact.isfinite() & ~scores.isfinite().reshape(len(scores), -1).all(1)
+    _refuse(intact.isfinite() & ~scores.isfinite().reshape(len(scores), -1).all(1), altered)
+
+
+def require_finite_maps(found: BatchMaps, intact: Tensor, altered: str) -> Mapping[str, Tensor]:
+    """Maps of altered copies, one of each image, or a refusal if they say nothing.
+
+    Args:
+        found: what was computed of the copies.
+        intact: logits of the intact images, (B, K), as in `require_finite_altered`.
+        altered: see `NonFiniteAlteredError`.
+
+    Raises:
+        NonFiniteAlteredError: logits or maps of some copies are not finite.
+    """
+    finite = found.finite.to(intact.device)
+    _refuse(intact.isfinite().all(1) & ~finite, altered, "logits and maps")
+    return found.maps
+
+
+def _refuse(lost: Tensor, altered: str, what: str = "logits") -> None:
     if bool(lost.any()):
-        raise NonFiniteAlteredError(lost.nonzero().flatten().tolist(), altered)
+        raise NonFiniteAlteredError(lost.nonzero().flatten().tolist(), altered, what)
 
 
 def altered_scores(

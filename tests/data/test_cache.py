@@ -65,10 +65,14 @@ def test_every_image_has_a_hash_of_its_pixels(tmp_path: Path) -> None:
         int.from_bytes(hashlib.blake2b(bytes([row]) * 48, digest_size=8).digest()) for row in rows
     ]
     assert made.digests(rows).tolist() == expected
-    # A cache of before there were hashes, and one beside which other images' lie:
+    # A cache of before there were hashes, one beside which other images' lie, and damaged ones:
     (path,) = tmp_path.rglob("images.digests.npy")
+    whole = path.read_bytes()
     np.save(path, np.zeros(3, np.uint64))
     assert made.digests(rows).tolist() == expected
+    for damaged in (b"", whole[:40], whole[:-3], b"no array"):
+        path.write_bytes(damaged)
+        assert made.digests(rows).tolist() == expected
     path.unlink()
     assert cached_images(_source()[0], tmp_path, "x").digests(rows).tolist() == expected
 

@@ -41,6 +41,10 @@ MEASURES: dict[str, tuple[Callable[[nn.Module], object], str]] = {
         lambda m: sl.sensitivity_n(m, IMAGES, MAPS, samples=3),
         r"pixels replaced \(baseline 0\)",
     ),
+    "rs": (
+        lambda m: sl.relative_sensitivity(m, IMAGES, MAPS > 0.5),
+        "images with blackened pixels",
+    ),
     "gaps": (lambda m: sl.prediction_gaps(m, IMAGES, MAPS, sigma=1), r"with noise \(sigma 1\)"),
 }
 
@@ -66,6 +70,31 @@ def test_evaluators_name_samples(evaluator: str, settings: dict[str, object]) ->
     ids = ["a.png", "b.png", "c.png", "d.png"]
     with pytest.raises(NonFiniteAlteredError, match=r"\((black|perturbation square)\).* a.png, b"):
         sl.measure(Logarithm(), IMAGES, "original", evaluator, sample_ids=ids, **settings)
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "settings", "altered"),
+    [
+        ("stability", {"perturbations": ["gaussian"], "deviation": 0.5}, r"\(gaussian\)"),
+        ("max_sensitivity", {"radius": 0.5}, "moved by 0.5"),
+    ],
+)
+def test_maps_of_moved_images_that_are_not_finite_are_refused(
+    evaluator: str, settings: dict[str, object], altered: str
+) -> None:
+    """A map of NaN has no similarity to any other, and is not the most stable of all."""
+    wanted = rf"finite logits and maps of .*{altered}, but got NaN or infinity .* images a.png, b"
+    ids = ["a.png", "b.png", "c.png", "d.png"]
+    with pytest.raises(NonFiniteAlteredError, match=wanted):
+        sl.measure(Logarithm(), IMAGES, "original", evaluator, sample_ids=ids, **settings)
+
+
+def test_an_attack_that_loses_the_logits_keeps_nothing() -> None:
+    found = sl.measure(
+        Logarithm(), IMAGES, "original", "fragility", attacks=["random"], budget=1.0, steps=3
+    )
+    assert found["kept"].eq(0).all()
+    assert found["top_k"].eq(1).all()
 
 
 def test_only_images_that_fail_are_named() -> None:

@@ -76,12 +76,13 @@ class Fragility(Evaluator):
             }
             kept = torch.zeros(len(batch.ids), dtype=torch.float64, device=batch.image.device)
             for images in self._images(context, batch, attack, maps.targets):
-                same = context.model.logits(images).argmax(1) == predicted
-                kept += same.double() / (self.steps * self.starts)
                 found = context.maps_of(images, batch.ids, maps.targets)
+                # A candidate without finite logits and maps counts as predicted otherwise.
+                same = found.finite & (context.model.logits(images).argmax(1) == predicted)
+                kept += same.double() / (self.steps * self.starts)
                 for view, values in found.maps.items():
                     tried = self._compared(attack, maps.maps[view], values)
-                    better = same & found.finite & (tried["worse"] > best[view]["worse"])
+                    better = same & (tried["worse"] > best[view]["worse"])
                     best[view] = {
                         name: torch.where(better, tried[name], value)
                         for name, value in best[view].items()

@@ -6,7 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lab.errors import UserError
-from saliency_lab.evaluation.perturbation import Forward, lent, target_logits
+from saliency_lab.evaluation.perturbation import (
+    Forward,
+    lent,
+    require_finite_altered,
+    target_logits,
+)
 from saliency_lab.inference.engine import PreparedModel
 from saliency_lab.inputs import given_images, given_tensor
 
@@ -31,6 +36,7 @@ def relative_sensitivity(
     Raises:
         UserError: images or logits that are out of range or not finite, masks or targets that do
             not fit the images.
+        NonFiniteAlteredError: the model's logits of some blackened images are not finite.
 
     Source: Rodrigues, Boutry, Najman, "Transforming gradient-based techniques into interpretable
     methods", 2024, RS.
@@ -50,6 +56,7 @@ def changes_per_pixel(
 ) -> Tensor:
     """`relative_sensitivity` where the logits (B, K) of the intact images are known."""
     masks = masks.to(images.device)
-    blackened = forward(images.masked_fill(masks[:, None], 0))
-    change = target_logits(intact, targets) - target_logits(blackened, targets)
-    return change.abs().cpu() / masks.sum((1, 2)).cpu()
+    before = target_logits(intact, targets)
+    blackened = target_logits(forward(images.masked_fill(masks[:, None], 0)), targets)
+    require_finite_altered(blackened, before, "images with blackened pixels")
+    return (before - blackened).abs().cpu() / masks.sum((1, 2)).cpu()

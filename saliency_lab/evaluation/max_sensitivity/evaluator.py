@@ -12,6 +12,7 @@ from saliency_lab.data.batch import Batch
 from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found, Need
 from saliency_lab.evaluation.max_sensitivity.changes import largest_changes
+from saliency_lab.evaluation.perturbation import require_finite_maps
 
 
 class MaxSensitivity(Evaluator):
@@ -41,7 +42,8 @@ class MaxSensitivity(Evaluator):
         """One row per image and view."""
 
         def explain(images: Tensor) -> Mapping[str, Tensor]:
-            return context.maps_of(images, batch.ids, maps.targets).maps
+            moved = context.maps_of(images, batch.ids, maps.targets)
+            return require_finite_maps(moved, maps.logits, f"images moved by {self.radius:g}")
 
         streams = context.generator(batch.ids, "max_sensitivity")
         found = largest_changes(explain, batch.image, maps.maps, streams, self.radius, self.samples)

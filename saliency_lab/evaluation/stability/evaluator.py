@@ -14,6 +14,7 @@ from saliency_lab.data.batch import Batch
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found, Need
+from saliency_lab.evaluation.perturbation import require_finite_maps
 from saliency_lab.evaluation.randomisation.similarity import RANGES, SIMILARITIES, similarities
 from saliency_lab.evaluation.stability.perturbations import (
     IN_PLACE,
@@ -135,7 +136,8 @@ class Stability(Evaluator):
         held: list[tuple[Tensor, Tensor, Tensor]] = []
         kept: list[Tensor] = []
         for sample in samples:
-            found = context.maps_of(sample.images, batch.ids, maps.targets).maps
+            moved = context.maps_of(sample.images, batch.ids, maps.targets)
+            found = require_finite_maps(moved, maps.logits, f"perturbed images ({kind})")
             inside, logits = representations(context.model.original, sample.images)
             kept.append(logits.argmax(1) == intact[1].argmax(1))
             held.append(

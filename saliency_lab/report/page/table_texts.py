@@ -62,7 +62,9 @@ def latex_text(table: pd.DataFrame) -> str:
 
 
 def _latex_line(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    line = " & ".join(cells) + r" \\"
+    # After the end of the line above, these would be read as its settings.
+    return "{}" + line if line.startswith(("[", "*")) else line
 
 
 def csv_text(table: pd.DataFrame) -> str:

@@ -496,6 +496,12 @@ def test_signs_that_latex_has_in_formulas_alone_are_written_as_formulas() -> Non
     assert text.isascii()
 
 
+def test_a_latex_line_that_begins_like_a_setting_of_the_line_above_is_kept_from_it() -> None:
+    table = pd.DataFrame({"interval": ["[.1, .2]", "*", "a [b]"]})
+    lines = latex_text(table).splitlines()
+    assert lines[4:7] == [r"{}[.1, .2] \\", r"{}* \\", r"a [b] \\"]
+
+
 def test_runs_are_counted_once_and_seeds_are_no_quantities(tmp_path: Path) -> None:
     small = {"count": 6, "size": 8, "shown": 2, "views": ["original"]}
     run = write_evaluation(tmp_path, **small, seed=20261123, made_up={"mine": MadeUp()})
