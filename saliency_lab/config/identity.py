@@ -25,7 +25,7 @@ from typing import Any
 from saliency_lab.config.content import DIGITS
 from saliency_lab.errors import UserError
 
-NUMBERS = 4
+NUMBERS = 5
 """Raised with any version that gives other maps or scores for the same settings.
 
 Trainings are not concerned: their networks have not changed since the first version, but for
@@ -85,6 +85,8 @@ _OF_THE_CLASSIFIER = (
     "data.batch_size",
     "data.validation",
 )
+DECIDES_TRAINING = ("precision", "gradient_clip_val", "sync_batchnorm", "batch")
+"""Of a trainer: what decides the outcome of a training beside its length."""
 _WITH_NAMES = ("data", "model", "method")
 # Named in the path itself.
 IN_PATH = ("data.name", "model.name", "method.name", "view.names", "seed")
@@ -100,6 +102,7 @@ _WHOLE = ("model.arguments", "callback")
 ALL_VIEWS = ("original", "positive", "negative", "active", "inactive")
 LONGEST_NAME = 200
 _FILE_METHOD = "saliency_lab.attribution.methods.file.file_maps"
+_GAD = "saliency_lab.attribution.methods.gad.gad"
 
 
 def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -264,9 +267,14 @@ def not_identity(config: Mapping[str, Any]) -> Sequence[str]:
     if config.get("trainer", {}).get("batch") == "per_process":
         # As many images per step as processes take together.
         ignored = [key for key in ignored if key not in ("trainer.devices", "trainer.num_nodes")]
+    method = str(config.get("method", {}).get("_target_"))
     if "classifier" in config:
         ignored += _OF_THE_CLASSIFIER
-    if str(config.get("method", {}).get("_target_")) == _FILE_METHOD:
+        if method == _GAD:
+            # This run's trainer trains the support models, for as long as the method says.
+            ignored.remove("trainer")
+            ignored += ["trainer.max_epochs", "trainer.deterministic"]
+    if method == _FILE_METHOD:
         # The content of these files counts (`sources`), not where they lie.
         ignored += ["method.maps", "method.ids"]
     return ignored

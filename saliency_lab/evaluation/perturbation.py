@@ -45,9 +45,9 @@ class NonFiniteAlteredError(UserError):
         )
 
     def named(self, ids: Sequence[object]) -> NonFiniteAlteredError:
-        """The same, of images that were told by their places in a batch with these ids."""
-        places = [place for place in self.images if isinstance(place, int)]
-        return NonFiniteAlteredError([ids[place] for place in places], self.altered, self.what)
+        """The same, where images were told by their places in a batch with these ids."""
+        images = [ids[image] if isinstance(image, int) else image for image in self.images]
+        return NonFiniteAlteredError(images, self.altered, self.what)
 
 
 def require_finite_altered(scores: Tensor, intact: Tensor, altered: str) -> None:

@@ -13,7 +13,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from saliency_lab.config.identity import NUMBERS, decides, is_below, leaves, not_identity
+from saliency_lab.config.identity import (
+    DECIDES_TRAINING,
+    NUMBERS,
+    decides,
+    is_below,
+    leaves,
+    not_identity,
+)
 from saliency_lab.data.module import ImageData
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Evaluator
@@ -29,7 +36,7 @@ from saliency_lab.training.checkpoints import newest_checkpoint
 log = logging.getLogger(__name__)
 
 # Of the trainer's settings those that decide the numbers; the others are this run's own.
-_TRAINER = ("max_epochs", "precision", "gradient_clip_val", "sync_batchnorm", "batch")
+_TRAINER = ("max_epochs", *DECIDES_TRAINING)
 _DATA = ("batch_size", "augment", "validation")
 
 

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,13 +17,14 @@ import torch
 
 from saliency_lab.attribution.core.sources import Source
 from saliency_lab.attribution.methods.gad import SupportTraining, needs_support
-from saliency_lab.config.identity import decides
+from saliency_lab.config.identity import DECIDES_TRAINING, decides
 from saliency_lab.data.module import ImageData
 from saliency_lab.evaluation.context import Method
 from saliency_lab.models.classifier import Classifier
 from saliency_lab.models.pair import PairNetwork, class_pair
 from saliency_lab.training.components import data_module, lightning_trainer
 from saliency_lab.training.support import SupportPlace
+from saliency_lab.training.trainer import trainer as usual_trainer
 
 
 def pair_classifier(
@@ -73,7 +75,12 @@ def supported(
     data = _training_data(config["data"], settings)
     place = SupportPlace(
         support_directory(
-            config["classifier"], model.facts["classes"], data, settings, int(config["seed"])
+            config["classifier"],
+            model.facts["classes"],
+            data,
+            settings,
+            config["trainer"],
+            int(config["seed"]),
         ),
         settings,
         int(config["seed"]),
@@ -90,6 +97,7 @@ def support_directory(
     classes: Sequence[str],
     data: Mapping[str, Any],
     settings: SupportTraining,
+    trainer: Mapping[str, Any],
     seed: int,
 ) -> Path:
     """Where support models lie: `support/A-B/DIGEST` in the run directory of the checkpoint.
@@ -99,18 +107,35 @@ def support_directory(
 
     Args:
         classifier: `path` and `sha256` of its checkpoint.
+        trainer: the settings of the trainer, of which some decide and those that are not usual
+            are named.
     """
-    known = {
+    known: dict[str, Any] = {
         "classifier": classifier["sha256"],
         "data": {key: value for key, value in data.items() if decides(f"data.{key}=")},
         "settings": {**dataclasses.asdict(settings), "alphas": None},
         "seed": seed,
     }
+    if unusual := _unusual(trainer):
+        known["trainer"] = unusual
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
     beside = Path(classifier["path"]).absolute().parent
     run = beside.parent if beside.name == "checkpoints" else beside
     pair = "-".join("".join(c if c.isalnum() else "_" for c in name) for name in classes)
     return run / "support" / pair / digest
+
+
+def _unusual(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a training and is not what a trainer does by itself."""
+    usual = inspect.signature(usual_trainer).parameters
+    names = list(DECIDES_TRAINING)
+    if settings.get("batch") == "per_process":
+        names += ["devices", "num_nodes"]
+    return {
+        name: settings[name]
+        for name in names
+        if name in settings and settings[name] != usual[name].default
+    }
 
 
 def _settings(source: Source) -> SupportTraining:

@@ -289,6 +289,20 @@ def test_a_component_outside_the_package_is_known_by_its_text(tmp_path, monkeypa
     assert component_source({"_target_": "saliency_lab.models.network.network"}) is None
 
 
+def test_the_trainer_of_support_models_counts_and_that_of_a_finished_classifier_does_not():
+    usual = {**EVALUATION, "trainer": {"precision": "32-true", "max_epochs": 50, "threads": None}}
+    gad = {"_target_": "saliency_lab.attribution.methods.gad.gad", "name": "gad"}
+
+    def place(method, **trainer):
+        mine = {**usual, "method": method, "trainer": {**usual["trainer"], **trainer}}
+        return run_directory(mine, {**usual, "method": method})
+
+    plain = {"_target_": "mine.own", "name": "own"}
+    assert place(plain, precision="bf16-mixed") == place(plain)
+    assert place(gad, precision="bf16-mixed") != place(gad)
+    assert place(gad, max_epochs=3, threads=2) == place(gad)
+
+
 def test_files_of_maps_count_by_content_and_settings_of_that_name_by_value(tmp_path):
     file = {"_target_": "saliency_lab.attribution.methods.file.file_maps", "ids": None}
     places = {

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import saliency_lab as sl
 from saliency_lab.evaluation.deletion.curves import masked_scores
 from saliency_lab.evaluation.deletion.masking import MaskingJob
+from saliency_lab.evaluation.localisation.use import flips
 from saliency_lab.evaluation.perturbation import NonFiniteAlteredError, require_finite_altered
 
 IMAGES = torch.rand(4, 3, 12, 12, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
@@ -87,6 +88,15 @@ def test_maps_of_moved_images_that_are_not_finite_are_refused(
     ids = ["a.png", "b.png", "c.png", "d.png"]
     with pytest.raises(NonFiniteAlteredError, match=wanted):
         sl.measure(Logarithm(), IMAGES, "original", evaluator, sample_ids=ids, **settings)
+
+
+def test_covered_pixels_that_lose_the_logits_flip_nothing() -> None:
+    """The largest of NaN is class 0, which would be another class than the intact one."""
+    covered = torch.zeros(4, 12, 12, dtype=torch.bool)
+    covered[2] = True
+    with pytest.raises(NonFiniteAlteredError, match=r"with covered pixels, .* images 2\.$"):
+        flips(Logarithm().eval(), IMAGES, covered, torch.zeros_like(IMAGES))
+    assert not flips(Logarithm().eval(), IMAGES, covered, IMAGES).any()
 
 
 def test_an_attack_that_loses_the_logits_keeps_nothing() -> None:

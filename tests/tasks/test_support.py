@@ -77,14 +77,23 @@ def test_the_place_is_named_by_all_that_decides_the_models(tmp_path):
     classifier = {"path": str(run / "checkpoints" / "last.ckpt"), "sha256": "a"}
     data = {"name": "shapes", "classes": ["a", "b"], "limit": None, "root": None}
 
-    def place(settings=SupportTraining(), seed=1, **others) -> Path:  # noqa: B008
+    usual = {"precision": "32-true", "devices": 1, "max_epochs": 50, "batch": "global"}
+
+    def place(settings=SupportTraining(), seed=1, trainer=usual, **others) -> Path:  # noqa: B008
         found = {**classifier, **{k: v for k, v in others.items() if k == "sha256"}}
-        return support_directory(found, ["a b", "c"], {**data, **others}, settings, seed)
+        return support_directory(found, ["a b", "c"], {**data, **others}, settings, trainer, seed)
 
     assert place().parent == run / "support" / "a_b-c"
     assert place(root="elsewhere") == place()
     assert place(SupportTraining(alphas=(1, 2))) == place()
+    assert place(trainer={**usual, "max_epochs": 3, "devices": 2, "threads": 1}) == place()
+    # What was trained before the trainer's settings counted, with the usual ones.
+    assert place().name == "2796bb334b12"
+    alone = {**usual, "batch": "per_process"}
     different = [
+        place(trainer={**usual, "precision": "bf16-mixed"}),
+        place(trainer={**usual, "gradient_clip_val": 0.5}),
+        place(trainer=alone), place(trainer={**alone, "devices": 2}),
         place(), place(seed=2), place(sha256="b"), place(name="other"),
         place(SupportTraining(epochs=3)),
     ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,6 +13,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
+from saliency_lab.attribution.maps import BatchMaps
 from saliency_lab.data.batch import Batch
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Evaluator, Measured, Score
@@ -23,6 +24,7 @@ from saliency_lab.evaluation.grid_pointing.rivals import (
     confident,
     confident_pool,
 )
+from saliency_lab.evaluation.perturbation import NonFiniteAlteredError
 
 # Views that show what speaks against the class, and so belong into the rivals' cells.
 AGAINST = ("negative", "inactive")
@@ -194,18 +196,18 @@ def _blank_grid(context: Context) -> _Grids:
     return _Grids(2, ["grey"], grey, own, classes)
 
 
-def _grid_maps(context: Context, grids: _Grids) -> dict[str, Tensor]:
+def _grid_maps(context: Context, grids: _Grids) -> Mapping[str, Tensor]:
     """Maps of the own classes on the network as it is, in parts as large as the grids allow."""
     targets = grids.classes.gather(1, grids.own[:, None])[:, 0]
     part = max(1, context.model.maps_batch // grids.side**2)
     found = [
-        context.maps_of(grids.images[at], grids.ids[at], targets[at]).maps
+        context.maps_of(grids.images[at], grids.ids[at], targets[at])
         for at in (slice(start, start + part) for start in range(0, len(grids.ids), part))
     ]
-    return _joined(found)
+    return _joined(found, grids)
 
 
-def _cell_maps(context: Context, grids: _Grids) -> dict[str, Tensor]:
+def _cell_maps(context: Context, grids: _Grids) -> Mapping[str, Tensor]:
     """Maps on networks of separate cells, one by one, because each grid's classes are its own."""
     found = []
     for number, name in enumerate(grids.ids):
@@ -218,16 +220,20 @@ def _cell_maps(context: Context, grids: _Grids) -> dict[str, Tensor]:
                 f"{error} (on a network of separate cells, which "
                 "evaluator.grid_pointing.separate=false leaves out)"
             ) from error
-        found.append(batch_maps.maps)
-    return _joined(found)
+        found.append(batch_maps)
+    return _joined(found, grids)
 
 
-def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {view: torch.cat([part[view] for part in parts]) for view in parts[0]}
+def _joined(parts: list[BatchMaps], grids: _Grids) -> Mapping[str, Tensor]:
+    found = BatchMaps.joined(parts)
+    if not bool(found.finite.all()):
+        lost = [name for name, ok in zip(grids.ids, found.finite.tolist(), strict=True) if not ok]
+        raise NonFiniteAlteredError(lost, "grids of images", "logits and maps")
+    return found.maps
 
 
 def _measured(
-    batch: Batch, rows: list[int], grids: _Grids, setting: str, maps: dict[str, Tensor]
+    batch: Batch, rows: list[int], grids: _Grids, setting: str, maps: Mapping[str, Tensor]
 ) -> Iterable[Measured]:
     """Scores of the whole batch; NaN for images without a grid."""
     for view, values in maps.items():

@@ -22,7 +22,7 @@ from saliency_lab.evaluation.hull.controls import random_hulls, random_subsets, 
 from saliency_lab.evaluation.hull.finding import finding
 from saliency_lab.evaluation.hull.hulls import Hulls, convex_hulls
 from saliency_lab.evaluation.hull.sensitivity import changes_per_pixel
-from saliency_lab.evaluation.hull.tables import comparison_table, left_out, mask_table, records
+from saliency_lab.evaluation.hull.tables import comparison_table, mask_table, records
 
 RESAMPLES = 1000
 
@@ -127,10 +127,6 @@ class Hull(Evaluator):
             "original": whole,
         }
 
-    def image_scores(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Scores of the images whose every mask holds a pixel; the others have no RS."""
-        return rows[~rows["sample_id"].isin(left_out(rows))]
-
     def facts(self, rows: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any]:
         """Counts, means and paired differences from GAD's mask, by class and together."""
         masks = records(mask_table(rows, RESAMPLES))
@@ -139,7 +135,6 @@ class Hull(Evaluator):
             "finding": finding(masks, comparisons),
             "level": self.level,
             "rule": self.rule,
-            "left_out": len(left_out(rows)),
             "masks": masks,
             "comparisons": comparisons,
         }
@@ -170,4 +165,6 @@ def _map(context: Context, batch: Batch, targets: Tensor, source: Any) -> Tensor
 
 
 def _ratio(hulls: Hulls, original: Tensor) -> Tensor:
-    return torch.where(original > 0, hulls.areas.double() / original, torch.nan)
+    """RC (B,); NaN where a mask holds no pixel and so has no hull to be smaller."""
+    known = (original > 0) & (hulls.areas > 0)
+    return torch.where(known, hulls.areas.double() / original, torch.nan)

@@ -26,13 +26,21 @@ def finding(masks: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[st
     """
     of_mask = {row["mask"]: row for row in masks if row["label"] == BOTH}
     if "share_smaller" not in of_mask["gad"]:
-        return "Every image has a mask without a pixel; nothing can be compared."
+        return "GAD's mask holds no pixel on any image; nothing can be compared."
     shares = [
         f"{_NAMED[name]} {of_mask[name]['share_smaller']:.1%}"
         for name in ("retraining", "random_subset", "top")
+        if "share_smaller" in of_mask[name]
     ]
     said = f"RC < 1 on {of_mask['gad']['share_smaller']:.1%} of the images ({', '.join(shares)})"
-    return "; ".join([said, *_differences(comparisons)]) + "."
+    return "; ".join([said, *_differences(comparisons), *_empty(of_mask)]) + "."
+
+
+def _empty(of_mask: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for name, told in {"gad": "GAD's mask", **_NAMED}.items():
+        if gone := of_mask[name]["images"] - of_mask[name]["measured"]:
+            images = "image" if gone == 1 else "images"
+            yield f"without {gone} {images} on which {told} holds no pixel"
 
 
 def _differences(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -24,26 +24,24 @@ COMPARED = {
 """Which masks are held against which, by score."""
 
 
-def left_out(rows: pd.DataFrame) -> set[str]:
-    """Images of which some mask holds no pixel: it has no RS, and its pairs would be incomplete."""
-    return set(rows.loc[rows["pixels"] == 0, "sample_id"])
-
-
 def mask_table(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
-    """One row per label (−1: both) and mask: counts over all images, means over those not left out.
+    """One row per label (−1: both) and mask: counts over all images, means over those with pixels.
 
-    Columns: label, mask, images; hulls that are `empty`, of `few` pixels, on a `line`; RC
-    `smaller` than 1 and `equal` to it among all images with a hull that has an inside;
-    `share_smaller` of images not left out with a 95 % interval (Wilson); means and intervals
-    (bootstrap) of RC, RS and pixels.
+    A mask without a pixel has neither hull nor RS. Such an image is missing from the means of this
+    mask alone: where GAD removes nothing, the supplementary mask is empty and GAD's RC is 1, and
+    means without such images would flatter GAD.
+
+    Columns: label, mask, images, `measured` (the mask holds a pixel); hulls that are `empty`, of
+    `few` pixels, on a `line`; RC `smaller` than 1 and `equal` to it among all images with a hull
+    that has an inside; `share_smaller` of the images measured with a 95 % interval (Wilson); means
+    and intervals (bootstrap) of RC, RS and pixels.
     """
     found = []
     for label, part in _by_label(rows):
-        gone = left_out(part)
         for mask, group in part.groupby("mask", observed=True, sort=False):
             shapes = group["hull_shape"].map(dict(enumerate(SHAPES)))
             whole = group[(shapes == "whole").to_numpy()]
-            kept = group[~group["sample_id"].isin(gone)]
+            kept = group[group["pixels"] > 0]
             row = {"label": label, "mask": mask, "images": len(group), "measured": len(kept)}
             row |= {shape: int((shapes == shape).sum()) for shape in SHAPES[1:]}
             row["smaller"] = int((whole["relative_complexity"] < 1).sum())
@@ -57,18 +55,23 @@ def mask_table(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
 def comparison_table(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
     """Pairs of masks on the same images, by label (−1: both) and score, as COMPARED lists them.
 
+    The images of a pair are those on which both masks hold a pixel; without one there is no row.
+
     Columns: label, score, mask, against, images, the difference mask − against with its 95 %
     interval, share of the images where the mask's is larger, Wilcoxon's p, and Holm's over the
     pairs of a label and score.
     """
     found: list[dict[str, Any]] = []
     for label, part in _by_label(rows):
-        kept = part[~part["sample_id"].isin(left_out(part))]
-        if kept.empty:
-            continue
+        kept = part[part["pixels"] > 0]
         for score, pairs in COMPARED.items():
             wide = kept.pivot(index="sample_id", columns="mask", values=score)
-            rows_of = [_compared(wide, *pair, resamples) for pair in pairs]
+            rows_of = [
+                _compared(values, mask, against, resamples)
+                for mask, against in pairs
+                if {mask, against} <= set(wide.columns)
+                and len(values := wide[[mask, against]].dropna())
+            ]
             corrected = holm([row["p"] for row in rows_of])
             for row, p in zip(rows_of, corrected, strict=True):
                 found.append({"label": label, "score": score, **row, "p_holm": p})

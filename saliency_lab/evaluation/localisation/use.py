@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from saliency_lab.evaluation.perturbation import require_finite_altered
+
 # A mask is moved by quarters of the image to where it covers the least of the evidence.
 _STEPS = 4
 
@@ -39,6 +41,11 @@ def flips(
         images: in [0, 1].
         covered: bool (B, H, W).
         fill: what covers them, (B, C, H, W).
+
+    Raises:
+        NonFiniteAlteredError: the logits of some covered images are not finite.
     """
-    before = logits(images).argmax(1)
-    return logits(torch.where(covered[:, None], fill, images)).argmax(1) != before
+    before = logits(images)
+    after = logits(torch.where(covered[:, None], fill, images))
+    require_finite_altered(after, before.sum(1), "images with covered pixels")
+    return after.argmax(1) != before.argmax(1)

@@ -74,9 +74,12 @@ def mean_ps(differences: Floats) -> list[float]:
     if number < 2:
         return [1.0] * len(means)
     errors = differences.std(0, ddof=1) / np.sqrt(number)
+    # A spread as small as this is what rounding leaves of none.
+    equal = np.ptp(differences, 0) <= 1e-12 * np.abs(differences).max(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(means == 0, 0.0, np.abs(means / errors))
-    found = np.where(np.isinf(t), 2.0 ** (1 - number), 2 * stats.t.sf(t, number - 1))
+    signs = np.where(means == 0, 1.0, 2.0 ** (1 - number))
+    found = np.where(equal, signs, 2 * stats.t.sf(t, number - 1))
     return [float(p) for p in found]
 
 

@@ -14,6 +14,7 @@ from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Evaluator, Measured, Role, Score
 from saliency_lab.evaluation.context import Context, Found, Need
 from saliency_lab.evaluation.localisation.scores import localisation_scores
+from saliency_lab.evaluation.perturbation import require_finite_altered
 
 # A classifier relies on the cue where putting it into images of other classes makes at least so
 # many of them its class.
@@ -66,7 +67,9 @@ class Shortcut(Evaluator):
         )
         size = (pixels.shape[2], pixels.shape[3])
         lies = torch.from_numpy(cue.masks(batch.ids, size)).to(batch.image.device)
-        before, after = (context.model.logits(part).argmax(1) for part in (without, planted))
+        clean, cued = (context.model.logits(part) for part in (without, planted))
+        require_finite_altered(cued, clean.sum(1), "images with the cue")
+        before, after = clean.argmax(1), cued.argmax(1)
         label = torch.full_like(before, cue.label)
         other = (batch.label != cue.label) & (before != cue.label)
         swayed = (after == label).double()

@@ -35,9 +35,7 @@ def conclusion(record: Mapping[str, Any]) -> str:
 def sentences(record: Mapping[str, Any]) -> Iterator[str]:
     """For each source what the evaluator found: RC and RS of GAD against each control."""
     for source, found in record["sources"].items():
-        left = found["facts"]["left_out"]
-        gone = f" {left} images with an empty mask are left out." if left else ""
-        yield f"**{source}.** {found['facts']['finding']}{gone}"
+        yield f"**{source}.** {found['facts']['finding']}"
 
 
 def _beating(

@@ -18,6 +18,7 @@ from saliency_lab.evaluation.base import measured_rows
 from saliency_lab.evaluation.context import Context, Method, found_maps
 from saliency_lab.evaluation.grid_pointing.evaluator import GridPointing
 from saliency_lab.evaluation.grid_pointing.rivals import compositions, confident
+from saliency_lab.evaluation.perturbation import NonFiniteAlteredError
 from saliency_lab.inference.engine import Engine
 
 SIDE = 32
@@ -59,6 +60,21 @@ def rows_of(evaluator, context, batch):
     evaluator.check(context, "grid_pointing")
     found = found_maps(context.maps_of(batch.image, batch.ids))
     return measured_rows(evaluator, batch, "any", evaluator.measure(context, batch, found))
+
+
+class _LostOnGrids(_Rows):
+    """Logits of anything larger than one image are not finite."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = super().forward(x)
+        return found if x.shape[2] == SIDE else found * torch.nan
+
+
+def test_grids_without_finite_logits_are_refused_and_not_left_out(data):
+    context, batch = contextual(data, gradient, network=_LostOnGrids())
+    evaluator = GridPointing(sides=[2], confidence=0.5, separate=False)
+    with pytest.raises(NonFiniteAlteredError, match=f"of grids of images.* {batch.ids[0]}, "):
+        rows_of(evaluator, context, batch)
 
 
 def test_confident_means_right_and_sure():

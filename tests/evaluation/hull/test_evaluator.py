@@ -18,8 +18,8 @@ from saliency_lab.attribution.methods.guided_backprop import deconvnet, guided_b
 from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import measured_rows
 from saliency_lab.evaluation.context import Method
-from saliency_lab.evaluation.hull.evaluator import MASKS, Hull
-from saliency_lab.evaluation.hull.hulls import SHAPES
+from saliency_lab.evaluation.hull.evaluator import MASKS, Hull, _ratio
+from saliency_lab.evaluation.hull.hulls import SHAPES, convex_hulls
 from saliency_lab.evaluation.hull.tables import comparison_table, mask_table
 from saliency_lab.evaluation.loop import with_fast_support
 from saliency_lab.inference.convolution import FrozenConv
@@ -167,7 +167,7 @@ def table_rows():
             found.append({
                 "sample_id": f"i{image}", "index": image, "label": label, "method": "gad",
                 "view": "original", "mask": mask,
-                "relative_complexity": complexity if gad else 1.0,
+                "relative_complexity": complexity if gad and pixels else np.nan if gad else 1.0,
                 "relative_sensitivity": (np.nan if pixels == 0 else 2.0) if gad else 1.5,
                 "pixels": pixels if gad else 10, "hull_pixels": 10,
                 "hull_shape": SHAPES.index(shape if gad else "whole"),
@@ -185,9 +185,35 @@ def test_degenerate_hulls_and_empty_masks_are_counted():
     assert first["relative_complexity"] == 0.75
     assert table.loc[(1, "gad"), "line"] == 1
     assert table.loc[(-1, "gad"), "images"] == 4
-    scores = Hull().image_scores(table_rows())
-    assert set(scores["sample_id"]) == {"i0", "i1", "i3"}
-    assert np.isfinite(scores["relative_sensitivity"]).all()
+    assert table.loc[(-1, "top"), "measured"] == 4
+
+
+def test_images_on_which_gad_removes_nothing_count_for_it():
+    """Their supplementary mask is empty; without them every RC would be less than 1."""
+    rows = table_rows()
+    same = (rows["sample_id"] == "i1") & (rows["mask"] == "supplementary")
+    rows.loc[same, ["pixels", "relative_complexity", "relative_sensitivity"]] = 0, np.nan, np.nan
+    table = mask_table(rows, 50).set_index(["label", "mask"])
+    assert table.loc[(0, "gad"), "share_smaller"] == 0.5
+    assert table.loc[(0, "gad"), "relative_complexity"] == 0.75
+    assert table.loc[(0, "supplementary"), "measured"] == 2
+    pairs = comparison_table(rows, 50).set_index(["label", "score", "mask", "against"])
+    of = {against: pairs.loc[(0, "relative_complexity", "gad", against)] for against in
+          ("supplementary", "top")}  # fmt: skip
+    assert (of["supplementary"]["images"], of["supplementary"]["difference"]) == (1, -0.5)
+    assert (of["top"]["images"], of["top"]["difference"]) == (2, -0.25)
+    said = Hull().facts(rows, rows)["finding"]
+    assert "RC < 1 on 66.7% of the images" in said
+    assert "without 1 image on which the supplementary mask holds no pixel" in said
+
+
+def test_masks_without_any_pixel_are_in_no_pair():
+    rows = table_rows()
+    rows.loc[rows["mask"] == "gad", ["pixels", "relative_complexity", "relative_sensitivity"]] = (
+        0, np.nan, np.nan
+    )  # fmt: skip
+    assert "nothing can be compared" in Hull().facts(rows, rows)["finding"]
+    assert comparison_table(rows, 50)["mask"].eq("gad_hull").all()
 
 
 def test_pairs_are_compared_on_the_same_images():
@@ -204,5 +230,14 @@ def test_the_summary_is_plain_json():
 
     rows = table_rows()
     facts = Hull().facts(rows, Hull().image_scores(rows))
-    assert facts["left_out"] == 1
+    assert "without 1 image on which GAD's mask holds no pixel" in facts["finding"]
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
+
+
+def test_a_mask_without_pixels_has_no_complexity():
+    masks = torch.zeros(3, 6, 6, dtype=torch.bool)
+    masks[0, 1:4, 1:4] = masks[1, 0, 0] = True
+    whole = torch.tensor([18, 18, 18])
+    found = _ratio(convex_hulls(masks), whole)
+    assert found[:2].tolist() == [0.5, 1 / 18]
+    assert found[2].isnan()

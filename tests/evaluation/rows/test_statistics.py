@@ -246,6 +246,9 @@ def test_ps_of_means_are_those_of_students_test() -> None:
     assert mean_ps(np.array([[0.0, 0.3], [0.0, 0.3]])) == [1.0, 0.5]
     assert mean_ps(np.full((11, 1), -0.25)) == [stats.binomtest(0, 11).pvalue]
     assert mean_ps(np.array([[0.4]])) == [1.0]
+    # Equal values whose mean is rounded, and values that are equal but for rounding:
+    assert mean_ps(np.full((3, 2), [0.1, 0.7])) == [0.25, 0.25]
+    assert mean_ps(np.array([[0.3], [0.1 + 0.2], [0.3]])) == [0.25]
 
 
 def test_skewed_differences_of_mean_zero_are_not_told_apart_by_their_mean() -> None:
