@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,8 @@ from saliency_lab.inputs import (
     PixelRange,
     given_images,
     given_model,
+    given_sample_ids,
+    given_seed,
     given_targets,
     taking,
 )
@@ -78,19 +80,15 @@ def explain(
 
     Raises:
         UserError: an unknown method or view, images, targets or logits that do not fit, pixels
-            out of range.
+            out of range, a seed or ids that are no whole numbers (ids may be text).
         NonFiniteError: NaN or infinity in the logits or maps; it names the samples.
     """
     ready = model if isinstance(model, PreparedModel) else None
     network = given_model(model) if ready is None else ready.original
     images = given_images(images, pixel_range, adjustable=True)
-    listed = [methods] if isinstance(methods, str) or callable(methods) else methods
+    listed = _listed(methods)
     classes = given_targets(targets, len(images))
-    ids = list(range(len(images)) if sample_ids is None else sample_ids)
-    if len(ids) != len(images):
-        raise UserError(
-            f"Expected `sample_ids` to be one for each of {len(images)} images, but got {len(ids)}."
-        )
+    seed, ids = given_seed(seed), given_sample_ids(sample_ids, len(images))
     sources: dict[object, Source] = {}
     requests = _distinct([r for method in listed for r in _requests(method, sources)])
     found: dict[str, Tensor] = {}
@@ -122,6 +120,17 @@ def explain(
                 found[label] = batch.maps[view]
     shown = {label: found[label] for request in requests for label in _labels(request)}
     return Maps(shown, images, [str(name) for name in ids])
+
+
+def _listed(methods: object) -> list[Method]:
+    if isinstance(methods, str) or callable(methods):
+        return [methods]
+    if isinstance(methods, Iterable):
+        return list(methods)
+    raise UserError(
+        "Expected `methods` to be a method's name, a function or several of them, but got "
+        f"{methods!r}."
+    )
 
 
 def _distinct(requests: list[_Request]) -> list[_Request]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -174,9 +176,77 @@ def given_targets(targets: object, images: int) -> Tensor | None:
     Raises:
         UserError: they are something else, or not one per image.
     """
-    if targets is None:
+    return None if targets is None else _whole_numbers(targets, images, "targets")
+
+
+def given_classes(classes: object, logits: Tensor, name: str = "classes") -> Tensor:
+    """Classes of the logits (B, K), int64 (B,) beside them: one for each image or one for all.
+
+    Raises:
+        UserError: they are something else, or no tensor and outside [0, K).
+    """
+    chosen = _whole_numbers(classes, len(logits), name)
+    # To read a tensor is to wait for the accelerator, and a field is asked for every class.
+    if not isinstance(classes, Tensor):
+        require_classes(chosen, logits.shape[1], name)
+    return chosen.to(logits.device)
+
+
+def require_classes(chosen: Tensor, classes: int, name: str) -> None:
+    """Nothing, or a UserError that names the argument, if a class is not one of so many."""
+    if bool(((chosen < 0) | (chosen >= classes)).any()):
+        raise UserError(f"Expected `{name}` to be in [0, {classes}), but got {chosen.tolist()}.")
+
+
+def given_seed(seed: object) -> int:
+    """The seed as an int: 42 and 42.0 are the same number, but not the same random numbers.
+
+    Raises:
+        UserError: it is no whole number.
+    """
+    number = whole_number(seed)
+    if number is None:
+        raise UserError(f"Expected `seed` to be a whole number, but got {seed!r}.")
+    return number
+
+
+def given_sample_ids(sample_ids: object, images: int) -> list[str | int]:
+    """The ids of so many images; 0 ... B − 1 if they are None.
+
+    Raises:
+        UserError: they are not one for each image, or neither text nor whole numbers: 0 and 0.0
+            would be two samples, with random numbers of their own.
+    """
+    if sample_ids is None:
+        return list(range(images))
+    wanted = f"Expected `sample_ids` to be one for each of {images} images, but got "
+    if not isinstance(sample_ids, Iterable):
+        raise UserError(f"{wanted}{type(sample_ids).__name__}.")
+    found: list[str | int] = []
+    for one in sample_ids:
+        name = one if isinstance(one, str) else whole_number(one)
+        if name is None:
+            raise UserError(
+                f"Expected `sample_ids` to be text or whole numbers, but got {one!r} among them."
+            )
+        found.append(name)
+    if len(found) != images:
+        raise UserError(f"{wanted}{len(found)}.")
+    return found
+
+
+def whole_number(value: Any) -> int | None:
+    """An int of any kind, those of NumPy and tensors included; None for all else."""
+    if isinstance(value, bool):
         return None
-    wanted = f"Expected `targets` to be {images} whole numbers, one class per image, but got "
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def _whole_numbers(targets: object, images: int, name: str) -> Tensor:
+    wanted = f"Expected `{name}` to be {images} whole numbers, one class per image, but got "
     try:
         found = torch.as_tensor(targets)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -334,3 +334,44 @@ def test_a_model_of_one_channel() -> None:
     maps = sl.explain(net, images, "paper")
     assert all(one.shape == (2, 8, 6) for one in maps.values())
     assert sl.deletion_curve(net, images, maps["active"]).shape == (2, len(sl.PAPER_FRACTIONS))
+
+
+def test_maps_of_a_batch_may_be_of_an_array() -> None:
+    net, images = _net(), torch.rand(2, 3, 8, 6)
+    expected = sl.maps(net, images, targets=torch.tensor([1, 1])).maps["original"]
+    found = sl.maps(net, images.numpy(), targets=1).maps["original"]
+    assert torch.equal(found, expected)
+    with pytest.raises(UserError, match=r"`images` to be a tensor or NumPy array .*, but got list"):
+        sl.maps(net, [images[0], images[1]])
+
+
+@pytest.mark.parametrize("methods", [None, 3])
+def test_methods_are_a_name_a_function_or_several(methods: object) -> None:
+    with pytest.raises(UserError, match=f"Expected `methods` to be .*, but got {methods}"):
+        sl.explain(_net(), torch.rand(1, 3, 8, 6), methods)
+
+
+def test_a_part_of_a_competitor_is_refused() -> None:
+    with pytest.raises(UserError, match=r"`view.competitors` .*, but got 2.5"):
+        _explained(_net(), torch.rand(1, 3, 8, 6), competitors=2.5)
+
+
+def test_a_seed_and_ids_of_any_whole_numbers_draw_the_same() -> None:
+    net, images = _net(), torch.rand(2, 3, 8, 6)
+
+    def drawn(**more: object) -> Tensor:
+        return sl.explain(net, images, "random_map", **more)["random_map"]
+
+    expected = drawn()
+    for seed in (np.int64(42), torch.tensor(42)):
+        assert torch.equal(drawn(seed=seed), expected)
+    for ids in (np.arange(2), torch.arange(2), "01", [np.int64(0), "1"]):
+        assert torch.equal(drawn(sample_ids=ids), expected)
+    for wrong in (42.0, "42", None, True, np.float64(42)):
+        with pytest.raises(UserError, match="Expected `seed` to be a whole number, but got"):
+            drawn(seed=wrong)
+    for among in ([0.0, 1.0], np.arange(2.0), torch.arange(2.0), [0, None]):
+        with pytest.raises(UserError, match="`sample_ids` to be text or whole numbers, but got"):
+            drawn(sample_ids=among)
+    with pytest.raises(UserError, match="`sample_ids` to be one for each of 2 images, but got int"):
+        drawn(sample_ids=2)

@@ -23,7 +23,7 @@ from saliency_lab.attribution.core.views import VIEWS, Channels, View, views
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.frozen import intact_logits, without_autocast
-from saliency_lab.inputs import given_targets
+from saliency_lab.inputs import given_images, given_targets, require_classes
 
 
 class NonFiniteError(UserError):
@@ -126,7 +126,7 @@ class _WatchedField:
     NaN or infinite attribution for any class.
     """
 
-    def __init__(self, field: ClassField, targets: Tensor | None) -> None:
+    def __init__(self, field: ClassField, targets: Tensor | int | None) -> None:
         self._field = field
         self.logits = field.logits
         self.targets = chosen_targets(field.logits, targets)
@@ -153,7 +153,7 @@ def maps(
     images: Tensor,
     source: Source = gradient,
     names: Sequence[View] | Literal["all"] = ("original",),
-    targets: Tensor | None = None,
+    targets: Tensor | int | None = None,
     *,
     channels: Channels = "max",
     competitors: int | None = None,
@@ -163,13 +163,14 @@ def maps(
 
     Args:
         model: from images (B, C, H, W) to logits (B, K); left unchanged.
-        images: floating (B, C, H, W), pixels in [0, 1]; float16 and bfloat16 are taken as float32.
+        images: floating (B, C, H, W), pixels in [0, 1]; a tensor or a NumPy array; float16 and
+            bfloat16 are taken as float32.
         source: a class-field source (model, images, *, generator) or a map source
             (model, images, targets, *, generator), its settings already bound; one that draws no
             numbers may do without `generator`. A map source may return `EstimatedMaps`, a field
             may have an `estimate`.
         names: the views wanted, or "all" that the source has; a map source has original only.
-        targets: the explained classes, int64 (B,); None: the predicted ones.
+        targets: the explained classes, int64 (B,), or one for all; None: the predicted ones.
         channels, competitors: see `views`.
         generator: one random stream per image, for sources that draw.
 
@@ -178,6 +179,7 @@ def maps(
             of a wrong shape.
     """
     chosen = view_names(source, names)
+    images = given_images(images, None)
     # Sums over many copies are of the images' dtype.
     images = images.to(torch.promote_types(images.dtype, _WIDE))
     if takes_targets(source):
@@ -237,8 +239,7 @@ def chosen_targets(logits: Tensor, targets: Tensor | int | None) -> Tensor:
     if chosen is None:
         return logits.argmax(1)
     chosen = chosen.to(logits.device)
-    if bool(((chosen < 0) | (chosen >= classes)).any()):
-        raise UserError(f"Expected `targets` to be in [0, {classes}), but got {chosen.tolist()}.")
+    require_classes(chosen, classes, "targets")
     return chosen
 
 

@@ -32,6 +32,9 @@ class AttentionCall(NamedTuple):
     weights: Tensor
     """Shape (B, heads, tokens, tokens), rows sum to 1; part of the recorded graph."""
 
+    mixing: int | None = None
+    """Heads of what was multiplied with the values; None where no such product was met."""
+
 
 @contextmanager
 def recorded_attention(model: nn.Module) -> Iterator[list[AttentionCall]]:
@@ -84,8 +87,17 @@ class _AttentionWatch(TorchFunctionMode):
             return multi_head_in_the_open(args, kwargs, attend)
         if name == "scaled_dot_product_attention":
             return attention_in_the_open(*args, **kwargs, seen=self._record)
+        if name in ("matmul", "__matmul__") and self._calls and args:
+            self._note_mixing(args[0])
         output = func(*args, **kwargs)
         return self._record(output) if name == "softmax" else output
+
+    def _note_mixing(self, factor: Tensor) -> None:
+        """Of the first product after a softmax whose factor is as long and wide as its weights."""
+        last = self._calls[-1]
+        same = factor.dim() == 4 and factor.shape[2:] == last.weights.shape[2:]
+        if same and last.mixing is None:
+            self._calls[-1] = last._replace(mixing=factor.shape[1])
 
     def _record(self, weights: Tensor) -> Tensor:
         # The calling module may be an nn.Softmax; its parent is the attention.
@@ -188,7 +200,8 @@ def global_attention(calls: list[AttentionCall], batch: int, method: str) -> lis
 
     Raises:
         UserError: there is no attention, or it is of another kind: in windows, of fewer queries
-            than keys, over another number of tokens in each stage.
+            than keys, over another number of tokens in each stage, several side by side in a
+            block (timm's parallel blocks, differential attention).
     """
 
     def refusal(found: str) -> UserError:
@@ -200,7 +213,8 @@ def global_attention(calls: list[AttentionCall], batch: int, method: str) -> lis
     if not calls:
         raise refusal("no attention")
     tokens = calls[0].weights.shape[-1]
-    for name, weights in calls:
+    before: Tensor | None = None
+    for name, weights, mixing in calls:
         shape = tuple(weights.shape)
         if len(shape) != 4:
             raise refusal(f"a softmax over {shape} in '{name}'")
@@ -210,4 +224,23 @@ def global_attention(calls: list[AttentionCall], batch: int, method: str) -> lis
             raise refusal(f"{shape[2]} queries over {shape[3]} keys in '{name}'")
         if shape[3] != tokens:
             raise refusal(f"stages of {tokens} and {shape[3]} tokens, the second in '{name}'")
+        if mixing is not None and mixing < shape[1]:
+            raise refusal(f"{shape[1]} heads joined to {mixing} before the values in '{name}'")
+        if before is not None and not _follows(weights, before):
+            raise refusal(f"two attentions side by side in one block, the second in '{name}'")
+        before = weights
     return [call.weights for call in calls]
+
+
+def _follows(later: Tensor, earlier: Tensor) -> bool:
+    """Whether one tensor of a recorded graph was computed from another."""
+    waiting: list[Any] = [later.grad_fn]
+    met: set[Any] = {None}
+    while waiting:
+        node = waiting.pop()
+        if node is earlier.grad_fn:
+            return True
+        if node not in met:
+            met.add(node)
+            waiting.extend(following for following, _ in node.next_functions)
+    return False

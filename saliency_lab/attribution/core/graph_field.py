@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from saliency_lab.attribution.core.propagation import Weighted
 from saliency_lab.errors import UserError
 from saliency_lab.frozen import checked_logits, frozen, placed_images, without_autocast
+from saliency_lab.inputs import given_classes, given_tensor
 
 # Functions of this package are rules of its own.
 _OURS = "saliency_lab.attribution."
@@ -64,6 +65,7 @@ class GraphField:
         conserves: bool = False,
         relevance: bool = False,
     ) -> None:
+        images = given_tensor(images, "images", "(B, C, H, W)")
         self._count = len(images)
         batch = images if references is None else torch.cat([images, references])
         self._start = leaf(model, batch)
@@ -86,7 +88,13 @@ class GraphField:
             self.baseline_logits = logits[self._count :].detach().to(images.device)
 
     def of(self, classes: Tensor) -> Tensor:
-        """Signed attribution of logit `classes[b]` of image b, shape (B, C, H, W)."""
+        """Signed attribution of logit `classes[b]` of image b, shape (B, C, H, W).
+
+        Raises:
+            UserError: the classes are neither one for each image nor one for all, or they are no
+                tensor and outside [0, K).
+        """
+        classes = given_classes(classes, self.logits)
         if not self._scores.requires_grad:  # the logits do not depend on the pixels at all
             zeros = torch.zeros_like(self._start[: self._count])
             return zeros.to(*self._place)

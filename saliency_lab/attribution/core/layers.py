@@ -44,7 +44,8 @@ def chosen_layer(model: nn.Module, images: Tensor, layer: str | None) -> str:
     pool repeats that position (torchvision's VGG). Where the last spatial
     output is a transformer's tokens it is `norm1` of the last block: what comes later may be read
     at the class token alone, so that the patches have no gradient. An output of four dimensions is
-    (B, channels, h, w) unless the layers that made it say otherwise.
+    (B, channels, h, w) unless the layers that made it say otherwise. What an attention has split
+    into heads is left out: its sides are no positions.
 
     Args:
         model: any module from images to logits (B, K).
@@ -57,8 +58,13 @@ def chosen_layer(model: nn.Module, images: Tensor, layer: str | None) -> str:
     """
     outputs = _outputs(model, images[:1])
     size = images.shape[2:]
+    heads = _split_into_heads(outputs)
     if layer is None:
-        extended = [(name, found) for name, found in outputs.items() if _positions(found) > 1]
+        extended = [
+            (name, found)
+            for name, found in outputs.items()
+            if _positions(found) > 1 and name not in heads
+        ]
         last = extended[-1] if extended else None
         if last and len(last[1].shape) == 3:
             normed = [
@@ -79,6 +85,7 @@ def chosen_layer(model: nn.Module, images: Tensor, layer: str | None) -> str:
             name
             for name, found in outputs.items()
             if len(found.shape) == 4
+            and name not in heads
             and _lies_on_image(model, name, found, size)
             and found.shape[1:] != images.shape[1:]
         ]
@@ -254,6 +261,26 @@ def _positions(found: _Output) -> int:
     if len(found.shape) == 4:
         return math.prod(found.extent)
     return found.shape[1] if len(found.shape) == 3 else 0
+
+
+def _split_into_heads(outputs: dict[str, _Output]) -> set[str]:
+    """Names of outputs (B, heads, tokens, channels of a head), as the norms of keys give.
+
+    They are told by the tokens (B, tokens, channels) that were computed before: a linear layer may
+    give queries, keys and values at once, so their channels are a multiple of those of all heads.
+    """
+    found: set[str] = set()
+    tokens: set[tuple[int, ...]] = set()
+    for name, (shape, channels_last) in outputs.items():
+        if len(shape) == 3:
+            tokens.add(shape)
+        # Not what convolutions and their kind say is a map, nor a map of a single column.
+        if len(shape) != 4 or channels_last is False or shape[3] == 1:
+            continue
+        width = shape[1] * shape[3]
+        if any(shape[2] == length and channels % width == 0 for _, length, channels in tokens):
+            found.add(name)
+    return found
 
 
 def _lies_on_image(model: nn.Module, name: str, found: _Output, size: torch.Size) -> bool:

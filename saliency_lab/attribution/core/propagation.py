@@ -18,12 +18,13 @@ Rule = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Tensor]
 # Linear in the input, or a choice of its entries: the gradient is the right way back.
 LINEAR = frozenset({
     "conv1d", "conv2d", "conv3d", "linear", "batch_norm", "avg_pool1d", "avg_pool2d",
-    "adaptive_avg_pool2d", "dropout", "dropout2d", "feature_dropout", "alpha_dropout",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+    "dropout", "dropout2d", "feature_dropout", "alpha_dropout",
     "add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__rsub__",
     "__isub__", "rsub", "neg", "__neg__", "cat", "concat", "concatenate", "stack", "chunk",
-    "split", "unbind", "flatten", "unflatten", "reshape", "view", "view_as", "permute",
-    "transpose", "movedim", "squeeze", "unsqueeze", "expand", "contiguous", "clone", "to",
-    "float", "double", "type_as", "__getitem__", "mean", "sum", "pad", "interpolate",
+    "split", "unbind", "flatten", "unflatten", "reshape", "reshape_as", "view", "view_as",
+    "unfold", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "expand", "contiguous",
+    "clone", "to", "float", "double", "type_as", "__getitem__", "mean", "sum", "pad", "interpolate",
     "pixel_shuffle", "pixel_unshuffle", "roll", "flip",
     "__get__",  # .T, .mT and their kind
 })

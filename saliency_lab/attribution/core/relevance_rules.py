@@ -32,12 +32,15 @@ LAYERS = (*CONVOLUTIONS, "linear")
 # A choice or another order of the entries, to which relevance goes as slopes do.
 REARRANGING = frozenset({
     "dropout", "dropout2d", "feature_dropout", "cat", "concat", "concatenate", "stack", "chunk",
-    "split", "unbind", "flatten", "unflatten", "reshape", "view", "view_as", "permute",
-    "transpose", "movedim", "squeeze", "unsqueeze", "expand", "contiguous", "clone", "to",
-    "float", "double", "type_as", "__getitem__", "pad", "pixel_shuffle", "pixel_unshuffle",
-    "roll", "flip", "__get__",
+    "split", "unbind", "flatten", "unflatten", "reshape", "reshape_as", "view", "view_as",
+    "unfold", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "expand", "contiguous",
+    "clone", "to", "float", "double", "type_as", "__getitem__", "pad", "pixel_shuffle",
+    "pixel_unshuffle", "roll", "flip", "__get__",
 })  # fmt: skip
-POOLS = ("avg_pool1d", "avg_pool2d", "adaptive_avg_pool2d", "mean", "sum", "interpolate")
+POOLS = (
+    "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "mean", "sum",
+    "interpolate",
+)  # fmt: skip
 MAXIMA = ("max_pool1d", "max_pool2d", "adaptive_max_pool2d")
 # One number in, one number out, as long as the other factor or summand is a constant.
 SHIFTS = ("add", "sub", "__rsub__", "rsub")
@@ -51,10 +54,10 @@ LayerRule = Callable[[bool, bool], RelevanceRule]
 def relevance_rules(method: str, layer_rule: LayerRule) -> PropagationRules:
     """The rules of a forward pass whose backward hands on relevance.
 
-    Convolutions and linear layers, each with the batch norm behind it merged in, follow
+    Convolutions and linear layers, each with the batch norm of its outputs merged in, follow
     `layer_rule`; sums of activations and average pools share in proportion to their terms;
     max-pooling gives all to the maximum; whatever maps one number to one (activations, constant
-    shifts and factors, a batch norm that follows no such layer) passes it on.
+    shifts and factors, a batch norm of anything else) passes it on.
     """
     seen: list[str] = []
 
@@ -155,7 +158,9 @@ def _merged(
 ) -> Tensor:
     """A batch norm in eval mode, as part of the layer whose output it is given."""
     layer = remembered(args[0])
-    if layer is None:
+    # Of tokens (B, N, F) a linear layer's outputs are the last axis, and the norm's channels are
+    # the second, as always: no scaling of the layer's outputs could stand for the norm.
+    if layer is None or args[0].dim() != layer[0].weight.dim():
         return alone(func, args, kwargs)
     named = ("input", "mean", "variance", "weight", "bias", "training", "momentum", "eps")
     given = {"weight": None, "bias": None, "eps": 1e-5, **dict(zip(named, args, strict=False))}

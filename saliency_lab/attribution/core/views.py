@@ -10,6 +10,7 @@ from torch import Tensor
 
 from saliency_lab.attribution.core.field import ClassField, expect_every_class
 from saliency_lab.errors import UserError, unknown_choice
+from saliency_lab.inputs import given_classes, whole_number
 
 View = Literal["original", "positive", "negative", "active", "inactive"]
 
@@ -29,7 +30,7 @@ _REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def views(
     field: ClassField,
-    targets: Tensor,
+    targets: Tensor | int,
     names: Sequence[View],
     *,
     channels: Channels = "max",
@@ -52,7 +53,7 @@ def views(
 
     Args:
         field: logits (B, K) and the signed field of any class.
-        targets: the class ĉ of each image, int64, shape (B,).
+        targets: the class ĉ of each image, int64 (B,), or one for all.
         names: which views, in the order of the answer.
         channels: R is the maximum, the sum, or the root of the sum of squares over k.
         competitors: compare with that many top-scoring classes other than the target only
@@ -62,12 +63,14 @@ def views(
         One map (B, H, W) per name: detached, unscaled, >= 0, float32 (float64 for a float64 field).
 
     Raises:
-        UserError: an unknown view or reduction, or fewer than one competitor.
+        UserError: an unknown view or reduction, targets that are no such classes, or competitors
+            that are no number from 1 up.
 
     Source: Llorente, Boal, Sánchez-Úbeda, "A matter of attitude: Focusing on positive and active
     gradients to boost saliency maps", definitions of the five maps.
     """
     _check(names, channels, competitors)
+    targets = given_classes(targets, field.logits, "targets")
     rivals_wanted = any(name in MULTI_CLASS for name in names)
     if rivals_wanted:
         expect_every_class(field)
@@ -99,8 +102,12 @@ def _check(names: Sequence[str], channels: str, competitors: int | None) -> None
             raise unknown_choice("view.names", name, VIEWS)
     if channels not in _REDUCTIONS:
         raise unknown_choice("view.channels", channels, _REDUCTIONS)
-    if competitors is not None and competitors < 1:
-        raise UserError(f"Expected `view.competitors` to be null or >= 1, but got {competitors}.")
+    number = 1 if competitors is None else whole_number(competitors)
+    if number is None or number < 1:
+        raise UserError(
+            "Expected `view.competitors` to be null or a whole number >= 1, but got "
+            f"{competitors!r}."
+        )
 
 
 def _competitors(logits: Tensor, targets: Tensor, limit: int | None) -> Iterator[Tensor]:

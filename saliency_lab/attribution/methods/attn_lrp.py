@@ -29,7 +29,7 @@ Attention = Literal["attn_lrp", "cp_lrp"]
 # Choices and repetitions of entries, whose gradient is the right way back.
 CHOICES = ("repeat_interleave", "repeat", "masked_fill", "where", "select", "narrow", "max_pool2d")
 # What a tensor is scaled by: a number of the input, taken as a constant.
-SCALES = ("sigmoid", "hardsigmoid", "rsqrt", "sqrt", "norm", "std", "var")
+SCALES = ("sigmoid", "hardsigmoid", "rsqrt", "sqrt", "norm", "linalg_vector_norm", "std", "var")
 
 
 def attn_lrp(
@@ -113,11 +113,19 @@ def _halves(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     if len(args) == 2 and isinstance(args[1], (list, tuple)):
         args = (args[0], *args[1])
     values = [*args, *kwargs.values()]
-    factors = sum(isinstance(one, Tensor) and one.requires_grad for one in values)
-    scaled = _scaled_back(values, 1 / factors)
+    scaled = _scaled_back(values, _share(values))
     named = dict(zip(kwargs, scaled[len(args) :], strict=True))
     product: Tensor = func(*scaled[: len(args)], **named)
     return product
+
+
+def _share(factors: Iterable[Any]) -> float:
+    """An n-th for n factors that depend on the input."""
+    return 1 / max(1, sum(_depends(one) for one in factors))
+
+
+def _depends(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
 
 
 def _scaled_back(values: Iterable[Any], share: float) -> list[Any]:
@@ -125,9 +133,7 @@ def _scaled_back(values: Iterable[Any], share: float) -> list[Any]:
     if share == 1:
         return list(values)
     return [
-        Weighted.apply(one, one.detach(), one.new_tensor(share))
-        if isinstance(one, Tensor) and one.requires_grad
-        else one
+        Weighted.apply(one, one.detach(), one.new_tensor(share)) if _depends(one) else one
         for one in values
     ]
 
@@ -138,12 +144,15 @@ def _attention(constant: bool) -> Rule:
         given = dict(zip(names, args, strict=False)) | kwargs
         if constant:
             return attention_in_the_open(**given, seen=lambda weights: weights.detach())
-        given["query"], given["key"], given["value"] = _scaled_back(
-            [given["query"], given["key"], given["value"]], 0.5
+        asking, value = [given["query"], given["key"]], given["value"]
+        # The weights depend on the input if anything does that they are computed from.
+        weighing = any(_depends(one) for one in (*asking, given.get("attn_mask")))
+        share = 0.5 if weighing and _depends(value) else 1
+        given["query"], given["key"] = _scaled_back(asking, _share(asking))
+        (given["value"],) = _scaled_back([value], share)
+        return attention_in_the_open(
+            **given, seen=lambda weights: _scaled_back([weights], share)[0]
         )
-        # Half of what the product with the values leaves comes to the weights, and half of that
-        # to each of query and key.
-        return attention_in_the_open(**given, seen=lambda weights: _scaled_back([weights], 0.5)[0])
 
     return rule
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 import saliency_lab as sl
 from saliency_lab.attribution.methods.gradient import gradient
 from saliency_lab.attribution.methods.guided_backprop import guided_backprop
+from saliency_lab.errors import UserError
 
 
 class ConvolutionalTokens(nn.Module):
@@ -72,3 +74,29 @@ def test_one_image_is_enough_to_take_the_fast_copy(functional: bool) -> None:
         sl.explain(fast, images[:1], "original", targets=1)["original"],
         sl.explain(model, images, "original", targets=1)["original"][:1],
     )
+
+
+def test_classes_of_a_field_are_whole_numbers_or_one_for_all() -> None:
+    model = ConvolutionalTokens(functional=False).eval()
+    field = gradient(model, torch.rand(2, 3, 16, 16))
+    expected = field.of(torch.tensor([3, 3]))
+    for classes in (3, np.int64(3), [3, 3], (3, 3), np.array([3, 3], "u1"), torch.tensor(3)):
+        assert torch.equal(field.of(classes), expected)
+    for wrong in (None, [3], 3.0, "cat", [True, True]):
+        with pytest.raises(UserError, match="Expected `classes` to be 2 whole numbers, one class"):
+            field.of(wrong)
+    count = field.logits.shape[1]
+    for outside in (-1, count, [0, count]):
+        with pytest.raises(
+            UserError, match=rf"Expected `classes` to be in \[0, {count}\), but got"
+        ):
+            field.of(outside)
+
+
+def test_a_gradient_of_an_array() -> None:
+    model = ConvolutionalTokens(functional=False).eval()
+    images, classes = torch.rand(2, 3, 16, 16), torch.tensor([0, 3])
+    found = gradient(model, images.numpy()).of(classes)  # type: ignore[arg-type]  # also taken
+    assert torch.equal(found, gradient(model, images).of(classes))
+    with pytest.raises(UserError, match=r"`images` to be a tensor or NumPy array .*, but got list"):
+        gradient(model, [images[0]])  # type: ignore[arg-type]  # refused

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -210,3 +211,16 @@ def test_mistakes_are_named() -> None:
         views(field, targets, ["active"], channels="mean")
     with pytest.raises(UserError, match=r"`view.competitors`.*got 0"):
         views(field, targets, ["active"], competitors=0)
+    for wrong in (2.5, 2.0, "2", True):
+        with pytest.raises(UserError, match=r"`view.competitors` to be null or a whole number"):
+            views(field, targets, ["active"], competitors=wrong)
+
+
+def test_targets_may_be_a_list_or_one_for_all() -> None:
+    field = GivenField(torch.randn(3, 2, 1, 2, 2))
+    expected = views(field, torch.tensor([1, 1]), VIEWS, competitors=1)
+    for targets in (1, [1, 1]):
+        found = views(field, targets, VIEWS, competitors=np.int64(1))
+        assert all(torch.equal(found[view], expected[view]) for view in VIEWS)
+    with pytest.raises(UserError, match=r"`targets` to be in \[0, 3\), but got \[3, 3\]"):
+        views(field, 3, ["original"])

@@ -145,12 +145,39 @@ class Called(nn.Module):
         Called(lambda x: torch.einsum("bi,bj->bij", [x[:, :3], x[:, 3:5]]).flatten(1)),
         Called(lambda x: torch.mul(x[:, :6], other=x[:, 6:])),
         Called(lambda x: F.gelu(input=x)),
+        Called(lambda x: x / torch.linalg.vector_norm(x, dim=1, keepdim=True)),
+        Called(lambda x: F.adaptive_avg_pool1d(x[:, None], 7)[:, 0]),
+        Called(lambda x: F.unfold(x.view(-1, 1, 3, 4), 2, padding=1, stride=2).flatten(1)),
+        Called(lambda x: x.unfold(1, 6, 2).flatten(1)[:, 3:]),
+        Called(lambda x: x.view(-1, 3, 4).reshape_as(x)),
     ],
 )
 def test_relevance_is_kept(step, images, classes):
     field = attn_lrp(Steps(step), images)
     assert completeness_error(field, classes).max() < 1e-9
     assert field.of(classes).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("source", [attn_lrp, libragrad])
+def test_global_response_norm_however_its_norm_is_written(source, images, classes):
+    """Hugging Face's ConvNeXtV2 takes `torch.linalg.vector_norm`, timm's `Tensor.norm`."""
+
+    def response(norm):
+        def call(x):
+            length = norm(x)
+            return 0.7 * (x * (length / (length.mean(1, keepdim=True) + 1e-6))).flatten(1)
+
+        return nn.Sequential(nn.Unflatten(1, (3, 4)), Called(call))
+
+    found, expected = (
+        source(Steps(response(norm)), images).of(classes)
+        for norm in (
+            lambda x: torch.linalg.vector_norm(x, ord=2, dim=2, keepdim=True),
+            lambda x: x.norm(p=2, dim=2, keepdim=True),
+        )
+    )
+    assert expected.abs().max() > 1e-4
+    assert torch.allclose(found, expected, rtol=1e-12)
 
 
 def test_layer_norm_with_a_constant_deviation():
@@ -221,3 +248,85 @@ def test_what_has_no_rule_is_refused(images):
     for call, name in ((torch.exp, "exp"), (lambda x: 1 / x, "__rdiv__"), (F.softplus, "softplus")):
         with pytest.raises(UserError, match=f"got {name}, for which attn_lrp has none"):
             attn_lrp(Steps(Called(call)), images)
+
+
+class LearnedAttention(nn.Module):
+    """Attention in which some of query, key and value are learned: the rest is of the tokens.
+
+    Ways to compute it: "fused", "multi_head" (torch's own MultiheadAttention) or "open".
+    """
+
+    def __init__(self, learned: str, way: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 3)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.constants = nn.ParameterDict({name: torch.randn(1, 4, 8) for name in learned})
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).mT
+        given = [
+            self.constants[name].expand(len(x), -1, -1) if name in self.constants else tokens
+            for name in "qkv"
+        ]
+        if self.way == "multi_head":
+            return self.head(self.attention(*given, need_weights=False)[0].sum(1))
+        weights, biases = (
+            p.chunk(3) for p in (self.attention.in_proj_weight, self.attention.in_proj_bias)
+        )
+        query, key, value = (
+            F.linear(one, weight, bias).unflatten(-1, (2, 4)).transpose(1, 2)
+            for one, weight, bias in zip(given, weights, biases, strict=True)
+        )
+        if self.way == "fused":
+            mixed = F.scaled_dot_product_attention(query, key, value)
+        else:
+            mixed = (query @ key.mT / 2).softmax(-1) @ value
+        return self.head(self.attention.out_proj(mixed.transpose(1, 2).flatten(2)).sum(1))
+
+
+@pytest.mark.parametrize("way", ["fused", "multi_head"])
+@pytest.mark.parametrize(
+    ("rules", "learned"),
+    [
+        # Constant attention weights and learned values would leave no way back to the pixels.
+        *(("cp_lrp", learned) for learned in ("", "q", "k", "qk")),
+        *(("attn_lrp", learned) for learned in ("", "q", "k", "v", "qk", "qv", "kv")),
+    ],
+)
+def test_only_what_depends_on_the_input_shares_relevance(rules, learned, way):
+    images, targets = torch.rand(2, 3, 8, 8), torch.tensor([1, 2])
+    one, other = (LearnedAttention(learned, how).eval() for how in (way, "open"))
+    assert torch.allclose(one(images), other(images))
+    found, expected = (attn_lrp(m, images, attention=rules).of(targets) for m in (one, other))
+    assert torch.allclose(found, expected, rtol=0, atol=1e-10 * float(expected.abs().max()))
+    assert expected.std() > 0
+
+
+def test_a_learned_query_leaves_all_of_the_scores_relevance_to_the_keys():
+    """By hand, from the logit down to the tokens."""
+    torch.manual_seed(0)
+    query, head = torch.randn(1, 1, 5), torch.randn(5, 4)
+    to_key, to_value = torch.randn(3, 5) + 0.5, torch.randn(3, 5) + 0.5
+
+    class Pool(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = x.flatten(2).mT
+            asked = query.expand(len(x), -1, -1)
+            mixed = F.scaled_dot_product_attention(asked, tokens @ to_key, tokens @ to_value)
+            return mixed[:, 0] @ head
+
+    images = torch.rand(1, 3, 2, 3) + 0.1
+    tokens = images.flatten(2).mT[0]
+    key, value = tokens @ to_key, tokens @ to_value
+    scores = (query[0] @ key.mT / 5**0.5)[0]
+    weights = scores.softmax(0)
+    arriving = weights @ value * head[:, 2]
+    parts = weights[:, None] * value / (weights @ value) * arriving
+    halves = parts.sum(1) / 2
+    to_scores = scores * (halves - weights * halves.sum())
+    to_keys = query[0] * key / (key @ query[0, 0])[:, None] * to_scores[:, None]
+    expected = _linear(tokens, to_value, parts / 2) + _linear(tokens, to_key, to_keys)
+    found = attn_lrp(Pool(), images).of(torch.tensor([2]))
+    assert torch.allclose(found.flatten(2).mT[0], expected, rtol=1e-9)

@@ -204,3 +204,106 @@ def test_what_is_refused(images):
         lrp(Other(), images, rule="flat")
     with pytest.raises(UserError, match="convolution or linear layer, but got none"):
         lrp(Product(), images, rule="z_box")
+
+
+class _NormOfTokens(nn.Module):
+    """A batch norm over 8 tokens (B, N, F) behind a linear layer, which has F outputs."""
+
+    def __init__(self, features: int, apart: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches, self.linear = nn.Conv2d(3, 8, 4, 4), nn.Linear(4, features)
+        self.norm, self.head = nn.BatchNorm1d(8), nn.Linear(8, 4)
+        for tensor in (*self.norm.parameters(), self.norm.running_mean):
+            nn.init.normal_(tensor)
+        self.apart = apart
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = self.linear(self.patches(x).flatten(2))
+        # What a view gives is not known to be the layer's output, so nothing is merged.
+        outputs = outputs.view_as(outputs) if self.apart else outputs
+        return self.head(self.norm(outputs).relu().mean(2))
+
+
+@pytest.mark.parametrize("settings", [{"rule": "gamma"}, {"composite": "epsilon_plus"}])
+@pytest.mark.parametrize("features", [8, 12])
+def test_a_batch_norm_over_tokens_is_not_merged_into_their_features(features, settings):
+    images, classes = torch.rand(2, 3, 8, 8), torch.tensor([1, 2])
+    found, expected = (
+        lrp(_NormOfTokens(features, apart).eval(), images, **settings).of(classes)
+        for apart in (False, True)
+    )
+    assert torch.equal(found, expected)
+    assert expected.std() > 0
+
+
+def test_a_batch_norm_of_a_linear_layers_outputs_is_merged():
+    torch.manual_seed(0)
+    linear, norm = nn.Linear(12, 5), nn.BatchNorm1d(5)
+    for tensor in (*norm.parameters(), norm.running_mean):
+        nn.init.normal_(tensor)
+    folded = nn.Linear(12, 5)
+    with torch.no_grad():
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        folded.weight.copy_(scale[:, None] * linear.weight)
+        folded.bias.copy_(scale * (linear.bias - norm.running_mean) + norm.bias)
+    rest = nn.Sequential(nn.ReLU(), nn.Linear(5, 3))
+    images, classes = torch.rand(2, 3, 2, 2), torch.tensor([1, 2])
+    found, expected = (
+        lrp(nn.Sequential(nn.Flatten(), *layers, rest).eval(), images, rule="gamma").of(classes)
+        for layers in ((linear, norm), (folded,))
+    )
+    assert torch.allclose(found, expected)
+
+
+class Between(nn.Module):
+    """A step between a convolution and a linear layer."""
+
+    def __init__(self, step) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.step, self.last = nn.Conv2d(3, 2, 3), step, nn.LazyLinear(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.step(self.first(x)).flatten(1))
+
+
+@pytest.mark.parametrize("method", [lrp, lrp_epsilon])
+@pytest.mark.parametrize(
+    ("step", "in_other_words"),
+    [
+        (
+            # Of 36 positions 8 bins, which overlap.
+            lambda x: F.adaptive_avg_pool1d(x.flatten(2), 8),
+            lambda x: torch.stack(
+                [
+                    x.flatten(2)[..., at * 36 // 8 : -(-(at + 1) * 36 // 8)].mean(-1)
+                    for at in range(8)
+                ],
+                -1,
+            ),
+        ),
+        (
+            lambda x: F.unfold(x, 3, stride=1),
+            lambda x: torch.stack(
+                [x[..., i : i + 4, j : j + 4].flatten(2) for i in range(3) for j in range(3)], 2
+            ).flatten(1, 2),
+        ),
+        (
+            lambda x: x.unfold(3, 4, 2),
+            lambda x: torch.stack([x[..., at : at + 4] for at in (0, 2)], 3),
+        ),
+        (
+            lambda x: x.flatten(2).reshape_as(x.detach().mT.contiguous()),
+            lambda x: x.flatten(2).reshape(x.shape),
+        ),
+    ],
+)
+def test_windows_and_pools_as_the_slices_they_are(step, in_other_words, method, images, classes):
+    """Relevance of an entry that stands in several windows is the sum of what it has in each."""
+    one, other = Between(step), Between(in_other_words)
+    one(images), other(images)
+    other.load_state_dict(one.state_dict())
+    found, expected = (method(model, images).of(classes) for model in (one, other))
+    assert expected.abs().max() > 1e-3
+    assert torch.allclose(found, expected, atol=1e-12)

@@ -6,8 +6,10 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from timm.layers import AttentionPoolLatent
 from torch import Tensor, nn
 
+from saliency_lab.attribution.core.layers import chosen_layer
 from saliency_lab.attribution.maps import maps
 from saliency_lab.attribution.methods.attention_rollout import attention_rollout
 from saliency_lab.attribution.methods.grad_cam import grad_cam
@@ -171,6 +173,50 @@ def test_grad_cam_where_no_patch_bears_on_the_logits(layer, pictures):
     with pytest.raises(UserError, match=f"but behind '{layer}' only the class token is read"):
         grad_cam(_vit(), pictures, TARGETS, layer=layer)
     assert grad_cam(_vit(), pictures, TARGETS, layer="blocks.1.norm2").shape == (2, 32, 32)
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_grad_cam_of_attention_pooling_looks_at_tokens_not_at_heads(qk_norm, pictures):
+    vit = _vit(global_pool="map", class_token=False)
+    vit.attn_pool = AttentionPoolLatent(24, num_heads=3, qk_norm=qk_norm, norm_layer=nn.LayerNorm)
+    assert chosen_layer(vit, pictures, None) == "blocks.2.norm1"
+    kept = []
+    hook = vit.blocks[-1].norm1.register_forward_hook(lambda m, i, o: kept.append(o))
+    logits = vit(pictures)
+    hook.remove()
+    cams = []
+    for target in range(4):
+        (slope,) = torch.autograd.grad(logits[:, target].sum(), kept[0], retain_graph=True)
+        cams.append(_on_pixels((slope.mean(1, keepdim=True) * kept[0]).sum(-1).relu()))
+        found = grad_cam(vit, pictures, torch.full((2,), target))
+        assert torch.allclose(found, cams[-1].float(), atol=1e-7)
+    assert torch.stack(cams).max() > 1e-4
+    with pytest.raises(UserError, match=r"Expected `layer` to be one of patch_embed.proj, but"):
+        grad_cam(vit, pictures, TARGETS, layer="attn_pool.v_norm")
+
+
+@pytest.mark.parametrize("source", [attention_rollout, gradient_attention, legrad])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(
+    ("name", "reasons"),
+    [
+        ("vit_small_patch16_18x2_224", [r"two attentions side by side in one block"] * 2),
+        (
+            "vit_dlittle_patch16_reg1_gap_256",
+            [r"6 heads joined to 3 before the values", "two attentions side by side in one block"],
+        ),
+    ],
+)
+def test_attentions_side_by_side_are_no_product(name, reasons, fused, source, pictures):
+    """timm's parallel blocks add two attentions, differential attention subtracts one."""
+    model = timm.create_model(name, num_classes=4, **TINY).eval()
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = fused
+    targets = (TARGETS,) if source is attention_rollout else ()
+    with pytest.raises(UserError, match=rf"but got {reasons[fused]}.* in 'blocks\.0") as caught:
+        source(model, pictures, *targets)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_wide_image(pictures):
