@@ -86,7 +86,7 @@ def explain(
     ready = model if isinstance(model, PreparedModel) else None
     network = given_model(model) if ready is None else ready.original
     images = given_images(images, pixel_range, adjustable=True)
-    listed = _listed(methods)
+    listed = listed_methods(methods)
     classes = given_targets(targets, len(images))
     seed, ids = given_seed(seed), given_sample_ids(sample_ids, len(images))
     sources: dict[object, Source] = {}
@@ -122,7 +122,12 @@ def explain(
     return Maps(shown, images, [str(name) for name in ids])
 
 
-def _listed(methods: object) -> list[Method]:
+def listed_methods(methods: object) -> list[Method]:
+    """One or several methods as a list.
+
+    Raises:
+        UserError: they are neither.
+    """
     if isinstance(methods, str) or callable(methods):
         return [methods]
     if isinstance(methods, Iterable):

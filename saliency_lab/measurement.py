@@ -24,9 +24,9 @@ from saliency_lab.errors import UserError, unknown_choice
 from saliency_lab.evaluation.base import Evaluator, measured_rows
 from saliency_lab.evaluation.context import Context, Found, Method, found_maps
 from saliency_lab.explanation import Method as ExplainMethod
-from saliency_lab.explanation import named_method, source_function
+from saliency_lab.explanation import listed_methods, named_method, source_function
 from saliency_lab.inference.engine import PreparedModel, prepared
-from saliency_lab.inputs import given_images, given_model, require_positive
+from saliency_lab.inputs import given_images, given_model, given_seed, require_positive
 
 
 def measure(
@@ -72,6 +72,7 @@ def measure(
             fit, or something that the evaluator needs and that is not given.
     """
     require_positive(batch_size, "batch_size")
+    seed = given_seed(seed)
     pixels = given_images(images)
     ready = model
     if not isinstance(ready, PreparedModel):
@@ -125,7 +126,7 @@ def _methods(methods: Sequence[ExplainMethod] | ExplainMethod) -> list[Method]:
     Raises:
         UserError: no method, an unknown one, or what is neither a name nor a function.
     """
-    listed = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
+    listed = listed_methods(methods)
     if not listed:
         raise UserError("Expected `methods` to be one or more methods, but got none.")
     asked: dict[str, list[View]] = {}

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import saliency_lab as sl
+from saliency_lab.errors import UserError
 from saliency_lab.evaluation.base import Evaluator, Measured, Score
 from saliency_lab.models.basic_cnn import BasicCNN
 
@@ -200,3 +201,9 @@ def test_a_single_logit_is_refused_but_explained(images) -> None:
     with pytest.raises(sl.UserError, match="at least two classes"):
         sl.prediction_gaps(model, images, maps["original"], samples=2)
     assert maps["original"].abs().sum() > 0
+
+
+@pytest.mark.parametrize("setting", [{"seed": 42.0}, {"methods": None}])
+def test_seeds_and_methods_of_another_kind_are_refused(images, network, setting):
+    with pytest.raises(UserError, match=f"Expected `{next(iter(setting))}` to be"):
+        sl.measure(network, images, **setting)
