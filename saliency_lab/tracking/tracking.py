@@ -92,7 +92,7 @@ class Tracking:
 
         faults = wandb_faults()
         attempts: list[Literal["online", "offline"]] = ["offline"]
-        if self._online_wanted() and _logged_in(faults):
+        if self._online_wanted() and self._logged_in(faults):
             attempts = ["online", "offline"]
         for attempt in attempts:
             settings = wandb.Settings(
@@ -114,6 +114,23 @@ class Tracking:
         """What `mode` says; `auto` leaves it to wandb's own variable where that is set."""
         said = os.environ.get("WANDB_MODE", "online") if self.mode == "auto" else self.mode
         return said == "online"
+
+    def _logged_in(self, faults: tuple[type[Exception], ...]) -> bool:
+        """Whether wandb has a key that its server accepts; never asks on a terminal."""
+        import wandb
+
+        try:
+            if self.mode == "online":
+                # wandb checks no key while $WANDB_MODE or `wandb offline` says offline.
+                wandb.setup(wandb.Settings(mode="online"))
+            if wandb.login(prompt=False):
+                return True
+        except faults as error:
+            log.warning("W&B records offline: %s", _line(error))
+            return False
+        if self.mode == "online":
+            log.warning("W&B records offline: no API key; `wandb login` stores one")
+        return False
 
     def _labels(self, config: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         """What W&B groups, filters and names runs by."""
@@ -164,17 +181,6 @@ def wandb_faults() -> tuple[type[Exception], ...]:
         with contextlib.suppress(ImportError, AttributeError):
             found.append(getattr(importlib.import_module(module), name))
     return tuple(found)
-
-
-def _logged_in(faults: tuple[type[Exception], ...]) -> bool:
-    """Whether wandb has a key that its server accepts; never asks on a terminal."""
-    import wandb
-
-    try:
-        return bool(wandb.login(prompt=False))
-    except faults as error:
-        log.warning("W&B records offline: %s", _line(error))
-        return False
 
 
 def _finished(record: Record) -> None:

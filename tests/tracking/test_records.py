@@ -485,6 +485,15 @@ def test_only_the_first_process_records(tmp_path: Path, monkeypatch: pytest.Monk
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def unread() -> Iterator[None]:
+    """wandb reads its variables once a process: before this test, and again after it."""
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("unread")
 @pytest.mark.parametrize("key", ["short", "0" * 40])
 def test_a_key_that_is_refused_means_an_offline_record(
     folder: Path, key: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -497,6 +506,29 @@ def test_a_key_that_is_refused_means_an_offline_record(
     own = [entry for entry in caplog.records if entry.name.startswith("saliency_lab")]
     assert len(own) == 1
     assert "offline" in own[0].getMessage()
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize("variable", ["offline", None])
+@pytest.mark.parametrize(("key", "said"), [(None, "no API key"), ("short", "offline: ")])
+def test_an_online_record_that_cannot_be_is_said(
+    folder: Path,
+    variable: str | None,
+    key: str | None,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name, value in {"WANDB_MODE": variable, "WANDB_API_KEY": key}.items():
+        monkeypatch.delenv(name, raising=False)
+        if value:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NETRC", str(folder / "none"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(folder))
+    with tracking(mode="online", timeout=1).run(CONFIG, folder) as record:
+        assert record.run.offline
+    (own,) = (entry for entry in caplog.records if entry.name.startswith("saliency_lab"))
+    assert said in own.getMessage()
 
 
 @pytest.mark.parametrize("said", ["offline", "disabled"])
