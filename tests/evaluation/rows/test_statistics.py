@@ -37,6 +37,29 @@ def test_agrees_with_scipys_percentile_bootstrap() -> None:
     assert found.high == pytest.approx(peer.high, abs=0.05 * spread)
 
 
+@pytest.mark.parametrize(("number", "least"), [(5, 0.88), (10, 0.92), (20, 0.93)])
+def test_few_images_are_covered_as_said(number: int, least: float) -> None:
+    """Skewed values between 0 and 1, as areas are; plain percentiles: 0.83, 0.90, 0.92."""
+    rng = np.random.default_rng(3)
+    samples = rng.beta(1.5, 3, (2000, number))
+    hits = [
+        interval.low <= 1 / 3 <= interval.high
+        for interval in (bootstrap_interval(values, resamples=400) for values in samples)
+    ]
+    assert least <= np.mean(hits) <= 0.97
+
+
+@pytest.mark.parametrize("number", [2, 7, 40])
+def test_of_normal_means_the_ends_are_students(number: int) -> None:
+    """Of means spread like the normal, the tails are those of Student's interval."""
+    tail = stats.norm.cdf(np.sqrt(number / (number - 1)) * stats.t.ppf(0.025, number - 1))
+    values = np.random.default_rng(1).normal(size=number)
+    means = np.random.default_rng(42).choice(values, (1000, number)).mean(1)
+    found = bootstrap_interval(values)
+    assert found.low == pytest.approx(np.quantile(means, tail), abs=1e-12)
+    assert found.high == pytest.approx(np.quantile(means, 1 - tail), abs=1e-12)
+
+
 def test_whole_curves_share_their_resamples() -> None:
     values = np.random.default_rng(0).random((50, 13)) < 0.4
     together = bootstrap_interval(values)
@@ -306,6 +329,7 @@ def test_intervals_with_kept_draws_are_those_of_new_ones():
     for number in (7, 300, 300):
         values = rng.normal(size=number)
         drawn = np.random.default_rng(5).integers(0, number, size=(1000, number))
-        expected = np.quantile(values[drawn].mean(1), [0.025, 0.975])
+        tail = stats.norm.cdf(np.sqrt(number / (number - 1)) * stats.t.ppf(0.025, number - 1))
+        expected = np.quantile(values[drawn].mean(1), [tail, 1 - tail])
         found = bootstrap_interval(values, seed=5)
         np.testing.assert_allclose([found.low, found.high], expected, rtol=1e-12)
