@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -156,20 +157,47 @@ def _wrong_type(error: OmegaConfBaseException) -> str:
     return f"Expected `{error.full_key}` to be {kind}, but got '{match['value']}'"
 
 
+# Jobs of a sweep that are composed, each in a tenth of a second, to say which lacks a key.
+_COMPOSED = 30
+
+
 def _unknown(key: str, task: str, arguments: list[str]) -> UserError:
-    """The error for an unknown key, with the keys that stand where it was given."""
-    node: Any = _composed(task, arguments)
+    """The error for an unknown key, with the keys that stand where it was given.
+
+    Where other jobs of a sweep have it, the error names the first that has not: Hydra begins none
+    until it has composed all.
+    """
+    lacks: list[tuple[str, UserError]] = []
+    count, node = 0, None
+    for swept, node in itertools.islice(_compositions(task, arguments), _COMPOSED):
+        count += 1
+        error = _missing_part(key, node)
+        if error is not None:
+            lacks.append((" ".join(swept), error))
+    if not lacks:
+        return unknown_key(key, [] if node is None else list(node))
+    job, error = lacks[0]
+    if len(lacks) == count:
+        return error
+    return UserError(f"{error} That is with {job}; no job of the sweep was begun.")
+
+
+def _missing_part(key: str, node: Any) -> UserError | None:
+    """The error for the first part of a dotted path that a configuration lacks, if it lacks one."""
     parts = key.split(".")
     for depth, part in enumerate(parts):
         if not isinstance(node, Mapping | DictConfig) or part not in node:
             options = list(node) if isinstance(node, Mapping | DictConfig) else []
             return unknown_key(".".join(parts[: depth + 1]), [o for o in options if o != "hydra"])
         node = OmegaConf.select(node, part) if isinstance(node, DictConfig) else node[part]
-    return unknown_key(key, list(node) if isinstance(node, Mapping | DictConfig) else [])
+    return None
 
 
-def _composed(task: str, arguments: list[str]) -> DictConfig:
-    """The configuration with the group choices of the command line and no values changed."""
+def _compositions(task: str, arguments: list[str]) -> Iterator[tuple[list[str], DictConfig]]:
+    """Configurations with the group choices of the command line and no values changed.
+
+    One for each combination of swept choices, beside these choices, which are none without a sweep.
+    """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -177,20 +205,22 @@ def _composed(task: str, arguments: list[str]) -> DictConfig:
     words = [word for word in arguments if "=" in word and not word.startswith("-")]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        parser = OverridesParser.create()
         loader = GlobalHydra.instance().config_loader()
-        chosen = []
-        for word in words:
-            override = parser.parse_override(word)
+        parser = OverridesParser.create(config_loader=loader)
+        chosen: list[str] = []
+        swept: list[list[str]] = []
+        for word, override in zip(words, parser.parse_overrides(words), strict=True):
             key = override.key_or_group
             if "." not in key and loader.list_groups(key) == [] and loader.get_group_options(key):
                 if override.is_sweep_override():
-                    continue
-                chosen.append(word)
-        try:
-            return compose(task, overrides=chosen)
-        except HydraException:
-            return compose(task)
+                    swept.append([f"{key}={one}" for one in override.sweep_string_iterator()])
+                else:
+                    chosen.append(word)
+        for job in itertools.product(*swept):
+            try:
+                yield list(job), compose(task, overrides=[*chosen, *job])
+            except HydraException:
+                yield [], compose(task)
 
 
 def _first_line(error: BaseException) -> str:

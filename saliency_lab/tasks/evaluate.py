@@ -218,7 +218,7 @@ def _evaluated(
         return
     images = len(data.ids(config["split"])) - sum(_block_images(plan, n) for n in finished)
     log.info("%s images/s in the test loop", rate_text(images / (time.monotonic() - looped)))
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - began + _measuring_seconds(plan, finished)
     summary = write_results(config, directory, plan, seconds)
     record_evaluation(record, summary, directory)
     for shards in plan.shards.values():
@@ -278,6 +278,16 @@ def _done_blocks(plan: Plan) -> list[int]:
 
 def _block_images(plan: Plan, number: int) -> int:
     return cast(int, plan.shards[MAPS].meta(number)["images"])
+
+
+def _measuring_seconds(plan: Plan, blocks: Sequence[int]) -> float:
+    """What an earlier start of this run took for these blocks, its processes' seconds added up."""
+    found = [
+        shards.meta(number)["cost"][stage]["seconds"]
+        for stage, shards in plan.shards.items()
+        for number in blocks
+    ]
+    return float(sum(found))
 
 
 def _require_same_images(directory: Path, data: ImageData) -> None:

@@ -97,6 +97,14 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("`evaluator`", "relevence_gain", "Did you mean 'relevance_gain'"),
     ),
     "no list": (("report", "runs=somewhere"), ("`runs` to be a list",)),
+    "a key that one job of a sweep lacks": (
+        ("evaluate", "-m", "method=smoothgrad,original", "method.samples=4", *SMALL),
+        ("`method.samples`", "with method=original", "no job of the sweep was begun"),
+    ),
+    "a key that no job of a sweep has": (
+        ("evaluate", "-m", "method=glob(s*)", "seed=0,1", "sead=4", *SMALL),
+        ("`sead`", "Did you mean 'seed'?"),
+    ),
     "unknown group": (("train", "modle=resnet18"), ("`modle`", "Did you mean 'model'")),
     "added key": (("train", "+model.foo=1"), ("`model.foo`", "pretrained")),
     "added data key": (("train", "+data.colour=red"), ("`data.colour`", "batch_size")),

@@ -177,11 +177,11 @@ def test_kept_maps_serve_a_second_evaluator(command: Command) -> None:
 def test_examples_of_all_evaluators_are_of_the_same_images(
     command: Command, capsys: pytest.CaptureFixture[str], later: int
 ) -> None:
-    words = ("evaluate", "method=active", *TINY)
+    words = ("evaluate", "method=active", "data.limit=22", *TINY)
     assert command(*words, "examples=4", "overwrite=true") == 0
     assert command(*words, "evaluator=relevance_gain", f"examples={later}") == 0
     assert "keeping examples=4, as this run began" in capsys.readouterr().err
-    (directory,) = Path(EVALUATED).glob("active/*")
+    (directory,) = Path(EVALUATED).glob("active/*limit-22*")
     with np.load(directory / "examples.npz") as arrays:
         assert {len(arrays[name]) for name in arrays.files} == {4}
         levels, active = arrays["deletion|levels:active"], arrays["map:gradient/active"]
@@ -214,6 +214,28 @@ def test_a_killed_evaluation_goes_on_with_the_screen_that_it_had(
     after = json.loads((directory / "summary.json").read_text())["engine"]["screen"]
     for name in ("active", "threshold", "compared", "agreement"):
         assert after[name] == before[name], name
+
+
+def test_what_a_killed_evaluation_took_is_part_of_its_seconds(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("evaluate", "method=active", "block_size=8", "data.limit=23", *TINY)
+    write = Shards.write
+
+    def killed(self: Shards, number: int, rows: pd.DataFrame, meta: Any, *rest: Any) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+        for stage, seconds in {"deletion": 1000.0, "maps": 10_000.0}.items():
+            meta["cost"].setdefault(stage, {})["seconds"] = seconds
+        write(self, number, rows, meta, *rest)
+
+    monkeypatch.setattr(Shards, "write", killed)
+    assert command(*words) == 130
+    (part,) = Path(EVALUATED).glob("active/*limit-23*/shards/maps/00000008-*.parquet")
+    monkeypatch.setattr(Shards, "write", write)
+    assert command(*words) == 0
+    summary = part.parents[2] / "summary.json"
+    assert 22_000 < json.loads(summary.read_text())["seconds"] < 22_900
 
 
 def test_the_train_split_and_any_pair_can_be_measured(command: Command) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,8 @@ def own(tmp_path, classifier_file, monkeypatch):
     torch.jit.trace(network, images).save(str(tmp_path / "net.pt"))
     (tmp_path / "own_module.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
+    # Another test's module of this name lay in another folder.
+    monkeypatch.delitem(sys.modules, "own_module", raising=False)
     return {
         "torchscript": ("model=torchscript", "model.file=net.pt"),
         "python": ("model=python", "model.target=own_module.build", "model.weights=weights.pt"),

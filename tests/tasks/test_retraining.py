@@ -166,7 +166,8 @@ def test_the_pixel_that_is_all_is_needed_and_enough(command: Command) -> None:
 
 
 def test_another_pixel_is_neither(command: Command) -> None:
-    words = ("method.row=6", "method.column=1", f"{S}.seeds=[0]", f"{S}.orders=[remove,keep]")
+    words = ("method.name=elsewhere", "method.row=6", "method.column=1", f"{S}.seeds=[0]",
+             f"{S}.orders=[remove,keep]")  # fmt: skip
     assert command(*EVALUATE, *words, f"ckpt={classifier()}", "output_root=other") == 0
     accuracy = accuracy_of(summary_below("other")[1])
     assert accuracy["remove"] == 1
@@ -174,7 +175,8 @@ def test_another_pixel_is_neither(command: Command) -> None:
 
 
 def test_a_mask_whose_place_tells_the_class_is_found_out(command: Command) -> None:
-    words = ("method.row=6", "method.column=1", "method.leaks=true", f"{S}.seeds=[0]")
+    words = ("method.name=leaking", "method.row=6", "method.column=1", "method.leaks=true",
+             f"{S}.seeds=[0]")  # fmt: skip
     words += (f"{S}.orders=[keep,mask]", f"ckpt={classifier()}", "output_root=leaking")
     assert command(*EVALUATE, *words) == 0
     _, found = summary_below("leaking")

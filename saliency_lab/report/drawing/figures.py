@@ -131,9 +131,8 @@ def example_grid(
                 axes[row, column].imshow(overlaid(images[row], own), interpolation="nearest")
             else:
                 _draw_map(axes[row, column], own)
-        axes[row, 0].set_ylabel(
-            row_labels[row], fontsize=8, color=INK, rotation=0, ha="right", va="center"
-        )
+        label = _shortened(row_labels[row], 30)
+        axes[row, 0].set_ylabel(label, fontsize=8, color=INK, rotation=0, ha="right", va="center")
     for ax, name in zip(axes[0], ("image", *maps), strict=True):
         ax.set_title(name.replace(" · ", "\n"), fontsize=8, color=INK)
     for ax in axes.flat:
@@ -159,8 +158,9 @@ def confusion_figure(
     ax = axes[0, 0]
     picture = ax.imshow(share, cmap="cividis", vmin=0.0, vmax=1.0)
     if len(counts) <= 40:
-        ax.set_xticks(range(len(counts)), classes, rotation=60, ha="right", fontsize=7)
-        ax.set_yticks(range(len(counts)), classes, fontsize=7)
+        names = [_shortened(name, 24) for name in classes]
+        ax.set_xticks(range(len(counts)), names, rotation=60, ha="right", fontsize=7)
+        ax.set_yticks(range(len(counts)), names, fontsize=7)
     if len(counts) <= 20:
         for (row, column), count in np.ndenumerate(counts):
             ink = "#000000" if share[row, column] > 0.55 else "#ffffff"
@@ -172,6 +172,13 @@ def confusion_figure(
     bar.outline.set_visible(False)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
     return figure
+
+
+def _shortened(name: str, most: int) -> str:
+    """A long name without its middle: one such name would leave a figure no room for itself."""
+    if len(name) <= most:
+        return name
+    return f"{name[: most // 2]}…{name[len(name) - (most - 1) // 2 :]}"
 
 
 def _solve_layout(figure: Figure) -> None:

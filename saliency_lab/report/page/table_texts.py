@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
@@ -24,6 +25,9 @@ _MARKS = str.maketrans(
 )
 """What LaTeX reads in place of the letters that mean something else to it."""
 
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+"""What Markdown would take for the beginning of HTML."""
+
 DECIMALS = {"passes": 1, "(ms)": 2, "(MiB)": 0, "seconds": 0}
 """Decimals of a column by a part of its name, where four would say more than is known."""
 
@@ -35,7 +39,8 @@ def decimals_of(column: object) -> int | None:
 
 def markdown_text(table: pd.DataFrame) -> str:
     """The table in GitHub's Markdown, numbers to four digits."""
-    return "".join(f"{line}\n" for line in markdown_lines(list(table.columns), _cells(table)))
+    cells = [[_TAG.sub(r"\\<", cell) for cell in row] for row in _cells(table)]
+    return "".join(f"{line}\n" for line in markdown_lines(list(table.columns), cells))
 
 
 def markdown_lines(names: Sequence[object], rows: Iterable[Sequence[object]]) -> Iterator[str]:

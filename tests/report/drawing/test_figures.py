@@ -125,6 +125,20 @@ def test_confusion_is_shown_as_shares_of_the_true_class() -> None:
     assert [text.get_text() for text in figure.axes[0].texts] == ["3", "1", "0", "0"]
 
 
+def test_a_long_name_leaves_the_others_whole(recwarn: pytest.WarningsRecorder) -> None:
+    names = ["an ordinary name of a class", "x" * 200, "y" * 100 + "z" * 100]
+    figure = confusion_figure(np.eye(3), names, "Test")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
+        "an ordinary … of a class", "x" * 12 + "…" + "x" * 11, "y" * 12 + "…" + "z" * 11,
+    ]  # fmt: skip
+    pictures = np.zeros((1, 8, 8, 3), np.uint8)
+    grid = example_grid(pictures, {"a": np.ones((1, 8, 8))}, ["x" * 200 + ", taken for " + "y"])
+    assert grid.axes[0].get_ylabel() == "x" * 15 + "…" + "x" + ", taken for y"
+    for one in (figure, grid):
+        assert figure_bytes(one)
+    assert not [warning for warning in recwarn if "layout" in str(warning.message)]
+
+
 def test_drawing_leaves_pyplot_alone() -> None:
     code = (
         "import sys, saliency_lab.report.drawing.figures, saliency_lab.report.page.page;"

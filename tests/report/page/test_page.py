@@ -518,6 +518,8 @@ def test_runs_are_counted_once_and_seeds_are_no_quantities(tmp_path: Path) -> No
 def test_tables_escape_what_markdown_and_latex_would_read() -> None:
     table = pd.DataFrame({"a_b": ["x|y", "50 % & $"], "area": [0.25, float("nan")]})
     assert markdown_text(table).splitlines()[2:] == ["| x\\|y | 0.2500 |", "| 50 % & $ | – |"]
+    tags = markdown_text(pd.DataFrame({"id": ["<b>bold</b>", "a < b"]}))
+    assert tags.splitlines()[2:] == ["| \\<b>bold\\</b> |", "| a < b |"]
     latex = latex_text(table)
     assert "a\\_b & area" in latex
     assert "50 \\% \\& \\$ & -- \\\\" in latex
