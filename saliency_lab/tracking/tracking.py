@@ -25,6 +25,7 @@ _TAG_LENGTH = 64
 _NAME_LENGTH = 128
 _INNER_FAULTS = (
     ("wandb.sdk.lib.service.service_connection", "WandbApiFailedError"),
+    ("wandb.sdk.lib.service.service_token", "WandbServiceConnectionError"),
     ("wandb.sdk.mailbox", "HandleAbandonedError"),
     ("wandb.sdk.mailbox", "MailboxClosedError"),
 )

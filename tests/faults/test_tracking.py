@@ -28,8 +28,10 @@ def test_an_unreachable_server_means_an_offline_record(
 
 @pytest.mark.slow
 def test_its_process_dies_and_the_run_goes_on(
-    tmp_path: Path, evaluate, whole, start, rows_below
+    tmp_path: Path, evaluate, whole, start, rows_below, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Where this process has used wandb, the run would share its service and start none.
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)
     gate = tmp_path / "waiting-0"
     home = {"HOME": str(tmp_path), "WANDB_API_KEY": ""}
     run = start(*evaluate, "logger=wandb", WAIT_AT="3", **home)

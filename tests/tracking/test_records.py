@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -455,11 +455,31 @@ def test_wandb_dying_is_one_warning_and_the_next_job_is_recorded(
 
 
 def test_a_wandb_without_its_inner_errors_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    inner = {"WandbApiFailedError", "HandleAbandonedError", "MailboxClosedError"}
+    inner = {
+        "WandbApiFailedError", "WandbServiceConnectionError", "HandleAbandonedError",
+        "MailboxClosedError",
+    }  # fmt: skip
     assert inner < {fault.__name__ for fault in wandb_faults()}
     monkeypatch.setitem(sys.modules, "wandb.sdk.mailbox", None)
     monkeypatch.delattr("wandb.sdk.lib.service.service_connection.WandbApiFailedError")
+    monkeypatch.delattr("wandb.sdk.lib.service.service_token.WandbServiceConnectionError")
     assert wandb_faults() == (wandb.Error, OSError)
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize("mode", ["auto", "offline"])
+def test_a_service_of_another_process_that_has_ended_is_no_fault(
+    folder: Path,
+    mode: Literal["auto", "offline"],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("WANDB_SERVICE", f"3-1-unix-{folder / 'none'}")
+    with tracking(mode=mode, timeout=1).run(CONFIG, folder) as record:
+        assert record is None
+    own = [entry for entry in caplog.records if entry.name.startswith("saliency_lab")]
+    assert own
+    assert all("Failed to connect to service" in entry.getMessage() for entry in own)
 
 
 def test_a_resumed_training_hands_on_the_epochs_before_it(folder: Path) -> None:
