@@ -177,7 +177,7 @@ def _unknown(key: str, task: str, arguments: list[str]) -> UserError:
     if not lacks:
         return unknown_key(key, [] if node is None else list(node))
     job, error = lacks[0]
-    if len(lacks) == count:
+    if len(lacks) == count or not job:
         return error
     return UserError(f"{error} That is with {job}; no job of the sweep was begun.")
 
