@@ -102,7 +102,7 @@ def findings(panels: Sequence[Panel]) -> list[str]:
             found = [
                 panel.comparison_of[place]
                 for panel in panels
-                if panel.reference.key == "gradient/original" and place in panel.comparison_of
+                if place in panel.comparison_of and _compares_as_published(panel, place[0])
             ]
             if not found:
                 continue
@@ -120,8 +120,18 @@ def findings(panels: Sequence[Panel]) -> list[str]:
     return sentences
 
 
+def _compares_as_published(panel: Panel, key: str) -> bool:
+    """Whether a map and the one that it is compared with are both made as in the paper."""
+    pair = {key, "gradient/original"}
+    return panel.reference.key == "gradient/original" and pair <= _made_as_published(panel)
+
+
+def _made_as_published(panel: Panel) -> set[str]:
+    return {one.key for one in panel.maps if is_made_as_published(one)}
+
+
 def _panel_row(panel: Panel) -> OverviewRow:
-    known = {one.key for one in panel.maps if is_made_as_published(one)}
+    known = _made_as_published(panel)
     means = {
         (fill, view): panel.mean_of.get((f"gradient/{view}", ("deletion", fill), "allegiance"))
         for fill, view in _PLACES

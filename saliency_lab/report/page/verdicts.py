@@ -174,9 +174,11 @@ def _truth_sentences(verdict: Verdict) -> list[str]:
         start = f"Against evidence that is known ({truth.name}, {maps} maps), "
         if sure:
             best = sure[0]
+            # The best of many is above its own mean by luck, too.
+            among = f", chosen from {many}" if (many := len(truth.agreements)) > 1 else ""
             text = (
                 f"{_name(best)} agrees best: rank correlation {number(best.correlation.value)} "
-                f"{span(best.correlation.low, best.correlation.high)}"
+                f"{span(best.correlation.low, best.correlation.high)}{among}"
             )
         else:
             text = "no measure is shown to agree"

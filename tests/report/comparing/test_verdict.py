@@ -272,7 +272,7 @@ def test_agreement_is_positive_where_better_maps_are_truer() -> None:
     assert by_name["liar"].value == pytest.approx(-1)
     text = " ".join(sentences(found))
     assert "area agrees best: rank correlation 1.000" in text
-    assert "liar contradicts it: −1.000" in text
+    assert "], chosen from 2; liar contradicts it: −1.000" in text
     assert "no single measure, deletion included, can" in text
     table = agreement_table([found]).set_index("measure")
     assert table.loc["area", "rank correlation"] == pytest.approx(1)
