@@ -19,8 +19,6 @@ PUBLISHED_VIEWS = {
 # The shares of pixels that are deleted. `PAPER_FRACTIONS` is the same; it lies beside the
 # arithmetic, and so behind torch, for which a page of results need not wait.
 PUBLISHED_FRACTIONS = (0.0, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-# Classes of either data set.
-PUBLISHED_CLASSES = 10
 # How the maps were made: all classes compared, the largest channel.
 PUBLISHED_SETTINGS = {"view.channels": "max", "view.competitors": "none"}
 

@@ -120,13 +120,6 @@ def test_published_numbers_stand_beside_what_they_are_of_alone() -> None:
     ]
 
 
-def test_published_numbers_are_of_classifiers_of_all_classes() -> None:
-    (panel,) = build_panels([run(1, 0.3)])
-    for count, stands in ((10, True), (2, False), (9, False)):
-        panel.summary.data.classes = [f"class {number}" for number in range(count)]
-        assert (panel.published is not None) == stands
-
-
 def test_findings_are_of_maps_made_as_in_the_paper() -> None:
     (panel,) = build_panels([run(1, 0.5)])
     assert len(findings([panel])) == 2, "positive and active, of what was measured"

@@ -21,7 +21,6 @@ from saliency_lab.report.drawing.palette import Style
 from saliency_lab.report.reading.configs import agree, asks_classifier
 from saliency_lab.report.reading.records import EvaluationRun
 from saliency_lab.reproductions.published import (
-    PUBLISHED_CLASSES,
     PUBLISHED_FRACTIONS,
     PUBLISHED_SETTINGS,
     Published,
@@ -173,16 +172,10 @@ class Panel:
 
     @property
     def published(self) -> Published | None:
-        """The published numbers, where this panel follows their protocol on test images.
-
-        None where the classifier tells only some of the data set's classes apart.
-        """
-        data = self.summary.data
-        if not follows_published(self.found) or data.split.startswith("train"):
+        """The published numbers, where this panel follows their protocol on test images."""
+        if not follows_published(self.found) or self.summary.data.split.startswith("train"):
             return None
-        if len(data.classes) not in (0, PUBLISHED_CLASSES):
-            return None
-        return published(data.name, self.summary.model.name, self.runs[0].pretrained)
+        return published(self.summary.data.name, self.summary.model.name, self.runs[0].pretrained)
 
 
 def follows_published(found: EvaluatorSummary) -> bool:
